@@ -1,0 +1,35 @@
+"""Rewards to advantages: normalised within the group of responses to one prompt."""
+
+import torch
+from torch import Tensor
+
+STD_FLOOR = 1e-6
+
+
+def group_advantages(rewards: Tensor, *, divide_by_std: bool = True) -> Tensor:
+    """A = (R − mean) / (std + 1e-6) within each group, std unbiased; GRPO (arXiv 2402.03300).
+
+    rewards: [..., G], one group along the last axis, G ≥ 1. Returns the same shape in float64, in which it is
+    computed. A group whose rewards are all equal has A = 0 exactly: by the test max = min and not by
+    arithmetic, since eight rewards of 0.1 in float32 would give −0.007. divide_by_std=False is Dr. GRPO
+    (arXiv 2503.20783).
+    """
+    if rewards.dim() == 0 or rewards.shape[-1] == 0:
+        raise ValueError(
+            f"rewards have shape {tuple(rewards.shape)}; expected [..., G], G responses to one prompt"
+        )
+    values = rewards.detach().to(torch.float64)
+    centred = values - values.mean(dim=-1, keepdim=True)
+    if divide_by_std and values.shape[-1] > 1:
+        centred = centred / (values.std(dim=-1, keepdim=True) + STD_FLOOR)
+    return centred.masked_fill(equal_groups(rewards)[..., None], 0.0)
+
+
+def equal_groups(rewards: Tensor) -> Tensor:
+    """[..., G] → [...] bool: groups whose rewards are all equal, which carry no gradient."""
+    return rewards.amax(dim=-1) == rewards.amin(dim=-1)
+
+
+def zero_variance_groups(rewards: Tensor) -> Tensor:
+    """Share of the groups in rewards [..., G] whose rewards are all equal, 0-d float64."""
+    return equal_groups(rewards).double().mean()

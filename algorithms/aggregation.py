@@ -1,0 +1,69 @@
+"""The denominator D: per-token terms to one number, with the counts of the whole mini-batch."""
+
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+AGGREGATIONS = ("token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "seq_mean_token_sum_norm")
+
+
+def check_mode(mode: str) -> str:
+    """Return `mode`, or raise a ValueError that lists the valid ones."""
+    if mode not in AGGREGATIONS:
+        near = get_close_matches(str(mode), AGGREGATIONS, 1, 0.0)[0]
+        raise ValueError(f"unknown aggregation {mode!r}; nearest: {near}; valid: {', '.join(AGGREGATIONS)}")
+    return mode
+
+
+def totals(counted: Tensor) -> Tensor:
+    """[B,T] bool → [3] int64: counted tokens, sequences that have any, rows. Integers.
+
+    So shards may be summed.
+    """
+    lengths = counted.sum(dim=1)
+    rows = torch.full((), counted.shape[0], dtype=torch.int64, device=counted.device)
+    return torch.stack([lengths.sum(), (lengths > 0).sum(), rows])
+
+
+def row_scale(
+    counted: Tensor,
+    mode: str,
+    max_length: int | None = None,
+    total: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """1/D of each row's tokens, [B,1].
+
+    counted: [B,T] bool, the tokens that count in D. total: `totals` of the whole mini-batch where `counted`
+    is only a part of it (a micro-batch, a shard). max_length: L_max of Dr. GRPO (arXiv 2503.20783) in tokens,
+    used by `seq_mean_token_sum_norm` alone; None means the width T of the tensors. That constant divides by
+    *all* rows, empty ones too; the sequence means leave empty rows out. Nothing counted: the scale is finite
+    and acts on nothing. Raises ValueError for an unknown mode.
+    """
+    check_mode(mode)
+    tokens, sequences, rows = (totals(counted) if total is None else total).to(torch.float64).clamp(min=1)
+    if mode == "seq_mean_token_mean":
+        lengths = counted.sum(dim=1, keepdim=True, dtype=torch.float64)
+        return (1 / (sequences * lengths.clamp(min=1))).to(dtype)
+    width = max(1, counted.shape[1] if max_length is None else max_length)
+    denominator = {
+        "token_mean": tokens,
+        "seq_mean_token_sum": sequences,
+        "seq_mean_token_sum_norm": rows * width,
+    }
+    return (1 / denominator[mode]).to(dtype).expand(counted.shape[0], 1)
+
+
+def token_scale(
+    mask: Tensor,
+    mode: str,
+    max_length: int | None = None,
+    total: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The same per token, [B,T]: 1/D where `mask`, 0 elsewhere.
+
+    Σ over a micro-batch's rows needs no other count.
+    """
+    return mask * row_scale(mask, mode, max_length, total, dtype)

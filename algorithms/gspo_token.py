@@ -1,0 +1,38 @@
+"""GSPO-token: GSPO's sequence ratio with an advantage of each token's own."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from algorithms.grpo import clipped, clipped_objective
+from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
+
+
+@dataclass(frozen=True)
+class GSPOToken(Algorithm):
+    """w = s = exp(mean of l over the sequence), 0 where PPO's sign rule clips s (arXiv 2507.18071, section
+    4.3).
+
+    Differs from GRPO in the ratio: one a sequence, so all its tokens share it; the sign is each token's own
+    A. The aggregation supplies 1/length. The defaults of ε are GSPO's (section 5.1): a mean moves far less
+    than a token.
+    """
+
+    epsilon_low: float = number(3e-4, low=0.0)
+    epsilon_high: float = number(4e-4, low=0.0)
+
+    scope = "sequence"
+    published_aggregation = "seq_mean_token_mean"
+
+    def sequence_ratio(self, stats: TokenStats) -> Tensor:
+        """s of each row on each of its tokens, [B,T]."""
+        return stats.exp(stats.sequence_log_ratio("mean")).expand(stats.mask.shape)
+
+    def weights(self, stats: TokenStats) -> TokenWeights:
+        ratio = self.sequence_ratio(stats)
+        bounds = 1 - self.epsilon_low, 1 + self.epsilon_high
+        return weigh(stats, ratio, dropped=clipped(ratio, stats.token_advantages, *bounds))
+
+    def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
+        bounds = 1 - self.epsilon_low, 1 + self.epsilon_high
+        return clipped_objective(self.sequence_ratio(stats), stats.token_advantages, *bounds)
