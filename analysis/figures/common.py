@@ -1,0 +1,283 @@
+"""What all figures share: curves over seeds, legends beside the axes, captions with n, and the files."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import statistics, style
+from analysis.runs import Study
+
+WINDOWS = 80  # a per-update metric is drawn as means over about this many windows
+_columns: ContextVar[int | None] = ContextVar("columns", default=None)
+_metric: ContextVar[str] = ContextVar("metric", default="sampled_accuracy")
+
+
+class NotDrawn(Exception):
+    """The runs at hand do not carry this figure; the message says what would."""
+
+
+@dataclass
+class Drawing:
+    """A figure, the data behind it, what it says about itself, and what it lacks."""
+
+    figure: Figure
+    data: pd.DataFrame
+    caption: str
+    missing: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def options(columns: int | None = None, metric: str = "sampled_accuracy"):
+    """Draw for one or two columns (default: each figure's own choice), with this accuracy."""
+    held = _columns.set(columns), _metric.set(metric)
+    try:
+        with matplotlib.rc_context(style.RC):
+            yield
+    finally:
+        _columns.reset(held[0])
+        _metric.reset(held[1])
+
+
+def metric() -> str:
+    """The evaluation metric the accuracy figures show."""
+    return _metric.get()
+
+
+def canvas(columns: int = 2, height: float = 3.1, panels: int = 1, **more: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of one or two columns' width with its panels side by side."""
+    columns = _columns.get() or columns
+    width = style.COLUMN if columns == 1 else style.PAGE
+    figure = Figure(figsize=(width, height), layout="constrained")
+    rows = 1 if panels <= (4 if columns == 2 else 1) else -(-panels // (4 if columns == 2 else 1))
+    across = -(-panels // rows)
+    if rows > 1:
+        figure.set_size_inches(width, 0.8 * height * rows)
+    axes = figure.subplots(rows, across, squeeze=False, **more)
+    flat = list(axes.flat)
+    for spare in flat[panels:]:
+        spare.remove()
+    return figure, flat[:panels]
+
+
+def finish(
+    figure: Figure, data: pd.DataFrame, caption: str, missing: Iterable[str] = (), handles: Sequence[Any] = ()
+) -> Drawing:
+    """Legend above the axes (it covers nothing), caption with n below."""
+    width = figure.get_size_inches()[0]
+    if handles:
+        across = _legend_columns([len(str(h.get_label())) for h in handles], width)
+        figure.legend(handles=handles, loc="outside upper left", ncols=across, columnspacing=1.4)
+    missing = list(dict.fromkeys(missing))
+    text = caption + (f" Missing: {'; '.join(missing)}." if missing else "")
+    wrapped = "\n".join(textwrap.wrap(text, int(width * 19.5)))
+    figure.supxlabel(wrapped, fontsize=6.2, color="#555555", x=0.01, ha="left", linespacing=1.35)
+    return Drawing(figure, data, caption, missing)
+
+
+def _legend_columns(lengths: list[int], width: float) -> int:
+    """As many columns as fit `width` inches (a character of the legend's font is about 0.064 inches wide)."""
+    for across in range(len(lengths), 1, -1):
+        deep = -(-len(lengths) // across)
+        longest = [
+            max(lengths[i : i + deep]) for i in range(0, len(lengths), deep)
+        ]  # filled column by column
+        if sum(0.064 * length + 0.52 for length in longest) <= width:
+            return across
+    return 1
+
+
+# ------------------------------------------------------------------------------------------ selection
+
+
+def one_model(study: Study) -> tuple[Study, list[str]]:
+    """The study of its most frequent base model, and a word on the others."""
+    models = study.used["model"].value_counts()
+    if len(models) < 2:
+        return study, []
+    main = sorted(models[models == models.max()].index)[0]
+    return study.keep(study.runs[study.runs["model"] == main]), [
+        f"other base models ({', '.join(sorted(set(models.index) - {main}))}); shown: {main}"
+    ]
+
+
+def reference(study: Study) -> tuple[Study, list[str]]:
+    """One base model, one setting a method: what a figure that shows one curve a method may use."""
+    study, notes = one_model(study)
+    used = study.used
+    others = sorted(set(used.loc[~used["reference"], "setting"]))
+    if others:
+        shown = sorted(set(used.loc[used["reference"], "setting"]) - {""})
+        notes.append(f"other settings left out ({len(others)}); shown: {'; '.join(shown)}")
+    keep = study.runs[study.runs["reference"] & study.runs["used"]]
+    absent = sorted(set(used["algorithm"]) - set(keep["algorithm"]))
+    if absent:
+        notes.append(f"{', '.join(absent)}: no run at the setting the others share")
+    return study.keep(keep), notes
+
+
+def stalest(study: Study) -> int:
+    """The largest staleness that at least half of the methods have run, else the largest there is."""
+    used = study.used
+    counts = used.groupby("staleness")["algorithm"].nunique()
+    wide = counts[counts >= max(1, used["algorithm"].nunique() / 2)]
+    top = int(max(wide.index if len(wide) else counts.index))
+    if top == 0:
+        raise NotDrawn("needs runs with staleness > 0")
+    return top
+
+
+def sampling_words(counts: Iterable[int]) -> str:
+    """What a caption says about n, the interval, and its absence."""
+    counts = sorted({int(c) for c in counts if c > 0})
+    if not counts:
+        return ""
+    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    seeds = f"{n} seed{'s' if counts[-1] > 1 else ''}"
+    if counts[-1] < statistics.MIN_SEEDS:
+        return f"{seeds}: single seeds are drawn, no interval from fewer than 3."
+    centre = "mean" if counts[-1] < 4 else "interquartile mean (mean where n < 4)"
+    words = (
+        f"{seeds}; line: {centre}, band or bar: 95 % bootstrap interval, thin lines or points: single seeds."
+    )
+    return words if counts[0] >= statistics.MIN_SEEDS else words + " No interval where n < 3."
+
+
+# -------------------------------------------------------------------------------------------- curves
+
+
+def windowed(study: Study, name: str) -> pd.DataFrame:
+    """A metric of metrics.jsonl as means over windows of whole steps: `run update value` (window's end)."""
+    rows = study.updates
+    if name not in rows.columns or not rows[name].notna().any():
+        raise NotDrawn(f"needs {name} in metrics.jsonl")
+    per_step = int(study.used["updates_per_step"].max())
+    width = per_step * max(1, round(rows["update"].max() / WINDOWS / per_step))
+    window = (rows["update"].to_numpy() - 1) // width
+    means = rows.groupby([rows["run"], window], observed=True)[name].mean().dropna()
+    curve = means.rename("value").rename_axis(["run", "window"]).reset_index()
+    curve["update"] = (curve["window"] + 1) * width
+    return curve[["run", "update", "value"]]
+
+
+def evaluated(study: Study) -> pd.DataFrame:
+    """The accuracy of every run at every evaluation: `run update value`."""
+    curves = statistics.accuracy_curves(study, metric())
+    return curves.rename(columns={"accuracy": "value"})
+
+
+def over_seeds(study: Study, curve: pd.DataFrame) -> pd.DataFrame:
+    """`run update value` → long rows per series: the seeds (`seed` set) and the centre with its interval.
+
+    The centre covers the updates that every seed of the series has.
+    """
+    keys = ["algorithm", "staleness", "setting"]
+    identity = study.used[["run", *keys, "seed", "repeat"]]
+    rows = curve.astype({"run": str}).merge(identity, on="run")
+    parts = [rows.assign(kind="seed", n=1)]
+    for key, group in rows.groupby(keys, sort=True):
+        table = group.pivot_table(index="run", columns="update", values="value").dropna(axis=1)
+        if table.empty:
+            continue
+        values = table.to_numpy()
+        low, high = statistics.interval([values])
+        centre = {"update": table.columns, "value": statistics.iqm(values, axis=0), "low": low, "high": high}
+        parts.append(
+            pd.DataFrame(centre).assign(**dict(zip(keys, key, strict=True)), kind="centre", n=len(table))
+        )
+    columns = [*keys, "kind", "seed", "repeat", "update", "value", "low", "high", "n"]
+    return pd.concat(parts, ignore_index=True).reindex(columns=columns)
+
+
+def draw_series(
+    ax: Axes,
+    rows: pd.DataFrame,
+    colour: str,
+    dash: Any,
+    *,
+    width: float = 1.6,
+    marker: str = "",
+    label: str = "",
+) -> Line2D:
+    """One series on an axes: thin seeds, and with n ≥ 3 the centre and its band. Returns the legend's handle."""
+    centre = rows[rows["kind"] == "centre"].sort_values("update")
+    n = int(centre["n"].max()) if len(centre) else 0
+    seeds = rows[rows["kind"] == "seed"]
+    enough = n >= statistics.MIN_SEEDS
+    for _, run in seeds.groupby(["seed", "repeat"], sort=True):
+        ax.plot(run["update"], run["value"], color=colour, linestyle=dash, linewidth=0.5 if enough else 0.9,
+                alpha=0.35 if enough else 0.85)  # fmt: skip
+    if enough:
+        ax.fill_between(
+            centre["update"], centre["low"], centre["high"], color=colour, alpha=0.14, linewidth=0
+        )
+        every = max(1, len(centre) // 7)
+        ax.plot(centre["update"], centre["value"], color=colour, linestyle=dash, linewidth=width, marker=marker,
+                markevery=(every // 2, every), markersize=3.6, markeredgewidth=0.6)  # fmt: skip
+    return Line2D([], [], color=colour, linestyle=dash, linewidth=width if enough else 0.9, marker=marker,
+                  markersize=3.6, label=label)  # fmt: skip
+
+
+def counts(rows: pd.DataFrame) -> list[int]:
+    """The n of every series in the rows of `over_seeds`."""
+    return rows.loc[rows["kind"] == "centre", "n"].tolist()
+
+
+def thin_updates(ax: Axes) -> None:
+    """Few, whole ticks on an axis of updates."""
+    ax.set_xlabel("updates")
+    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
+    ax.margins(x=0.01)
+
+
+def fraction_scale(ax: Axes, values: pd.Series, axis: str = "y") -> None:
+    """A log scale that still shows 0: fractions span decades and M2PO's is often exactly 0."""
+    positive = values[values > 0]
+    if positive.empty:
+        return
+    floor = 10.0 ** np.floor(np.log10(max(positive.quantile(0.05), 1e-7)))
+    scale = {"linthresh": floor, "linscale": 0.35}
+    top = float(positive.max()) * 1.6
+    if axis == "y":
+        ax.set_yscale("symlog", **scale)
+        ax.set_ylim(-0.3 * floor, top)
+        ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    else:
+        ax.set_xscale("symlog", **scale)
+        ax.set_xlim(-0.3 * floor, top)
+
+
+def staleness_axis(ax: Axes, values: Iterable[int]) -> None:
+    """Staleness as 0, then a log scale: symlog that starts at the smallest positive value."""
+    ticks = sorted(set(values))
+    positive = [s for s in ticks if s > 0]
+    if positive:
+        ax.set_xscale("symlog", base=2, linthresh=positive[0], linscale=0.8)
+    ax.set_xticks(ticks, [str(s) for s in ticks])
+    ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    ax.set_xlabel("staleness s (updates)")
+
+
+# --------------------------------------------------------------------------------------------- files
+
+
+def save(drawing: Drawing, out: Path, name: str) -> list[Path]:
+    """PNG, PDF and the CSV behind them; the same bytes every time."""
+    png, pdf, csv = (out / f"{name}.{kind}" for kind in ("png", "pdf", "csv"))
+    drawing.figure.savefig(png, metadata={"Software": None})
+    drawing.figure.savefig(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None})
+    tidy = drawing.data.dropna(axis=1, how="all")
+    tidy.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
+    return [png, pdf, csv]

@@ -1,0 +1,132 @@
+"""The three figures every sweep gets: accuracy and masking along a run, and where staleness leaves each method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import statistics, style
+from analysis.figures import common
+from analysis.figures.common import Drawing, NotDrawn
+from analysis.runs import Study
+
+MOST_IN_ONE_PANEL = 6  # series; with more, a panel a staleness
+
+
+def accuracy_vs_updates(study: Study) -> Drawing:
+    """Accuracy against updates: a colour an algorithm, a dash a staleness, thin lines for seeds."""
+    study, missing = common.reference(study)
+    rows = common.over_seeds(study, common.evaluated(study))
+    return _curves(rows, f"accuracy ({statistics.reported_split(study)})", "Accuracy along the run.", missing)
+
+
+def masked_fraction_vs_updates(study: Study) -> Drawing:
+    """Share of tokens the rule acts on, against updates, on a log scale."""
+    study, missing = common.reference(study)
+    rows = common.over_seeds(study, acting_fraction(study))
+    caption = "Share of valid tokens that are masked; for methods that never mask, whose weight is changed."
+    return _curves(rows, "masked (or clipped) fraction", caption, missing, log=True)
+
+
+def curve_of(name: str):
+    """A figure of any metric of metrics.jsonl against updates."""
+
+    def drawn(study: Study) -> Drawing:
+        study, missing = common.reference(study)
+        return _curves(common.over_seeds(study, common.windowed(study, name)), name, f"{name}.", missing)
+
+    return drawn
+
+
+def acting_fraction(study: Study) -> pd.DataFrame:
+    """masked_fraction, or clip_fraction for a method that masked nothing in any of its runs: `run update value`."""
+    masked = common.windowed(study, "masked_fraction")
+    if "clip_fraction" not in study.updates.columns:
+        return masked
+    algorithm = study.used.set_index("run")["algorithm"]
+    whose = masked["run"].astype(str).map(algorithm)
+    most = masked["value"].groupby(whose).max()
+    never = set(most.index[most == 0])
+    clipped = common.windowed(study, "clip_fraction")
+    clipped = clipped[clipped["run"].astype(str).map(algorithm).isin(never)]
+    return pd.concat([masked[~whose.isin(never)], clipped], ignore_index=True)
+
+
+def _curves(
+    rows: pd.DataFrame, quantity: str, caption: str, missing: list[str], log: bool = False
+) -> Drawing:
+    centres = rows[rows["kind"] == "centre"]
+    series = centres[["algorithm", "staleness"]].drop_duplicates()
+    if series.empty:
+        raise NotDrawn("no run has a value")
+    staleness = sorted(series["staleness"].unique())
+    panels = [staleness] if len(series) <= MOST_IN_ONE_PANEL else [[s] for s in staleness]
+    figure, axes = common.canvas(2, 3.2, len(panels), sharey=True)
+    # a panel already says which staleness it shows
+    dash = style.dashes(staleness) if len(panels) == 1 else dict.fromkeys(staleness, "-")
+    handles: dict[str, Any] = {}
+    for ax, shown in zip(axes, panels, strict=True):
+        for algorithm in reversed(style.order(series["algorithm"])):
+            look = style.look(algorithm)
+            for s in shown:
+                part = rows[(rows["algorithm"] == algorithm) & (rows["staleness"] == s)]
+                if len(part):
+                    name = style.label(algorithm, s if len(panels) == 1 else None)
+                    handles[name] = common.draw_series(
+                        ax, part, look.colour, dash[s], width=look.width, marker=look.marker, label=name
+                    )
+        common.thin_updates(ax)
+        if len(panels) > 1:
+            ax.set_title("on-policy (s = 0)" if shown == [0] else f"s = {shown[0]}")
+    if log:
+        common.fraction_scale(axes[0], rows["value"])
+    figure.supylabel(quantity, fontsize=8)
+    ordered = list(reversed(handles.values()))
+    return common.finish(
+        figure, rows, f"{caption} {common.sampling_words(common.counts(rows))}", missing, ordered
+    )
+
+
+def final_accuracy_vs_staleness(study: Study) -> Drawing:
+    """Mean of the last evaluations against staleness, an estimate and its seeds for each algorithm."""
+    study, missing = common.reference(study)
+    runs = statistics.scores(study, common.metric())
+    table = statistics.summarise(runs, "last_k")
+    if table["staleness"].nunique() < 2:
+        missing.append("more than one staleness")
+    figure, (ax,) = common.canvas(2, 3.4)
+    handles = _against_staleness(ax, table, runs, "last_k")
+    ax.set_ylabel(f"final accuracy ({statistics.reported_split(study)})")
+    caption = f"Mean of the last three evaluations. {common.sampling_words(table['n'])}"
+    return common.finish(figure, table, caption, missing, handles)
+
+
+def _against_staleness(ax, table: pd.DataFrame, runs: pd.DataFrame, value: str) -> list:
+    handles = []
+    ticks = sorted(table["staleness"].unique())
+    algorithms = style.order(table["algorithm"])
+    for place, algorithm in enumerate(algorithms):
+        look = style.look(algorithm)
+        part = table[table["algorithm"] == algorithm].sort_values("staleness")
+        # side by side, or the bars of the methods would lie on each other
+        shift = 1 + 0.035 * (place - (len(algorithms) - 1) / 2)
+        x = _shifted(part["staleness"], shift, ticks)
+        known = part["low"].notna().to_numpy()
+        (line,) = ax.plot(x, part["value"], color=look.colour, marker=look.marker, linewidth=look.width,
+                          label=look.label, zorder=3)  # fmt: skip
+        ax.vlines(
+            x[known], part["low"][known], part["high"][known], color=look.colour, linewidth=1.1, zorder=2
+        )
+        single = runs[runs["algorithm"] == algorithm]
+        ax.plot(_shifted(single["staleness"], shift, ticks), single[value], ".", color=look.colour, alpha=0.4,
+                markersize=3)  # fmt: skip
+        handles.append(line)
+    common.staleness_axis(ax, ticks)
+    return handles
+
+
+def _shifted(staleness: pd.Series, factor: float, ticks: list[int]) -> np.ndarray:
+    first = min((s for s in ticks if s > 0), default=1)
+    return staleness.to_numpy(dtype=float) * factor + (staleness.to_numpy() == 0) * first * (factor - 1)

@@ -1,0 +1,240 @@
+"""Read one run folder into tables, and keep them in a Parquet cache.
+
+The folder is the record of truth and is never written to. The cache lives in `$LAGRANGE_CACHE`
+(default: `$XDG_CACHE_HOME/lagrange`, `~/.cache/lagrange`); an entry counts only while name, size and
+modification time of every file it came from are unchanged. A cache that cannot be written is done without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+import yaml
+
+_FILES = ("manifest.json", "config.yaml", "metrics.jsonl", "eval.jsonl")
+_LAYOUT = 2  # raise it when what a cache entry holds changes
+
+
+class ForeignFolder(Exception):
+    """A folder with a manifest.json that no run of this project wrote."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run folder as read: `config` is flat ("learner.lr": 1e-4); tables have one row a JSON line."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    updates: pa.Table
+    evaluations: pa.Table
+    notes: list[str] = field(default_factory=list)
+
+
+def read_record(folder: Path) -> Record:
+    """The record of one run folder, from the cache when its files are unchanged."""
+    signature = _signature(folder)
+    entry = _cache_folder() / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:32]}.parquet"
+    cached = _from_cache(entry, folder, signature)
+    if cached is not None:
+        return cached
+    record = _from_folder(folder)
+    _to_cache(entry, record, signature)
+    return record
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"learner": {"lr": 1}} → {"learner.lr": 1}; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _from_folder(folder: Path) -> Record:
+    notes: list[str] = []
+    manifest = _manifest(folder / "manifest.json")
+    config = _config(folder / "config.yaml")
+    updates = _read_rows(folder / "metrics.jsonl", ("update",), notes)
+    evaluations = _read_rows(folder / "eval.jsonl", ("update", "split"), notes)
+    return Record(folder, manifest, config, updates, evaluations, notes)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ForeignFolder(f"manifest.json cannot be read ({_first_line(error)})") from error
+    if not isinstance(manifest, dict) or not {"status", "algorithm"} <= manifest.keys():
+        raise ForeignFolder("manifest.json is not a run's (no status or no algorithm in it)")
+    return manifest
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            config = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ForeignFolder(f"config.yaml cannot be read ({_first_line(error)})") from error
+    if not isinstance(config, dict):
+        raise ForeignFolder("config.yaml is not a mapping")
+    return flatten(config)
+
+
+def _read_rows(path: Path, key: tuple[str, ...], notes: list[str]) -> pa.Table:
+    """A JSONL file as a table of float64 columns (`split` is text); empty if there is no file.
+
+    A line cut off by a crash ends the file. Of two rows with the same key the later one counts.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return pa.table({"update": pa.array([], pa.float64())})
+    text, cut = _whole_lines(text)
+    if cut:
+        notes.append(f"{path.name}: last line is truncated; used up to there")
+    if not text.strip():
+        return pa.table({"update": pa.array([], pa.float64())})
+    try:
+        table = pj.read_json(
+            pa.BufferReader(text), read_options=pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
+        )
+    except pa.ArrowInvalid:  # NaN or Infinity written bare, or a damaged line: the slow, exact way
+        table = _read_line_by_line(text, path.name, notes)
+    return _last_of_each(_numbers(table), key, path.name, notes)
+
+
+def _whole_lines(text: bytes) -> tuple[bytes, bool]:
+    """The text up to its last complete line, and whether something was cut off."""
+    if not text or text.endswith(b"\n"):
+        return text, False
+    end = text.rfind(b"\n") + 1
+    try:
+        json.loads(text[end:])
+    except ValueError:
+        return text[:end], True
+    return text, False  # complete, only the newline is missing
+
+
+def _read_line_by_line(text: bytes, name: str, notes: list[str]) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            notes.append(f"{name}: line {number} is not a JSON object; used up to there")
+            break
+        rows.append({k: v for k, v in row.items() if isinstance(v, int | float | str) or v is None})
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+
+
+def _column(values: list[Any]) -> pa.Array:
+    if any(isinstance(value, str) for value in values):
+        return pa.array([value if isinstance(value, str) else None for value in values], pa.string())
+    return pa.array([None if value is None else float(value) for value in values], pa.float64())
+
+
+def _numbers(table: pa.Table) -> pa.Table:
+    """Number columns as float64, `split` as text; lists, objects and other text have no place in a curve."""
+    columns = {}
+    for name in table.column_names:
+        kind = table.schema.field(name).type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+            column = table[name].cast(pa.int8()) if pa.types.is_boolean(kind) else table[name]
+            columns[name] = column.cast(pa.float64())
+        elif pa.types.is_null(kind):  # never defined in this run, perhaps in another
+            columns[name] = pa.nulls(len(table), pa.float64())
+        elif name == "split" and pa.types.is_string(kind):
+            columns[name] = table[name]
+    return pa.table(columns)
+
+
+def _last_of_each(table: pa.Table, key: tuple[str, ...], name: str, notes: list[str]) -> pa.Table:
+    if not set(key) <= set(table.column_names):
+        notes.append(f"{name}: rows carry no {' and '.join(key)}; not used")
+        return pa.table({"update": pa.array([], pa.float64())})
+    rows = list(zip(*(table[part].to_pylist() for part in key), strict=True))
+    last = {row: place for place, row in enumerate(rows) if None not in row}
+    keep = sorted(last.values())
+    if len(keep) == len(rows):
+        return table
+    notes.append(f"{name}: {len(rows) - len(keep)} repeated or unnumbered rows; the last of each counts")
+    return table.take(keep)
+
+
+def _signature(folder: Path) -> str:
+    parts = [f"layout {_LAYOUT}"]
+    for name in _FILES:
+        try:
+            stat = (folder / name).stat()
+        except OSError:
+            parts.append(f"{name} -")
+        else:
+            parts.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
+    return "\n".join(parts)
+
+
+def _cache_folder() -> Path:
+    if chosen := os.environ.get("LAGRANGE_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lagrange"
+
+
+def _from_cache(entry: Path, folder: Path, signature: str) -> Record | None:
+    try:
+        updates = pq.read_table(entry, use_threads=False, memory_map=True)
+        held = json.loads((updates.schema.metadata or {})[b"lagrange"])
+    except (OSError, KeyError, ValueError):  # ArrowInvalid is a ValueError
+        return None
+    if held["signature"] != signature:
+        return None
+    evaluations = pa.table(
+        {
+            name: pa.array(values, pa.string() if name == "split" else pa.float64())
+            for name, values in held["evaluations"].items()
+        }
+    )
+    updates = updates.replace_schema_metadata(None)
+    return Record(folder, held["manifest"], held["config"], updates, evaluations, held["notes"])
+
+
+def _to_cache(entry: Path, record: Record, signature: str) -> None:
+    held = {
+        "signature": signature,
+        "manifest": record.manifest,
+        "config": record.config,
+        "evaluations": record.evaluations.to_pydict(),
+        "notes": record.notes,
+    }
+    table = record.updates.replace_schema_metadata({b"lagrange": json.dumps(held, default=str).encode()})
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=entry.parent, suffix=".tmp")
+        os.close(handle)
+        # float columns hardly repeat: without a dictionary reading is about twice as fast
+        pq.write_table(table, scratch, compression="lz4", use_dictionary=False, write_statistics=False)
+        os.replace(scratch, entry)
+    except OSError:
+        return  # a cache is a convenience
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,272 @@
+"""Run folders → one tidy DataFrame per kind. Nothing is dropped silently: `Study.notes` says what and why.
+
+RUNS may be run folders, sweep folders (their `sweep.json` is followed), packs (`.parquet`), or any folder
+above run folders. The columns are documented in docs/analysis.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from analysis import series
+from analysis.errors import AnalysisError, unknown
+from analysis.records import ForeignFolder, Record, read_record
+
+IDENTITY = ["algorithm", "task", "model", "staleness", "seed", "repeat", "setting", "reference"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a set of run folders says.
+
+    `runs` has a row a run, the unused ones too (`used`, `why_not`); `updates` and `evaluations` hold the used
+    ones only, each row with the identity of its run; `token_tables` caches the reduced token records.
+    """
+
+    runs: pd.DataFrame
+    updates: pd.DataFrame
+    evaluations: pd.DataFrame
+    notes: tuple[str, ...] = ()
+    token_tables: dict[str, pd.DataFrame] = field(default_factory=dict, compare=False)
+
+    @property
+    def used(self) -> pd.DataFrame:
+        """The runs that count: finished, ours, no duplicates."""
+        return self.runs[self.runs["used"]]
+
+    @property
+    def unused(self) -> pd.DataFrame:
+        """The runs that do not count, with `why_not`."""
+        return self.runs[~self.runs["used"]]
+
+    def where(self, **wanted: object) -> Study:
+        """The part of the study whose runs have these values, e.g. `where(task="carry")`."""
+        keep = pd.Series(True, index=self.runs.index)
+        for column, value in wanted.items():
+            if column not in self.runs.columns:
+                raise unknown("column of runs", column, self.runs.columns)
+            keep &= self.runs[column].astype(str) == str(value)
+        if not keep.any():
+            told = ", ".join(f"{column}={value}" for column, value in wanted.items())
+            raise AnalysisError(f"no run with {told}")
+        return self.keep(self.runs[keep])
+
+    def keep(self, runs: pd.DataFrame) -> Study:
+        """The study of these runs alone (settings are named anew among them)."""
+        runs = series.describe(runs.copy())
+        names = set(runs.loc[runs["used"], "run"])
+        token_tables = {kind: t[t["run"].isin(names)] for kind, t in self.token_tables.items()}
+        return replace(
+            self,
+            runs=runs,
+            updates=_identify(self.updates[self.updates["run"].isin(names)], runs),
+            evaluations=_identify(self.evaluations[self.evaluations["run"].isin(names)], runs),
+            token_tables=token_tables,
+        )
+
+
+def load(paths: Sequence[str | Path], *, incomplete: bool = False) -> Study:
+    """Everything below `paths` as one study; with `incomplete`, unfinished runs count too.
+
+    Raises AnalysisError when no run is found or none can be used.
+    """
+    packs = [Path(path) for path in paths if str(path).endswith(".parquet")]
+    folders, notes = discover([path for path in paths if not str(path).endswith(".parquet")])
+    parts = [_read_pack(path) for path in packs]
+    if folders:
+        parts.append(_load_folders(folders, notes))
+    if not parts:
+        looked = ", ".join(str(path) for path in paths) or "nowhere (no path given)"
+        raise AnalysisError(f"no run found: looked for manifest.json, sweep.json in and below {looked}")
+    return _finish(_concatenate(parts), incomplete)
+
+
+def _read_pack(path: Path) -> Study:
+    from analysis import pack  # which needs Study
+
+    return pack.read(path)
+
+
+def discover(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+    """All run folders named by `paths`, in a stable order, and notes on cells that have not begun."""
+    folders: dict[Path, None] = {}
+    notes: list[str] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise AnalysisError(f"no run found: {path} is neither a folder nor a pack (.parquet)")
+        for place, below, files in os.walk(path):
+            below.sort()
+            if "sweep.json" in files:
+                below.clear()
+                folders.update(dict.fromkeys(_cells(Path(place), notes)))
+            elif "manifest.json" in files:
+                below.clear()
+                folders[Path(place).resolve()] = None
+    return list(folders), notes
+
+
+def _cells(sweep: Path, notes: list[str]) -> list[Path]:
+    try:
+        cells = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["cells"]
+        folders = [(sweep / cell["folder"]).resolve() for cell in cells]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AnalysisError(f"{sweep / 'sweep.json'} is not a sweep's record ({error})") from error
+    begun = [folder for folder in folders if (folder / "manifest.json").is_file()]
+    if len(begun) < len(folders):
+        notes.append(f"sweep {sweep.name}: {len(folders) - len(begun)} of {len(folders)} cells not begun")
+    return begun
+
+
+def _load_folders(folders: list[Path], notes: list[str]) -> Study:
+    root = Path(os.path.commonpath([folder.parent for folder in folders]))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        read = list(pool.map(_read_or_reason, folders))
+    rows, updates, evaluations = [], [], []
+    for folder, record in zip(folders, read, strict=True):
+        name = folder.relative_to(root).as_posix()
+        if isinstance(record, str):
+            rows.append({"run": name, "folder": str(folder), "used": False, "why_not": f"foreign: {record}"})
+            continue
+        notes += [f"{name}: {note}" for note in record.notes]
+        rows.append(_run_row(name, record))
+        updates.append(_named(record.updates, len(rows) - 1))
+        evaluations.append(_named(record.evaluations, len(rows) - 1))
+    names = [row["run"] for row in rows]
+    return Study(pd.DataFrame(rows), _frame(updates, names), _frame(evaluations, names), tuple(notes))
+
+
+def _read_or_reason(folder: Path) -> Record | str:
+    try:
+        return read_record(folder)
+    except ForeignFolder as reason:
+        return str(reason)
+
+
+def _named(table: pa.Table, code: int) -> pa.Table:
+    return table.append_column("run", pa.array(np.full(len(table), code, np.int32)))
+
+
+def _frame(tables: list[pa.Table], names: list[str]) -> pd.DataFrame:
+    if not tables:
+        return pd.DataFrame({"update": [], "run": pd.Categorical([], names)})
+    frame = pa.concat_tables(tables, promote_options="default").to_pandas(split_blocks=True)
+    frame["run"] = pd.Categorical.from_codes(frame["run"].to_numpy(), names)
+    frame["update"] = frame["update"].astype("int64")
+    return frame
+
+
+def _run_row(name: str, record: Record) -> dict[str, Any]:
+    manifest, config = record.manifest, record.config
+    last = record.updates["update"].to_numpy() if len(record.updates) else np.array([0])
+    per_step = _number(config.get("updates_per_step"), 1)
+    responses = _number(config.get("rollout.prompts_per_step"), np.nan) * _number(
+        config.get("rollout.group_size"), np.nan
+    )
+    git = manifest.get("git")
+    return {
+        "run": name,
+        "folder": str(record.folder),
+        "algorithm": str(manifest["algorithm"]),
+        "task": str(manifest.get("task", config.get("task.name", "unnamed"))),
+        "model": series.model_name(manifest, config),
+        "staleness": int(_number(config.get("staleness", manifest.get("staleness")), 0)),
+        "seed": int(_number(config.get("seed", manifest.get("seed")), 0)),
+        "repeat": int(_number(config.get("repeat"), 0)),
+        "lag": str(config.get("lag", "exact")),
+        "core": str(config.get("core", "serial")),
+        "updates": int(_number(config.get("updates"), 0)),
+        "updates_done": int(last.max()),
+        "updates_per_step": int(per_step),
+        "responses_per_update": responses / per_step,
+        "status": str(manifest["status"]),
+        "error": _short(manifest.get("error")),
+        "config_sha256": str(manifest.get("config_sha256", "")),
+        "final_weights_sha256": str(manifest.get("final_weights_sha256") or ""),
+        "git": str(git.get("sha", git.get("commit", ""))) if isinstance(git, dict) else str(git or ""),
+        "versions": json.dumps(manifest.get("versions") or {}, sort_keys=True, default=str),
+        "started": str(manifest.get("started") or ""),
+        "finished": str(manifest.get("finished") or ""),
+        "config": json.dumps(config, sort_keys=True, default=str),
+    }
+
+
+def _number(value: Any, otherwise: float) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+
+
+def _short(error: Any) -> str:
+    lines = str(error or "").strip().splitlines()
+    return lines[-1][:200] if lines else ""
+
+
+def _concatenate(parts: list[Study]) -> Study:
+    if len(parts) == 1:
+        return parts[0]
+    names = [name for part in parts for name in part.runs["run"]]
+    if len(set(names)) < len(names):
+        parts = [_prefixed(part, f"{number}/") for number, part in enumerate(parts, start=1)]
+    kinds = {kind for part in parts for kind in part.token_tables}
+    return Study(
+        pd.concat([part.runs for part in parts], ignore_index=True),
+        pd.concat([part.updates.astype({"run": str}) for part in parts], ignore_index=True),
+        pd.concat([part.evaluations.astype({"run": str}) for part in parts], ignore_index=True),
+        tuple(note for part in parts for note in part.notes),
+        {
+            kind: pd.concat([part.token_tables.get(kind) for part in parts if kind in part.token_tables])
+            for kind in kinds
+        },
+    )
+
+
+def _prefixed(part: Study, prefix: str) -> Study:
+    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(run=prefix + frame["run"].astype(str))
+
+    tables = {kind: renamed(table) for kind, table in part.token_tables.items()}
+    return replace(
+        part,
+        runs=renamed(part.runs),
+        updates=renamed(part.updates),
+        evaluations=renamed(part.evaluations),
+        token_tables=tables,
+    )
+
+
+def _finish(study: Study, incomplete: bool) -> Study:
+    """Decide which runs count, name their settings, and put the identity of its run on every row."""
+    runs = series.describe(series.decide(study.runs, incomplete))
+    if not runs["used"].any():
+        reasons = "; ".join(f"{row.run}: {row.why_not}" for row in runs.head(3).itertuples())
+        raise AnalysisError(f"{len(runs)} runs found, none can be used ({reasons})")
+    names = set(runs.loc[runs["used"], "run"])
+
+    def tidy(frame: pd.DataFrame) -> pd.DataFrame:
+        return _identify(frame[frame["run"].isin(names)].reset_index(drop=True), runs)
+
+    return replace(study, runs=runs, updates=tidy(study.updates), evaluations=tidy(study.evaluations))
+
+
+def _identify(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with the identity columns of their runs, taken over as categories (cheap at 400,000 rows)."""
+    used = runs[runs["used"]].reset_index(drop=True)
+    place = pd.Index(used["run"]).get_indexer(pd.Index(rows["run"].astype(object)))
+    added = {}
+    for column in IDENTITY:
+        values = used[column]
+        if values.dtype == object or isinstance(values.dtype, pd.StringDtype):
+            categories, codes = np.unique(values.astype(str).to_numpy(dtype=object), return_inverse=True)
+            added[column] = pd.Categorical.from_codes(codes[place], list(categories))
+        else:
+            added[column] = values.to_numpy()[place]
+    rest = rows.drop(columns=[column for column in IDENTITY if column in rows.columns])
+    return pd.concat([rest, pd.DataFrame(added, index=rest.index)], axis=1)

@@ -1,0 +1,154 @@
+"""Which runs may be averaged: same task, model, algorithm, staleness and *setting*; they differ in the seed.
+
+A setting is every configuration key that can change the science. Two runs with different settings are never
+in one average; among several settings one is the *reference* that the figures use when they show only one.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+# Keys that name a run, or say where and how it runs, but not what is computed.
+_NOT_A_SETTING = {
+    "seed", "repeat", "staleness", "core", "runs_dir", "dry_run", "retry_failed", "checkpoint",
+    "checkpoint_every", "allow_code", "mode", "torch_threads", "device", "experiment", "sweep", "algo._target_",
+    "algo_name", "task._target_", "task.name", "model.name", "model.path", "model._target_",
+}  # fmt: skip
+_NOT_A_SETTING_GROUP = ("tracking.", "record.", "eval.", "ray.", "hydra.", "experiment.", "sweep.")
+_ONLY_WHEN_FREE = ("on_excess", "max_versions", "schedule", "rollout.inflight")  # idle under an exact lag
+_PAPER = {"algo.m2_threshold": 0.04, "algo.variant": "paper"}  # decides between equally frequent settings
+
+
+def model_name(manifest: dict[str, Any], config: dict[str, Any]) -> str:
+    """A short name for the base model: what the run says, else the last part of its path."""
+    name = (
+        manifest.get("model") or config.get("model.name") or config.get("model.path") or config.get("model")
+    )
+    return str(name or "unnamed").rstrip("/").rsplit("/", 1)[-1]
+
+
+def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a flat config that can change the science."""
+    free = config.get("lag", "exact") != "exact"
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in _NOT_A_SETTING
+        and not key.startswith(_NOT_A_SETTING_GROUP)
+        and key not in ("tracking", "record", "eval", "ray")
+        and (free or key not in _ONLY_WHEN_FREE)
+    }
+    if free:  # under a free-running lag the driver decides the realised staleness
+        kept["core"] = config.get("core", "serial")
+    return kept
+
+
+def decide(runs: pd.DataFrame, incomplete: bool) -> pd.DataFrame:
+    """`runs` with `used` and `why_not`: unfinished runs and all but the first of each duplicate are out."""
+    runs = runs.copy()
+    if "algorithm" not in runs:
+        runs[["algorithm", "status", "config"]] = None
+    if "why_not" not in runs:
+        runs["why_not"] = ""
+    runs["why_not"] = runs["why_not"].fillna("").astype(str)
+    for place, row in runs.iterrows():
+        if (
+            not row["why_not"]
+            and row["status"] != "finished"
+            and not (incomplete and row["updates_done"] > 0)
+        ):
+            told = f" ({row['error']})" if row["error"] else ""
+            runs.loc[place, "why_not"] = f"{row['status']} after {row['updates_done']:.0f} updates{told}"
+    _mark_duplicates(runs)
+    runs["used"] = runs["why_not"] == ""
+    return runs
+
+
+def _mark_duplicates(runs: pd.DataFrame) -> None:
+    """Under an exact lag core and repeat change nothing: such runs are one run, and must agree bit for bit."""
+    first: dict[str, Any] = {}
+    candidates = runs[runs["why_not"] == ""].sort_values(
+        "status", key=lambda s: s != "finished", kind="stable"
+    )
+    for place, row in candidates.iterrows():
+        settings = settings_of(json.loads(row["config"]))
+        repeat = row["repeat"] if row["lag"] == "bounded" else 0
+        identity = [
+            row["task"],
+            row["model"],
+            row["algorithm"],
+            row["staleness"],
+            row["seed"],
+            repeat,
+            settings,
+        ]
+        key = json.dumps(identity, sort_keys=True, default=str)
+        if key not in first:
+            first[key] = row
+            continue
+        other = first[key]
+        hashes = {row["final_weights_sha256"], other["final_weights_sha256"]}
+        agree = "same final weights" if len(hashes) == 1 else "but with OTHER final weights"
+        runs.loc[place, "why_not"] = (
+            f"duplicate of {other['run']}, {agree if all(hashes) else 'no weights hash'}"
+        )
+
+
+def describe(runs: pd.DataFrame) -> pd.DataFrame:
+    """`runs` with `setting` (the keys that differ within the study, as text) and `reference`."""
+    runs = runs.copy()
+    runs["setting"] = ""
+    runs["reference"] = False
+    for _, group in runs[runs["used"]].groupby(["task", "model"], sort=True):
+        settings = {place: settings_of(json.loads(config)) for place, config in group["config"].items()}
+        outer = _varying({p: _part(s, algo=False) for p, s in settings.items()})
+        inner: dict[Any, str] = {}
+        for _, same in group.groupby("algorithm"):
+            inner |= _varying({p: _part(settings[p], algo=True) for p in same.index})
+        _mark_reference(runs, group, outer, inner, settings)
+        for place in group.index:
+            runs.loc[place, "setting"] = ", ".join(filter(None, (outer[place], inner[place])))
+    return runs
+
+
+def _part(settings: dict[str, Any], algo: bool) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key.startswith("algo.") == algo}
+
+
+def _varying(settings: dict[Any, dict[str, Any]]) -> dict[Any, str]:
+    """For each run, the keys that are not the same in all of them, as "key=value, …"."""
+    keys = sorted({key for each in settings.values() for key in each})
+    varying = [key for key in keys if len({json.dumps(each.get(key)) for each in settings.values()}) > 1]
+    return {
+        place: ", ".join(f"{key}={_text(each.get(key))}" for key in varying)
+        for place, each in settings.items()
+    }
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def _mark_reference(
+    runs: pd.DataFrame, group: pd.DataFrame, outer: dict[Any, str], inner: dict[Any, str], settings: dict
+) -> None:
+    """First the setting outside `algo.*` that covers most cells, then per algorithm the one that does."""
+    common = _best_covered(group, pd.Series(outer), settings, ["algorithm", "staleness"])
+    inside = group[pd.Series(outer)[group.index] == common]
+    for _, same in inside.groupby("algorithm"):
+        chosen = _best_covered(same, pd.Series(inner)[same.index], settings, ["staleness"])
+        runs.loc[same.index[pd.Series(inner)[same.index] == chosen], "reference"] = True
+
+
+def _best_covered(group: pd.DataFrame, texts: pd.Series, settings: dict, cell: list[str]) -> str:
+    def rank(text: str) -> tuple:
+        rows = group[texts[group.index] == text]
+        one = settings[rows.index[0]]
+        paper = sum(one.get(key) == value for key, value in _PAPER.items())
+        exact = one.get("lag", "exact") == "exact"
+        return (-len(rows[cell].drop_duplicates()), -len(rows), not exact, -paper, text)
+
+    return min(texts[group.index].unique(), key=rank)

@@ -1,0 +1,292 @@
+"""Statistics over seeds. Every definition stands in docs/analysis.md.
+
+All functions are deterministic: the bootstrap draws from a generator with a fixed seed, so the same data
+give the same numbers. A value that cannot be computed is NaN, an interval from fewer than three seeds too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import unknown
+from analysis.runs import Study
+
+LEVEL = 0.95
+RESAMPLES = 2000
+SEED = 20251001
+MIN_SEEDS = 3  # fewer carry no interval
+
+Statistic = Callable[..., np.ndarray]
+
+
+def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """The arithmetic mean along `axis`."""
+    return np.mean(values, axis=axis)
+
+
+def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Interquartile mean: the ⌊n/4⌋ smallest and largest values are left out. For n < 4 it is the mean."""
+    ordered = np.sort(np.asarray(values, dtype=float), axis=axis)
+    n = ordered.shape[axis]
+    cut = n // 4
+    return np.mean(np.take(ordered, np.arange(cut, n - cut), axis=axis), axis=axis)
+
+
+def bootstrap(
+    strata: Sequence[np.ndarray],
+    statistic: Statistic = iqm,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> np.ndarray:
+    """Bootstrap replicates [resamples, ...] of `statistic` over the pooled seeds of all strata.
+
+    Each stratum is an array [n, ...] whose first axis (seeds) is drawn with replacement on its own.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [np.asarray(s, dtype=float)[rng.integers(0, len(s), size=(resamples, len(s)))] for s in strata]
+    return statistic(np.concatenate(drawn, axis=1), axis=1)
+
+
+def interval(
+    strata: Sequence[np.ndarray],
+    statistic: Statistic = iqm,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap interval; NaN where the smallest stratum has fewer than three seeds."""
+    shape = np.asarray(strata[0]).shape[1:]
+    if min(len(s) for s in strata) < MIN_SEEDS:
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+    low, high = np.quantile(
+        bootstrap(strata, statistic, resamples=resamples), [(1 - level) / 2, (1 + level) / 2], axis=0
+    )
+    return low, high
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number over seeds: its value, its interval (NaN when n < 3), and n."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        if self.n == 0 or math.isnan(self.value):
+            return "–"
+        if math.isnan(self.low):
+            return f"{self.value:.3f} (n={self.n}, no interval)"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
+
+
+def estimate(values: Sequence[float] | np.ndarray, statistic: Statistic = iqm) -> Estimate:
+    """The statistic of finite `values` (one a seed) with its interval."""
+    kept = np.asarray([v for v in values if v is not None and np.isfinite(v)], dtype=float)
+    if not len(kept):
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    low, high = interval([kept], statistic)
+    return Estimate(float(statistic(kept)), float(low), float(high), len(kept))
+
+
+def paired_difference(a: pd.Series, b: pd.Series) -> Estimate:
+    """Mean of a − b over the seeds both have.
+
+    Runs with one seed see the same prompts in the same order, so their difference has less noise than the
+    difference of two means; pairs are what is resampled.
+    """
+    pairs = pd.concat([a, b], axis=1, join="inner").dropna()
+    return estimate((pairs.iloc[:, 0] - pairs.iloc[:, 1]).to_numpy(), mean)
+
+
+def probability_of_improvement(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Estimate:
+    """P(a run of A beats a run of B), ties half, averaged over strata: the Mann–Whitney U divided by n·m.
+
+    `a` and `b` hold one array of seeds a stratum (task or benchmark). Seeds of A and B are resampled apart.
+    """
+    pairs = [(np.asarray(x, float), np.asarray(y, float)) for x, y in zip(a, b, strict=True)]
+    n = min(min(len(x), len(y)) for x, y in pairs)
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    value = float(np.mean([_beats(x[None], y[None])[0] for x, y in pairs]))
+    if n < MIN_SEEDS:
+        return Estimate(value, math.nan, math.nan, n)
+    rng = np.random.default_rng(SEED)
+    drawn = np.mean([_beats(_resample(rng, x), _resample(rng, y)) for x, y in pairs], axis=0)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), n)
+
+
+def _resample(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
+    return values[rng.integers(0, len(values), size=(RESAMPLES, len(values)))]
+
+
+def _beats(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[R, n], [R, m] → [R]: the share of pairs in which a is larger, ties counting half."""
+    difference = a[:, :, None] - b[:, None, :]
+    return np.mean((difference > 0) + 0.5 * (difference == 0), axis=(1, 2))
+
+
+def updates_to_target(updates: np.ndarray, accuracy: np.ndarray, target: float) -> float:
+    """The first update at which the straight line between evaluations reaches `target`; inf if none does."""
+    reached = np.flatnonzero(np.asarray(accuracy) >= target)
+    if not len(reached):
+        return math.inf
+    at = int(reached[0])
+    if at == 0:
+        return float(updates[0])
+    share = (target - accuracy[at - 1]) / (accuracy[at] - accuracy[at - 1])
+    return float(updates[at - 1] + share * (updates[at] - updates[at - 1]))
+
+
+def collapse_onset(
+    updates: np.ndarray, accuracy: np.ndarray, *, share: float = 0.5, drop: float = 0.05, stays: int = 2
+) -> float:
+    """The update from which accuracy stays below `share` of the best before it, or NaN if it never does.
+
+    The fall must also be at least `drop` (absolute) deep, and the last `stays` evaluations must be below: one
+    bad evaluation at the end is not a collapse, nor is noise on a policy that never learned anything.
+    """
+    accuracy = np.asarray(accuracy, dtype=float)
+    best = np.maximum.accumulate(accuracy)
+    below = (accuracy < share * best) & (best - accuracy >= drop)
+    held = int(np.argmin(below[::-1])) if not below.all() else len(below)
+    return float(updates[len(updates) - held]) if held >= stays else math.nan
+
+
+# ---------------------------------------------------------------------------------------------- runs
+
+
+def accuracy_curves(study: Study, metric: str = "sampled_accuracy", purpose: str = "report") -> pd.DataFrame:
+    """One row a run and evaluated update: `run update accuracy`, sorted.
+
+    purpose "select" reads the validation split. "report" reads the test split; without one, the mean over the
+    benchmarks; without those, validation itself (see `reported_split`).
+    """
+    rows = study.evaluations
+    if metric not in rows.columns or metric in ("update", "run", "split"):
+        raise unknown("evaluation metric", metric, evaluation_metrics(study))
+    splits = _splits(study, purpose)
+    rows = rows[rows["split"].isin(splits) & rows[metric].notna()]
+    curves = rows.groupby(["run", "update"], observed=True)[metric].agg(["mean", "size"]).reset_index()
+    curves = curves[curves["size"] == curves["size"].max()]  # an average over fewer benchmarks is another one
+    curves = curves.drop(columns="size").rename(columns={"mean": "accuracy"})
+    return curves.sort_values(["run", "update"], ignore_index=True)
+
+
+def evaluation_metrics(study: Study) -> list[str]:
+    """The names in eval.jsonl that have numbers."""
+    rows = study.evaluations.select_dtypes("number")
+    return [
+        n for n in rows.columns if n not in ("update", "n", "k", "staleness", "seed", "repeat", "reference")
+    ]
+
+
+def _splits(study: Study, purpose: str) -> list[str]:
+    known = sorted(study.evaluations["split"].dropna().unique())
+    if purpose == "select":
+        return ["validation"] if "validation" in known else known
+    if "test" in known:
+        return ["test"]
+    return [split for split in known if split != "validation"] or known
+
+
+def reported_split(study: Study) -> str:
+    """In words, which split the accuracies are from."""
+    splits = _splits(study, "report")
+    return splits[0] if len(splits) == 1 else f"mean of {len(splits)} benchmarks"
+
+
+def scores(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> pd.DataFrame:
+    """One row a run: identity, `best` (at the update best on validation), `final`, `last_k`, `collapse`."""
+    report = accuracy_curves(study, metric)
+    select = accuracy_curves(study, metric, "select")
+    chosen = select.loc[select.groupby("run", observed=True)["accuracy"].idxmax(), ["run", "update"]]
+    best = chosen.merge(report, on=["run", "update"]).set_index("run")
+    rows = []
+    for run, curve in report.groupby("run", observed=True):
+        updates, accuracy = curve["update"].to_numpy(), curve["accuracy"].to_numpy()
+        rows.append(
+            {
+                "run": run,
+                "best": best["accuracy"].get(run, math.nan),
+                "best_update": best["update"].get(run, math.nan),
+                "final": accuracy[-1],
+                "last_k": accuracy[-last:].mean(),
+                "initial": accuracy[0],
+                "collapse": collapse_onset(updates, accuracy),
+            }
+        )
+    identity = study.used.drop(columns=["config", "versions", "folder"])
+    return identity.merge(pd.DataFrame(rows), on="run", how="inner")
+
+
+def summarise(runs: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Per algorithm × staleness × setting: the estimate of `value` (columns value, low, high, n)."""
+    keys = ["algorithm", "staleness", "setting", "reference"]
+    rows = [
+        dict(zip(keys, key, strict=True)) | vars(estimate(group[value].to_numpy()))
+        for key, group in runs.groupby(keys, observed=True, sort=True)
+    ]
+    return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n"])
+
+
+def by_seed(runs: pd.DataFrame, value: str) -> pd.Series:
+    """`value` indexed by (seed, repeat): what pairs runs of two methods."""
+    return runs.set_index(["seed", "repeat"])[value]
+
+
+@dataclass(frozen=True)
+class Target:
+    """An accuracy to reach, and what it is a share of."""
+
+    accuracy: float
+    words: str
+    baseline: tuple[str, int]
+
+
+def default_target(study: Study, share: float = 0.9) -> Target | None:
+    """`share` of the way from the starting accuracy to on-policy GRPO's last-k mean (else the best at s = 0)."""
+    final = scores(study)
+    final = final[final["reference"] & (final["staleness"] == 0)]
+    if final.empty:
+        return None
+    means = final.groupby("algorithm", observed=True)[["initial", "last_k"]].mean()
+    name = "grpo" if "grpo" in means.index else str(means["last_k"].idxmax())
+    start, end = means.loc[name, "initial"], means.loc[name, "last_k"]
+    words = f"{share:.0%} of what {name} gains on-policy"
+    return Target(float(start + share * (end - start)), words, (name, 0))
+
+
+def cost_of_staleness(study: Study, target: Target) -> pd.DataFrame:
+    """Updates and samples until `target`, per run, and their ratio to the on-policy baseline of the same seed.
+
+    `updates_to_target` is inf for a run that never gets there: such a cell has no mean ratio.
+    """
+    curves = accuracy_curves(study)
+    runs = study.used[study.used["reference"]].set_index("run")
+    rows = []
+    for run, curve in curves[curves["run"].isin(runs.index)].groupby("run", observed=True):
+        reached = updates_to_target(curve["update"].to_numpy(), curve["accuracy"].to_numpy(), target.accuracy)
+        own = runs.loc[run]
+        rows.append(
+            {
+                "run": run,
+                **{k: own[k] for k in ("algorithm", "staleness", "setting", "reference", "seed", "repeat")},
+                "updates_to_target": reached,
+                "samples_to_target": reached * own["responses_per_update"],
+            }
+        )
+    frame = pd.DataFrame(rows)
+    base = frame[(frame["algorithm"] == target.baseline[0]) & (frame["staleness"] == target.baseline[1])]
+    base = base.groupby("seed")["updates_to_target"].mean().rename("baseline")
+    frame = frame.merge(base, on="seed", how="left")
+    frame["ratio"] = (frame["updates_to_target"] / frame["baseline"]).where(np.isfinite(frame["baseline"]))
+    return frame
