@@ -1,0 +1,23 @@
+"""Errors that a user can act on: one line that says what was wrong, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input. The message is one line, shown without a traceback."""
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on (non-finite numbers, a lost engine, a full disk); recorded in the manifest."""
+
+
+def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
+    """`did you mean a, b?` with the known names nearest to `word`, or the full list when none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=count, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(near) + "?"
+    return "valid: " + ", ".join(names)

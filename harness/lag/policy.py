@@ -1,0 +1,37 @@
+"""How stale a rollout batch may be: exactly so many updates (the controlled experiment) or at most so many.
+
+Batch i (from 0) is trained on by updates U·i … U·i + U − 1, U = updates_per_step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class StalenessPolicy(Protocol):
+    def version_for(self, batch: int) -> int | None:
+        """The version that must sample the batch; None: whichever is newest when its generation starts."""
+        ...
+
+    def accept(self, batch: int, version: int) -> bool:
+        """Whether a batch sampled by `version` may be the batch-th to be trained on."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExactLag:
+    """The delay line of the M2PO paper: batch i is sampled by version U·max(0, i − S), S = staleness / U.
+
+    Its tokens are then min(U·i, staleness) … + U − 1 updates stale. For S ≥ 1 that version exists before the
+    batch is needed, so generation may overlap training and lose not one bit.
+    """
+
+    staleness: int
+    updates_per_step: int
+
+    def version_for(self, batch: int) -> int:
+        return self.updates_per_step * max(0, batch - self.staleness // self.updates_per_step)
+
+    def accept(self, batch: int, version: int) -> bool:
+        return version == self.version_for(batch)

@@ -1,0 +1,127 @@
+"""A graded rollout batch, cut into mini-batches (one an update) and those into micro-batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from algorithms.advantages import group_advantages
+from harness.models.sequences import Rollouts, SequenceBatch, pad, sequence_batch
+
+
+@dataclass(frozen=True)
+class GradedRollouts:
+    """rewards float64 [B] · trained bool [B], False where a truncated response is left out of the loss."""
+
+    rollouts: Rollouts
+    rewards: Tensor
+    trained: Tensor
+
+    def minibatches(self, count: int) -> list[GradedRollouts]:
+        """`count` parts of contiguous prompts."""
+        edges = torch.linspace(0, self.rollouts.n_prompts, count + 1).round().long().tolist()
+        parts = []
+        for first, last in zip(edges[:-1], edges[1:], strict=True):
+            rows = (self.rollouts.group >= first) & (self.rollouts.group < last)
+            parts.append(
+                GradedRollouts(self.rollouts.prompts(first, last), self.rewards[rows], self.trained[rows])
+            )
+        return parts
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """What one update learns from, padded, on the device. Fields other than `sequences` are [B, T] or [B].
+
+    The mask of `sequences` leaves out responses that are not trained on.
+    """
+
+    sequences: SequenceBatch
+    logp_behaviour: Tensor
+    logp_engine: Tensor
+    version: Tensor
+    advantages: Tensor
+    rewards: Tensor
+    logp_proximal: Tensor | None = None
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens a forward pass computes."""
+        return self.sequences.prompt_ids.numel() + self.sequences.response_ids.numel()
+
+
+def minibatch(graded: GradedRollouts, group_size: int, behaviour: str, advantage: str, device: str) -> MiniBatch:
+    """Pads a part of a rollout batch and computes its advantages within each group, in float64."""
+    rollouts = graded.rollouts
+    sequences = sequence_batch(rollouts, device)
+    width = sequences.response_ids.shape[1]
+
+    def padded(values: Tensor) -> Tensor:
+        return pad(values, rollouts.response_lengths, width).to(device)
+
+    advantages = group_advantages(
+        graded.rewards.view(-1, group_size), divide_by_std=advantage == "group_normalised"
+    ).flatten()
+    logp_engine = padded(rollouts.logp_engine)
+    return MiniBatch(
+        sequences=SequenceBatch(
+            sequences.prompt_ids,
+            sequences.prompt_lengths,
+            sequences.group,
+            sequences.response_ids,
+            sequences.mask & graded.trained.to(device)[:, None],
+        ),
+        logp_behaviour=logp_engine if behaviour == "engine" else padded(rollouts.logp_behaviour),
+        logp_engine=logp_engine,
+        version=padded(rollouts.version),
+        advantages=advantages.float().to(device),
+        rewards=graded.rewards,
+    )
+
+
+def micro_batches(batch: MiniBatch, budget: int) -> list[tuple[Tensor, SequenceBatch]]:
+    """Row indices and sequences of each micro-batch, at most `budget` padded tokens where one row allows it.
+
+    Responses of a group stay together (their prompt is computed once), groups of similar length come
+    together (little padding). One micro-batch, in the order given, if the whole fits.
+    """
+    sequences = batch.sequences
+    if batch.padded_tokens <= budget:
+        return [(torch.arange(len(sequences.group), device=sequences.group.device), sequences)]
+    lengths = sequences.mask.sum(1)
+    prompt_width = sequences.prompt_lengths
+    longest = torch.zeros_like(prompt_width).scatter_reduce(0, sequences.group, lengths, "amax")
+    parts: list[list[int]] = []
+    current: list[int] = []
+    prompts = prompt_tokens = response_tokens = 0
+    for group in torch.argsort(longest + prompt_width, descending=True, stable=True).tolist():
+        for row in (sequences.group == group).nonzero()[:, 0].tolist():
+            new_prompt = 0 if current and int(sequences.group[current[-1]]) == group else 1
+            prompt_tokens = max(prompt_tokens, int(prompt_width[group]))
+            response_tokens = max(response_tokens, int(lengths[row]))
+            size = (prompts + new_prompt) * prompt_tokens + (len(current) + 1) * response_tokens
+            if current and size > budget:
+                parts.append(current)
+                current, prompts, new_prompt = [], 0, 1
+                prompt_tokens, response_tokens = int(prompt_width[group]), int(lengths[row])
+            current.append(row)
+            prompts += new_prompt
+    parts.append(current)
+    return [(rows := torch.tensor(part, device=lengths.device), select(sequences, rows)) for part in parts]
+
+
+def select(sequences: SequenceBatch, rows: Tensor) -> SequenceBatch:
+    """The given rows, with only the prompts they need and no needless width."""
+    prompts, group = torch.unique(sequences.group[rows], return_inverse=True)
+    mask = sequences.mask[rows]
+    width = max(int(mask.sum(1).max()), 1)
+    lengths = sequences.prompt_lengths[prompts]
+    return SequenceBatch(
+        sequences.prompt_ids[prompts][:, : int(lengths.max())],
+        lengths,
+        group,
+        sequences.response_ids[rows][:, :width],
+        mask[:, :width],
+    )

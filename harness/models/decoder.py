@@ -1,0 +1,226 @@
+"""A fast policy for the Llama, Qwen2 and Qwen3 families: a prompt is computed once for its whole group.
+
+Eight responses share a prompt, so transformers' forward, which sees eight rows, computes the prompt eight
+times; here the tokens of G prompts and B responses lie in one matrix [G·P + B·T, H], every linear layer is
+one product, and only attention knows that a response sees its prompt and itself. Padding is on the right,
+where causal attention cannot see it. Decoding writes into a preallocated cache.
+
+The parameters, norms and rotary tables are those of the transformers model; a test compares log-probs and
+gradients with its own forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from harness.models.logprobs import TokenScores, head_scores
+from harness.models.sequences import SequenceBatch
+
+FAMILIES = ("llama", "qwen2", "qwen3")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q, k, v [N, heads, D] → [N, heads·D]
+
+
+def supports(model: PreTrainedModel) -> bool:
+    """Whether this file computes the model's architecture exactly."""
+    config = model.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    return (
+        config.model_type in FAMILIES
+        and rope.get("rope_type", "default") in ROPE_TYPES
+        and not getattr(config, "use_sliding_window", False)
+        and getattr(config, "hidden_act", None) == "silu"
+    )
+
+
+@dataclass
+class _Cache:
+    """keys, values: per layer [B, kv heads, P + max_new_tokens, D] · bias [B, 1, 1, P + max_new_tokens]
+    · length of the prompts [B] · steps appended so far."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    bias: Tensor
+    prompt_lengths: Tensor
+    prompt_width: int
+    steps: int = 0
+
+    def keep(self, rows: Tensor) -> None:
+        self.keys = [k[rows] for k in self.keys]
+        self.values = [v[rows] for v in self.values]
+        self.bias = self.bias[rows]
+        self.prompt_lengths = self.prompt_lengths[rows]
+
+
+class SharedPrefixPolicy:
+    def __init__(self, model: PreTrainedModel) -> None:
+        if not supports(model):
+            raise ValueError(f"{model.config.model_type}: not one of {', '.join(FAMILIES)} in a supported form")
+        self.model = model
+        config = model.config
+        self._heads = config.num_attention_heads
+        self._kv_heads = config.num_key_value_heads
+        self._head_dim = getattr(config, "head_dim", None) or config.hidden_size // self._heads
+        self._rotary: tuple[Tensor, Tensor] | None = None
+
+    def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+        groups, width = batch.prompt_ids.shape
+        responses, steps = batch.response_ids.shape
+        # A response token is predicted from the one before it, so the last one is never an input.
+        inputs = batch.response_ids[:, :-1]
+        split = groups * width
+        ids = torch.cat((batch.prompt_ids.flatten(), inputs.flatten()))
+        columns = torch.arange(width, device=ids.device)
+        positions = torch.cat((columns.repeat(groups), batch.positions[:, :-1].flatten()))
+        bias = _prefix_bias(batch, width, steps - 1, self._dtype)
+
+        def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            q_prompt, k_prompt, v_prompt = (x[:split].unflatten(0, (groups, width)) for x in (q, k, v))
+            q_own, k_own, v_own = (x[split:].unflatten(0, (responses, steps - 1)) for x in (q, k, v))
+            prompt = self._attention(q_prompt, k_prompt, v_prompt, is_causal=True)
+            keys = torch.cat((k_prompt[batch.group], k_own), dim=1)
+            values = torch.cat((v_prompt[batch.group], v_own), dim=1)
+            own = self._attention(q_own, keys, values, attn_mask=bias)
+            return torch.cat((prompt.flatten(0, 1), own.flatten(0, 1)))
+
+        hidden = self._layers(ids, positions, attend)
+        last_prompt = torch.arange(groups, device=ids.device) * width + batch.prompt_lengths - 1
+        own_rows = split + torch.arange(responses * (steps - 1), device=ids.device).view(responses, steps - 1)
+        before = torch.cat((last_prompt[batch.group][:, None], own_rows), dim=1)
+        return self._head_scores(hidden[before], batch.response_ids, temperature)
+
+    def start(
+        self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
+    ) -> tuple[_Cache, Tensor]:
+        groups, width = prompt_ids.shape
+        total = width + max_new_tokens
+        cache = _Cache([], [], self._cache_bias(prompt_lengths[group], width, total), prompt_lengths[group], width)
+
+        def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            q, k, v = (x.unflatten(0, (groups, width)) for x in (q, k, v))
+            for store, own in ((cache.keys, k), (cache.values, v)):
+                room = own.new_zeros(len(group), self._kv_heads, total, self._head_dim)
+                room[:, :, :width] = own.transpose(1, 2)[group]
+                store.append(room)
+            return self._attention(q, k, v, is_causal=True).flatten(0, 1)
+
+        positions = torch.arange(width, device=prompt_ids.device).repeat(groups)
+        hidden = self._layers(prompt_ids.flatten(), positions, attend).view(groups, width, -1)
+        last = hidden[torch.arange(groups, device=hidden.device), prompt_lengths - 1]
+        return cache, self._head(last)[group]
+
+    def advance(self, state: _Cache, tokens: Tensor) -> Tensor:
+        column = state.prompt_width + state.steps
+        bias = state.bias[..., : column + 1]
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = state.keys[layer], state.values[layer]
+            keys[:, :, column] = k
+            values[:, :, column] = v
+            seen = (x[:, :, : column + 1] for x in (keys, values))
+            return self._cached_attention(q, *seen, bias)
+
+        hidden = self._layers(tokens, state.prompt_lengths + state.steps, attend)
+        state.steps += 1
+        return self._head(hidden)
+
+    # Inside the network ------------------------------------------------------------------------------
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    def _layers(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Token ids [N] at positions [N] → hidden states [N, H] after the last norm."""
+        base = self.model.base_model
+        x = self.model.get_input_embeddings()(ids)
+        cos, sin = (table[positions][:, None] for table in self._rotary_tables(int(positions.max()) + 1))
+        recompute = base.training and self.model.is_gradient_checkpointing and torch.is_grad_enabled()
+        for index, layer in enumerate(base.layers):
+            if recompute:
+                x = checkpoint(self._layer, layer, index, x, cos, sin, attend, use_reentrant=False)
+            else:
+                x = self._layer(layer, index, x, cos, sin, attend)
+        return _norm(base.norm, x)
+
+    def _layer(self, layer: Any, index: int, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        attention, mlp = layer.self_attn, layer.mlp
+        y = _norm(layer.input_layernorm, x)
+        q = attention.q_proj(y).unflatten(-1, (self._heads, self._head_dim))
+        k = attention.k_proj(y).unflatten(-1, (self._kv_heads, self._head_dim))
+        v = attention.v_proj(y).unflatten(-1, (self._kv_heads, self._head_dim))
+        if hasattr(attention, "q_norm"):
+            q, k = _norm(attention.q_norm, q), _norm(attention.k_norm, k)
+        x = x + attention.o_proj(attend(index, _rotate(q, cos, sin), _rotate(k, cos, sin), v))
+        y = _norm(layer.post_attention_layernorm, x)
+        return x + mlp.down_proj(F.silu(mlp.gate_proj(y)) * mlp.up_proj(y))
+
+    def _attention(self, q: Tensor, k: Tensor, v: Tensor, **kind: Any) -> Tensor:
+        """q [rows, T, heads, D], k and v [rows, S, kv heads, D] → [rows, T, heads·D]."""
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            enable_gqa=self._heads != self._kv_heads,
+            **kind,
+        )
+        return out.transpose(1, 2).flatten(-2)
+
+    def _cached_attention(self, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """One query a sequence: q [B, heads, D], keys and values [B, kv heads, S, D] → [B, heads·D]."""
+        q = q.unflatten(1, (self._kv_heads, -1))  # the query heads that share a key head side by side
+        scores = (q * self._head_dim**-0.5) @ keys.transpose(-1, -2) + bias
+        return (torch.softmax(scores.float(), dim=-1).to(q.dtype) @ values).flatten(1)
+
+    def _rotary_tables(self, length: int) -> tuple[Tensor, Tensor]:
+        """cos and sin [positions, D/2] in the model's dtype, grown when a longer sequence comes."""
+        weight = self.model.get_input_embeddings().weight
+        stale = self._rotary is not None and self._rotary[0].device != weight.device
+        if self._rotary is None or stale or len(self._rotary[0]) < length:
+            positions = torch.arange(max(length, 128), device=weight.device)
+            with torch.no_grad():
+                cos, sin = self.model.base_model.rotary_emb(weight[:1], positions[None])
+            half = self._head_dim // 2
+            self._rotary = cos[0, :, :half].clone(), sin[0, :, :half].clone()
+        return self._rotary
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        return self.model.get_output_embeddings()(hidden)
+
+    def _head_scores(self, hidden: Tensor, targets: Tensor, temperature: float) -> TokenScores:
+        return head_scores(hidden, self.model.get_output_embeddings(), targets, temperature)
+
+    def _cache_bias(self, prompt_lengths: Tensor, width: int, total: int) -> Tensor:
+        columns = torch.arange(total, device=prompt_lengths.device)
+        hidden = (columns >= prompt_lengths[:, None]) & (columns < width)
+        bias = torch.zeros(hidden.shape, dtype=self._dtype, device=hidden.device)
+        return bias.masked_fill_(hidden, float("-inf"))[:, None, None]
+
+
+def _prefix_bias(batch: SequenceBatch, width: int, steps: int, dtype: torch.dtype) -> Tensor:
+    """[B, 1, steps, width + steps]: 0 where a response token sees its prompt or itself and its past, else −inf."""
+    device = batch.group.device
+    columns = torch.arange(width, device=device)
+    prompt = (columns < batch.prompt_lengths[batch.group][:, None])[:, None].expand(-1, steps, -1)
+    causal = torch.ones(steps, steps, dtype=torch.bool, device=device).tril()
+    visible = torch.cat((prompt, causal.expand(len(batch.group), -1, -1)), dim=-1)[:, None]
+    return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, float("-inf"))
+
+
+def _norm(module: Any, x: Tensor) -> Tensor:
+    return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [N, heads, D], cos and sin [N, 1, D/2] (transformers' half-split convention)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

@@ -1,0 +1,137 @@
+"""A policy: token log-probs of given sequences, and next-token logits one step at a time.
+
+Two implementations share this protocol. `SharedPrefixPolicy` (decoder.py) is ours and fast; it serves the
+Llama, Qwen2 and Qwen3 families. `TransformersPolicy` (below) asks transformers' own forward and serves any
+causal language model. Both own nothing: the parameters belong to the transformers model they wrap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from harness.models.logprobs import TokenScores, head_scores, scores_from_logits
+from harness.models.sequences import SequenceBatch
+
+
+class DecodingState(Protocol):
+    """Keys and values of the sequences being sampled."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Forgets every sequence but `rows` (int64 indices)."""
+        ...
+
+
+class Policy(Protocol):
+    model: PreTrainedModel
+
+    def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+        """Log-prob and entropy of every response token under softmax(logits / temperature), [B, T] float32;
+        differentiable in the model's parameters. Padding holds finite values of no meaning."""
+        ...
+
+    def start(
+        self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
+    ) -> tuple[Any, Tensor]:
+        """Prefills prompts [G, P] (padded on the right) for samples `group` [B]; returns the decoding state
+        and the logits [B, V] of the first response token."""
+        ...
+
+    def advance(self, state: Any, tokens: Tensor) -> Tensor:
+        """Appends one token [B] to every sequence and returns the logits [B, V] of the next."""
+        ...
+
+
+@dataclass
+class _TransformersState:
+    cache: DynamicCache
+    attention_mask: Tensor  # [B, columns so far]
+    position: Tensor  # [B], of the last token
+
+    def keep(self, rows: Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.attention_mask = self.attention_mask[rows]
+        self.position = self.position[rows]
+
+
+class TransformersPolicy:
+    """Any transformers causal LM through its own forward.
+
+    Prompts are padded on the left, so that every response starts in the same column; the attention mask and
+    explicit position ids make the padding invisible.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self._split_head = _head_is_linear(model)
+
+    def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+        prompts, prompt_mask = _left_pad(batch.prompt_ids, batch.prompt_lengths)
+        ids = torch.cat((prompts[batch.group], batch.response_ids), dim=1)
+        mask = torch.cat((prompt_mask[batch.group], batch.mask), dim=1)
+        keep = batch.response_ids.shape[1] + 1
+        inputs: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "position_ids": _positions(mask),
+            "use_cache": False,
+        }
+        if self._split_head:
+            hidden = self.model.base_model(**inputs).last_hidden_state[:, -keep:-1]
+            return head_scores(hidden, self.model.get_output_embeddings(), batch.response_ids, temperature)
+        logits = self.model(**inputs, logits_to_keep=keep).logits[:, -keep:-1]
+        return scores_from_logits(logits, batch.response_ids, temperature)
+
+    def start(
+        self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
+    ) -> tuple[_TransformersState, Tensor]:
+        ids, mask = _left_pad(prompt_ids, prompt_lengths)
+        cache = DynamicCache(config=self.model.config)
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=_positions(mask),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        cache.batch_select_indices(group)
+        state = _TransformersState(cache, mask[group].long(), prompt_lengths[group] - 1)
+        return state, logits[group, -1]
+
+    def advance(self, state: _TransformersState, tokens: Tensor) -> Tensor:
+        state.position = state.position + 1
+        state.attention_mask = torch.cat((state.attention_mask, torch.ones_like(tokens)[:, None]), dim=1)
+        return self.model(
+            input_ids=tokens[:, None],
+            attention_mask=state.attention_mask,
+            position_ids=state.position[:, None],
+            past_key_values=state.cache,
+            use_cache=True,
+        ).logits[:, -1]
+
+
+def _left_pad(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows padded on the right → the same rows padded on the left, and their mask."""
+    columns = torch.arange(ids.shape[1], device=ids.device)
+    source = columns - (ids.shape[1] - lengths)[:, None]
+    return ids.gather(1, source.clamp(min=0)), source >= 0
+
+
+def _positions(mask: Tensor) -> Tensor:
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+@torch.no_grad()
+def _head_is_linear(model: PreTrainedModel) -> bool:
+    """Whether logits are exactly head(last hidden state): not so where a family caps or scales its logits."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear):
+        return False
+    probe = torch.arange(4, device=head.weight.device)[None] % model.config.vocab_size
+    hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state
+    return torch.equal(head(hidden), model(input_ids=probe, use_cache=False).logits)

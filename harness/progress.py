@@ -1,0 +1,65 @@
+"""One line a run, rewritten in place on a terminal; silent elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import Any, TextIO
+
+
+class Progress:
+    """update, reward, accuracy, masked %, M2, updates/s, time left."""
+
+    def __init__(self, label: str, total: int, first: int = 0, stream: TextIO = sys.stderr) -> None:
+        self._label, self._total, self.first = label, total, first
+        self._stream = stream
+        self._live = stream.isatty()
+        self._started = time.monotonic()
+        self._shown = 0.0
+        self._accuracy: float | None = None
+
+    def note(self, text: str) -> None:
+        """Something a user waits for, before the first update."""
+        self._show(f"{self._label}  {text}")
+
+    def warn(self, text: str) -> None:
+        """A line that is said even where nobody watches."""
+        self._stream.write(("\r" if self._live else "") + f"{self._label}: {text}\n")
+
+    def evaluated(self, row: dict[str, Any]) -> None:
+        if row["split"] == "validation":
+            self._accuracy = row["sampled_accuracy"]
+
+    def updated(self, row: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if not self._live or (now - self._shown < 0.2 and row["update"] < self._total):
+            return
+        self._shown = now
+        rate = (row["update"] - self.first) / (now - self._started)
+        left = (self._total - row["update"]) / rate
+        accuracy = "" if self._accuracy is None else f" acc {self._accuracy:.3f}"
+        self._show(
+            f"{self._label} {row['update']:>{len(str(self._total))}}/{self._total} reward {row['reward']:.3f}{accuracy} "
+            f"masked {100 * row.get('masked_fraction', 0):.2f}% M2 {row.get('m2_before', 0):.4f} "
+            f"{rate:.1f}/s {_clock(left)} left"
+        )
+
+    def close(self, text: str) -> None:
+        """The line that stays."""
+        if self._live:
+            self._show(f"{self._label}  {text}")
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def _show(self, text: str) -> None:
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write("\r" + text[:width].ljust(width))
+            self._stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

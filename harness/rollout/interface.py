@@ -1,0 +1,88 @@
+"""What a rollout engine is: weights of one version in, sampled sequences with their log-probs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.models.sequences import Rollouts
+
+StateDict = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Prompts to answer, `samples` times each.
+
+    prompts  token ids of each prompt
+    keys     uint64 [len(prompts), samples]: the counter-based seed of each sample, so that the same request
+             gives the same tokens whoever serves it and whatever else is served beside it
+    temperature 0 means greedy
+    """
+
+    prompts: Sequence[Sequence[int]]
+    keys: np.ndarray
+    temperature: float
+    max_new_tokens: int
+
+    @property
+    def samples(self) -> int:
+        return self.keys.shape[1]
+
+    def cut(self, shards: int) -> list[Request]:
+        """The request in `shards` parts of contiguous prompts, sizes as equal as possible; never empty."""
+        edges = np.linspace(0, len(self.prompts), min(shards, len(self.prompts)) + 1).round().astype(int)
+        return [
+            Request(self.prompts[a:b], self.keys[a:b], self.temperature, self.max_new_tokens)
+            for a, b in zip(edges[:-1], edges[1:], strict=True)
+        ]
+
+
+class RolloutEngine(Protocol):
+    """`version` is that of the weights last loaded; `generate` samples from exactly those."""
+
+    version: int
+
+    def load(self, version: int, weights: StateDict) -> None: ...
+
+    def generate(self, request: Request) -> Rollouts: ...
+
+    def close(self) -> None: ...
+
+
+def to_rollouts(
+    prompts: Sequence[Sequence[int]],
+    samples: int,
+    response_ids: Tensor,
+    mask: Tensor,
+    logp_engine: Tensor,
+    logp_behaviour: Tensor,
+    version: int,
+    finished: Tensor,
+) -> Rollouts:
+    """Padded [B, T] tensors → unpadded rollouts on the CPU."""
+    mask = mask.cpu()
+    ids = response_ids.cpu()[mask].int()
+    return Rollouts(
+        prompt_ids=torch.tensor([token for prompt in prompts for token in prompt], dtype=torch.int32),
+        prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], dtype=torch.int32),
+        group=torch.arange(len(prompts), dtype=torch.int32).repeat_interleave(samples),
+        response_ids=ids,
+        response_lengths=mask.sum(1).int(),
+        logp_engine=logp_engine.cpu()[mask].float(),
+        logp_behaviour=logp_behaviour.cpu()[mask].float(),
+        version=torch.full((len(ids),), version, dtype=torch.int32),
+        finished=finished.cpu(),
+    )
+
+
+def batched(request: Request, prompts: int) -> Iterator[Request]:
+    """The request in parts of at most `prompts` prompts, to bound memory."""
+    for start in range(0, len(request.prompts), prompts):
+        part = slice(start, start + prompts)
+        yield Request(request.prompts[part], request.keys[part], request.temperature, request.max_new_tokens)

@@ -1,0 +1,34 @@
+"""Problems → token ids, through the model's template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from harness.config import ModelConfig
+from harness.errors import UserError
+from harness.tasks.interface import Problem
+
+
+class PromptEncoder:
+    """`template=plain` takes the prompt as it is; `chat` wraps it in the tokenizer's chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:
+        if config.template == "chat" and not tokenizer.chat_template:
+            raise UserError(f"model.template=chat: the tokenizer of {config.path} has no chat template; use plain")
+        self._tokenizer = tokenizer
+        self._config = config
+
+    def __call__(self, problem: Problem) -> list[int]:
+        if self._config.template == "plain":
+            return list(self._tokenizer.encode(problem.prompt))
+        messages = [{"role": "user", "content": problem.prompt}]
+        if self._config.system_prompt:
+            messages.insert(0, {"role": "system", "content": self._config.system_prompt})
+        return list(
+            self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        )
+
+    def all(self, problems: Sequence[Problem]) -> list[list[int]]:
+        return [self(problem) for problem in problems]
