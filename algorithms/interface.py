@@ -270,16 +270,11 @@ class LossOutput:
 
 
 def number(
-    default: float | None = None, *, low: float = -math.inf, high: float = math.inf, **options: Any
+    default: float | None = None, *, low: float = -math.inf, high: float = math.inf, required: bool = False
 ) -> Any:
-    """A numeric parameter with its inclusive range.
-
-    Without `default=` it is required (pass `required=True`).
-    """
+    """A numeric parameter of a method with its inclusive range; None as default makes None valid too."""
     metadata = {"low": low, "high": high}
-    if options.get("required"):
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(metadata=metadata) if required else field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)

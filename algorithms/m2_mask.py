@@ -1,76 +1,84 @@
-"""The masks of M2PO's variants: which value of M2 = l² is the largest that may stay.
+"""The masks of M2PO's variants: the largest value of M2 that may stay.
 
-Each rule answers with a cap v*, 0-d float64 (−1 if nothing may stay), and masks the tokens of its set with M2
-> v*. A cap rather than a list of tokens: equal values stand or fall together, and the answer can depend on no
-order of tokens, micro-batches or ranks. Sums run in float64 over the *sorted* values for the same reason.
+Each rule answers with a cap, 0-d float64; members of the region with M2 above it fall (all of them if it is
+negative). A cap rather than a list of tokens: equal values stand or fall together, and the answer can depend
+on no order of tokens, micro-batches or ranks. Sums run in float64 over the *sorted* values for the same
+reason. What lies outside the region is sorted last as Inf and never admitted, so that no count has to leave
+the device.
+
+All take m2 [B,T] float64, region and mask [B,T] bool, threshold τ in nats².
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 
-def ascending(values: Tensor) -> Tensor:
-    """values [n] sorted, NaN last.
+def paper(m2: Tensor, region: Tensor, mask: Tensor, threshold: float) -> Tensor:
+    """Algorithm 1 of arXiv 2510.01161 without its loop: the largest value with prefix mean ≤ τ.
 
-    On a CPU numpy's vectorised sort is some twenty times faster than torch's.
+    Dropping the largest while the mean of the rest exceeds τ keeps a prefix of the sorted values, and prefix
+    means do not decrease. −1 if even the smallest exceeds τ.
     """
+    ordered = _ascending(m2, region)
+    return _largest(ordered, ordered.cumsum(0) / _ranks(ordered) <= threshold)
+
+
+def areal(m2: Tensor, region: Tensor, mask: Tensor, threshold: float) -> Tensor:
+    """AReaL's rule: as `paper` with strict <, but the smallest value always stays."""
+    ordered = _ascending(m2, region)
+    cap = _largest(ordered, ordered.cumsum(0) / _ranks(ordered) < threshold)
+    return torch.maximum(cap, ordered[0])
+
+
+def released(m2: Tensor, region: Tensor, mask: Tensor, threshold: float) -> Tensor:
+    """The authors' code: the v where the mean of min(M2, v) reaches τ, one value down.
+
+    0 if the smallest value is already too much; Inf, with their tolerance of 1e-12, if the mean is within τ.
+    """
+    ordered, count = _ascending(m2, region), region.sum()
+    total = ordered.cumsum(0)
+    above = (count - _ranks(ordered)).clamp(min=0)
+    # Nothing lies above the last value: 0 · Inf would be NaN.
+    winsorised = total + torch.where(above > 0, above * ordered, 0.0)
+    below = (winsorised < count * threshold).long().cumprod(0).bool()
+    within = total[(count - 1).clamp(min=0)] / count <= threshold + 1e-12
+    return torch.where(within, math.inf, torch.where(below, ordered, 0.0).amax())
+
+
+def all_tokens_mean(m2: Tensor, region: Tensor, mask: Tensor, threshold: float) -> Tensor:
+    """Fewest of the region's tokens, largest first, until the mean over all that remain in the mask is < τ.
+
+    −1 if the whole region has to fall, −Inf if even that is not enough.
+    """
+    harmless = mask & ~region
+    count = harmless.sum()
+    base = _ascending(m2, harmless).cumsum(0)[(count - 1).clamp(min=0)].where(count > 0, 0.0)
+    ordered = _ascending(m2, region)
+    cap = _largest(ordered, (base + ordered.cumsum(0)) / (count + _ranks(ordered)) < threshold)
+    out_of_reach = (cap < 0) & ~(base / count.clamp(min=1) < threshold)
+    return torch.where(out_of_reach, -math.inf, cap)
+
+
+CAPS = {"paper": paper, "released": released, "all_tokens_mean": all_tokens_mean, "areal": areal}
+
+
+def _ascending(m2: Tensor, members: Tensor) -> Tensor:
+    """M2 of the members in ascending order, then Inf in the place of all others, [B·T]; NaN last."""
+    values = m2.masked_fill(~members, math.inf).reshape(-1)
     if values.device.type != "cpu":
         return values.sort().values
-    ordered = values.clone()
-    ordered.numpy().sort()
-    return ordered
+    values.numpy().sort()  # in place; vectorised, some twenty times faster than torch's
+    return values
 
 
-def _largest(ordered: Tensor, allowed: Tensor) -> Tensor:
-    """The largest of the sorted values at which `allowed` holds, all its ties included.
-
-    −1 if there is none.
-    """
-    complete = torch.ones_like(allowed)
-    complete[:-1] = ordered[1:] != ordered[:-1]
-    return torch.where(allowed & complete, ordered, -1.0).amax()
-
-
-def _counts(ordered: Tensor) -> Tensor:
+def _ranks(ordered: Tensor) -> Tensor:
     return torch.arange(1, ordered.numel() + 1, dtype=ordered.dtype, device=ordered.device)
 
 
-def prefix_mean_cap(m2: Tensor, threshold: float, *, strict: bool = False) -> Tensor:
-    """Algorithm 1 of arXiv 2510.01161, without its loop: the largest value with prefix mean ≤ threshold (or
-    <).
-
-    m2: [n] float64, n ≥ 1. Dropping the largest while the mean of the rest exceeds the threshold keeps a
-    prefix of the sorted values, and prefix means do not decrease.
-    """
-    ordered = ascending(m2)
-    mean = ordered.cumsum(0) / _counts(ordered)
-    return _largest(ordered, mean < threshold if strict else mean <= threshold)
-
-
-def winsorised_cap(m2: Tensor, threshold: float) -> Tensor:
-    """The authors' released rule: cap v at which the mean of min(M2, v) reaches the threshold, one value
-    down.
-
-    m2: [n] float64, n ≥ 1, whose mean exceeds the threshold. 0 if already the smallest value is too much.
-    """
-    ordered = ascending(m2)
-    above = ordered.numel() - _counts(ordered)
-    # The last value has nothing above it: 0 · Inf would be NaN.
-    winsorised = ordered.cumsum(0) + torch.where(above > 0, above * ordered, 0.0)
-    below = (winsorised < ordered.numel() * threshold).cumprod(0).bool()
-    return torch.where(below, ordered, 0.0).amax()
-
-
-def remaining_mean_cap(m2: Tensor, harmless: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Fewest trust-region tokens to remove, largest first, until the mean over all that remain is <
-    threshold.
-
-    m2: [n] float64 in the trust region; harmless: [m] outside it, which stay. Returns the cap, and whether
-    the threshold cannot be reached (0-d bool): then the cap is −1 and the whole trust region falls.
-    """
-    base = ascending(harmless).sum()
-    ordered = ascending(m2)
-    mean = (base + ordered.cumsum(0)) / (harmless.numel() + _counts(ordered))
-    cap = _largest(ordered, mean < threshold) if m2.numel() else base.new_full((), -1.0)
-    alone = base / max(1, harmless.numel())
-    return cap, (cap < 0) & ~(alone < threshold)
+def _largest(ordered: Tensor, allowed: Tensor) -> Tensor:
+    """The largest sorted value at which `allowed` holds with all its ties included; −1 if there is none."""
+    complete = torch.ones_like(allowed)
+    complete[:-1] = ordered[1:] != ordered[:-1]
+    return torch.where(allowed & complete, ordered, -1.0).amax()

@@ -1,0 +1,37 @@
+"""SAPO: a soft gate on the ratio in place of the clip."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
+
+
+@dataclass(frozen=True)
+class SAPO(Algorithm):
+    """w = 4·σ(x)(1 − σ(x))·r with x = τ(r − 1) (Soft Adaptive Policy Optimization, arXiv 2511.20347).
+
+    Differs from GRPO in that a token fades smoothly on both sides of r = 1 and is never dropped.
+    tau_positive: τ where A>0; tau_negative: elsewhere, larger in the paper, since tokens with A<0 destabilise
+    more.
+    """
+
+    tau_positive: float = number(1.0, low=0.0)
+    tau_negative: float = number(1.05, low=0.0)
+
+    published_aggregation = "seq_mean_token_mean"
+
+    def temperature(self, stats: TokenStats) -> Tensor:
+        """τ of each token, [B,T]."""
+        return torch.where(stats.token_advantages > 0, self.tau_positive, self.tau_negative)
+
+    def weights(self, stats: TokenStats) -> TokenWeights:
+        gate = self.temperature(stats) * (stats.ratio - 1)
+        # 1 − σ(x) = σ(−x), without the cancellation.
+        return weigh(stats, 4 * gate.sigmoid() * (-gate).sigmoid() * stats.ratio)
+
+    def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
+        temperature = self.temperature(stats)
+        gate = (temperature * (stats.ratio - 1)).sigmoid()
+        return 4 / temperature * gate * stats.token_advantages
