@@ -56,6 +56,31 @@ def _parser() -> argparse.ArgumentParser:
         "--last", type=int, default=3, metavar="K", help="evaluations in the last-k mean (default: 3)"
     )
     table.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
+
+    leaderboard = command("leaderboard", _leaderboard, "methods ranked by final accuracy under staleness")
+    leaderboard.add_argument("--metric", default="sampled_accuracy", help="default: sampled_accuracy")
+    leaderboard.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
+
+    compare = commands.add_parser("compare", help="configuration, paired differences and curves of two sides")
+    compare.add_argument("sides", nargs="+", metavar="A [B]",
+                         help="RUNS of A and of B; one path for both where --a and --b choose")  # fmt: skip
+    for side in "ab":
+        compare.add_argument(f"--{side}", action="append", default=[], metavar="COLUMN=VALUE",
+                             help=f"only these runs in {side.upper()}, e.g. algorithm=m2po")  # fmt: skip
+    compare.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="on both sides")
+    compare.add_argument("--incomplete", action="store_true", help="use unfinished and failed runs, too")
+    compare.add_argument("--metric", default="sampled_accuracy", help="default: sampled_accuracy")
+    compare.add_argument("--out", type=Path, help="also draw compare.png, .pdf and .csv into this folder")
+    compare.set_defaults(command=_compare)
+
+    report = command("report", _report, "one HTML page that opens from disk: answer, figures, provenance")
+    report.add_argument("--out", type=Path, default=Path("report"), help="folder (default: report)")
+    report.add_argument("--title", default="", help="default: made from what was run")
+
+    pack = command("pack", _pack, "a study in one Parquet file that every command takes in place of folders")
+    pack.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
+    pack.add_argument("--every", type=int, default=0, metavar="K",
+                      help="every K-th update (default: as many as fit into 5 MB)")  # fmt: skip
     return parser
 
 
@@ -64,16 +89,22 @@ def _names(text: str) -> list[str]:
 
 
 def _study(choices: argparse.Namespace):
-    from analysis import runs
-
-    study = runs.load(choices.runs, incomplete=choices.incomplete)
-    for condition in choices.where:
-        column, equals, value = condition.partition("=")
-        if not equals:
-            raise AnalysisError(f"--where {condition!r}: expected COLUMN=VALUE")
-        study = study.where(**{column: value})
+    study = _load(choices.runs, choices.incomplete, choices.where)
     _tell(study)
     return study
+
+
+def _load(paths: Sequence[str], incomplete: bool, conditions: Sequence[str]):
+    from analysis import runs
+
+    wanted = {}
+    for condition in conditions:
+        column, equals, value = condition.partition("=")
+        if not equals:
+            raise AnalysisError(f"{condition!r}: expected COLUMN=VALUE")
+        wanted[column] = value
+    study = runs.load(paths, incomplete=incomplete)
+    return study.where(**wanted) if wanted else study
 
 
 def _tell(study) -> None:
@@ -109,6 +140,54 @@ def _table(choices: argparse.Namespace) -> None:
     if choices.out:
         figures.prepare(choices.out)
         tables.write(table, choices.out, "summary")
+        tables.write(tables.table1(study, choices.metric), choices.out, "table1")
+
+
+def _leaderboard(choices: argparse.Namespace) -> None:
+    from analysis import figures, tables
+
+    study = _study(choices)
+    figures.one_task(study)
+    table = tables.leaderboard(study, choices.metric)
+    print(tables.markdown(table), end="")
+    if choices.out:
+        figures.prepare(choices.out)
+        tables.write(table, choices.out, "leaderboard")
+
+
+def _compare(choices: argparse.Namespace) -> None:
+    from analysis import compare, figures
+
+    if len(choices.sides) > 2:
+        raise AnalysisError(f"compare takes two sides, got {len(choices.sides)}")
+    paths = choices.sides * (3 - len(choices.sides))
+    a = _load(paths[:1], choices.incomplete, choices.where + choices.a)
+    b = _load(paths[1:2], choices.incomplete, choices.where + choices.b)
+    result = compare.compare(a, b, choices.metric)
+    compare.show(result)
+    if choices.out:
+        figures.prepare(choices.out)
+        compare.write(result, choices.out)
+
+
+def _report(choices: argparse.Namespace) -> None:
+    from analysis import figures, report
+
+    study = _study(choices)
+    figures.one_task(study)
+    figures.prepare(choices.out)
+    print(report.write(study, choices.out, choices.title))
+
+
+def _pack(choices: argparse.Namespace) -> None:
+    from analysis import pack
+
+    if choices.every < 0:
+        raise AnalysisError(f"--every {choices.every}: expected a positive number of updates")
+    study = _study(choices)
+    k = pack.write(study, choices.out, choices.every)
+    size = choices.out.stat().st_size / 1e6
+    print(f"{choices.out}: {len(study.runs)} runs, every {k}. update, {size:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,10 @@ class AnalysisError(Exception):
     """Bad input: the command line prints the message on stderr and leaves with code 2."""
 
 
+class MissingData(AnalysisError):
+    """The runs at hand do not carry what is asked for; the message says what would ("needs …")."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> AnalysisError:
     """The error for a name that does not exist, with the nearest names that do."""
     options = sorted(known)

@@ -80,6 +80,9 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise ForeignFolder(f"manifest.json cannot be read ({_first_line(error)})") from error
     if not isinstance(manifest, dict) or not {"status", "algorithm"} <= manifest.keys():
         raise ForeignFolder("manifest.json is not a run's (no status or no algorithm in it)")
+    git = manifest.get("git")
+    if isinstance(git, dict):  # the diff can be long, and only whether there is one is shown
+        manifest["git"] = f"{git.get('sha', '')}{' + changes' if git.get('diff') else ''}"
     return manifest
 
 

@@ -172,7 +172,6 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
     responses = _number(config.get("rollout.prompts_per_step"), np.nan) * _number(
         config.get("rollout.group_size"), np.nan
     )
-    git = manifest.get("git")
     return {
         "run": name,
         "folder": str(record.folder),
@@ -192,7 +191,7 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
         "error": _short(manifest.get("error")),
         "config_sha256": str(manifest.get("config_sha256", "")),
         "final_weights_sha256": str(manifest.get("final_weights_sha256") or ""),
-        "git": str(git.get("sha", git.get("commit", ""))) if isinstance(git, dict) else str(git or ""),
+        "git": str(manifest.get("git") or ""),
         "versions": json.dumps(manifest.get("versions") or {}, sort_keys=True, default=str),
         "started": str(manifest.get("started") or ""),
         "finished": str(manifest.get("finished") or ""),

@@ -17,7 +17,16 @@ _NOT_A_SETTING = {
     "checkpoint_every", "allow_code", "mode", "torch_threads", "device", "experiment", "sweep", "algo._target_",
     "algo_name", "task._target_", "task.name", "model.name", "model.path", "model._target_",
 }  # fmt: skip
-_NOT_A_SETTING_GROUP = ("tracking.", "record.", "eval.", "ray.", "hydra.", "experiment.", "sweep.")
+_NOT_A_SETTING_GROUP = (
+    "tracking.",
+    "record.",
+    "eval.",
+    "ray.",
+    "hydra.",
+    "experiment.",
+    "sweep.",
+    "choices.",
+)
 _ONLY_WHEN_FREE = ("on_excess", "max_versions", "schedule", "rollout.inflight")  # idle under an exact lag
 _PAPER = {"algo.m2_threshold": 0.04, "algo.variant": "paper"}  # decides between equally frequent settings
 
@@ -25,7 +34,11 @@ _PAPER = {"algo.m2_threshold": 0.04, "algo.variant": "paper"}  # decides between
 def model_name(manifest: dict[str, Any], config: dict[str, Any]) -> str:
     """A short name for the base model: what the run says, else the last part of its path."""
     name = (
-        manifest.get("model") or config.get("model.name") or config.get("model.path") or config.get("model")
+        manifest.get("model")
+        or config.get("choices.model")
+        or config.get("model.name")
+        or config.get("model.path")
+        or config.get("model")
     )
     return str(name or "unnamed").rstrip("/").rsplit("/", 1)[-1]
 
@@ -62,6 +75,8 @@ def decide(runs: pd.DataFrame, incomplete: bool) -> pd.DataFrame:
         ):
             told = f" ({row['error']})" if row["error"] else ""
             runs.loc[place, "why_not"] = f"{row['status']} after {row['updates_done']:.0f} updates{told}"
+        elif not row["why_not"] and json.loads(row["config"]).get("mode") == "evaluate":
+            runs.loc[place, "why_not"] = "an evaluation, not a training run"
     _mark_duplicates(runs)
     runs["used"] = runs["why_not"] == ""
     return runs
@@ -98,7 +113,7 @@ def _mark_duplicates(runs: pd.DataFrame) -> None:
 
 
 def describe(runs: pd.DataFrame) -> pd.DataFrame:
-    """`runs` with `setting` (the keys that differ within the study, as text) and `reference`."""
+    """`runs` with `reference` and `setting`: what differs from the method's reference, as text ("" if nothing)."""
     runs = runs.copy()
     runs["setting"] = ""
     runs["reference"] = False
@@ -108,10 +123,37 @@ def describe(runs: pd.DataFrame) -> pd.DataFrame:
         inner: dict[Any, str] = {}
         for _, same in group.groupby("algorithm"):
             inner |= _varying({p: _part(settings[p], algo=True) for p in same.index})
-        _mark_reference(runs, group, outer, inner, settings)
-        for place in group.index:
-            runs.loc[place, "setting"] = ", ".join(filter(None, (outer[place], inner[place])))
+        chosen = _reference(group, outer, inner, settings)
+        anyone = settings[next(iter(chosen.values()))[0]]
+        for algorithm, same in group.groupby("algorithm"):
+            places = chosen.get(algorithm, [])
+            runs.loc[places, "reference"] = True
+            own = settings[places[0]] if places else _part(anyone, algo=False)
+            for place in same.index:
+                runs.loc[place, "setting"] = _difference(settings[place], own, with_algo=bool(places))
     return runs
+
+
+def reference_words(runs: pd.DataFrame) -> str:
+    """The keys outside `algo.*` that differ among the used runs, with the values the reference has."""
+    used = runs[runs["used"]]
+    parts = {part for text in used["setting"] for part in text.split(", ") if "=" in part}
+    keys = sorted({part.split("=")[0] for part in parts} - {"core"})
+    at = used[used["reference"]]
+    if at.empty:
+        return ""
+    config = settings_of(json.loads(at["config"].iloc[0]))
+    told = [f"{key}={_text(config[key])}" for key in keys if not key.startswith("algo.") and key in config]
+    return ", ".join(told)
+
+
+def _difference(settings: dict[str, Any], reference: dict[str, Any], with_algo: bool) -> str:
+    keys = sorted(settings.keys() | reference.keys())
+    return ", ".join(
+        f"{key}={_text(settings.get(key))}"
+        for key in keys
+        if settings.get(key) != reference.get(key) and (with_algo or not key.startswith("algo."))
+    )
 
 
 def _part(settings: dict[str, Any], algo: bool) -> dict[str, Any]:
@@ -123,7 +165,7 @@ def _varying(settings: dict[Any, dict[str, Any]]) -> dict[Any, str]:
     keys = sorted({key for each in settings.values() for key in each})
     varying = [key for key in keys if len({json.dumps(each.get(key)) for each in settings.values()}) > 1]
     return {
-        place: ", ".join(f"{key}={_text(each.get(key))}" for key in varying)
+        place: ", ".join(f"{key}={_text(each[key])}" for key in varying if each.get(key) is not None)
         for place, each in settings.items()
     }
 
@@ -132,15 +174,18 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
-def _mark_reference(
-    runs: pd.DataFrame, group: pd.DataFrame, outer: dict[Any, str], inner: dict[Any, str], settings: dict
-) -> None:
-    """First the setting outside `algo.*` that covers most cells, then per algorithm the one that does."""
-    common = _best_covered(group, pd.Series(outer), settings, ["algorithm", "staleness"])
-    inside = group[pd.Series(outer)[group.index] == common]
-    for _, same in inside.groupby("algorithm"):
-        chosen = _best_covered(same, pd.Series(inner)[same.index], settings, ["staleness"])
-        runs.loc[same.index[pd.Series(inner)[same.index] == chosen], "reference"] = True
+def _reference(
+    group: pd.DataFrame, outer: dict[Any, str], inner: dict[Any, str], settings: dict
+) -> dict[str, list]:
+    """Per algorithm its reference runs: first the setting outside `algo.*` that covers most cells is chosen for
+    all, then for each algorithm the one inside that does."""
+    outside, inside = pd.Series(outer), pd.Series(inner)
+    common = _best_covered(group, outside, settings, ["algorithm", "staleness"])
+    chosen = {}
+    for algorithm, same in group[outside[group.index] == common].groupby("algorithm"):
+        best = _best_covered(same, inside[same.index], settings, ["staleness"])
+        chosen[str(algorithm)] = list(same.index[inside[same.index] == best])
+    return chosen
 
 
 def _best_covered(group: pd.DataFrame, texts: pd.Series, settings: dict, cell: list[str]) -> str:

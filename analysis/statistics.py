@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.errors import unknown
+from analysis.errors import MissingData, unknown
 from analysis.runs import Study
 
 LEVEL = 0.95
@@ -44,13 +44,18 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> np.ndarray:
-    """Bootstrap replicates [resamples, ...] of `statistic` over the pooled seeds of all strata.
+    """Stratified bootstrap replicates [resamples, ...] of the mean over strata of `statistic` over seeds.
 
-    Each stratum is an array [n, ...] whose first axis (seeds) is drawn with replacement on its own.
+    Each stratum (a staleness, a benchmark) is an array [n, ...] whose first axis, the seeds, is drawn with
+    replacement on its own; strata count alike whatever their n.
     """
     rng = np.random.default_rng(seed)
-    drawn = [np.asarray(s, dtype=float)[rng.integers(0, len(s), size=(resamples, len(s)))] for s in strata]
-    return statistic(np.concatenate(drawn, axis=1), axis=1)
+    replicates = []
+    for stratum in strata:
+        values = np.asarray(stratum, dtype=float)
+        drawn = values[rng.integers(0, len(values), size=(resamples, len(values)))]
+        replicates.append(statistic(drawn, axis=1))
+    return np.mean(replicates, axis=0)
 
 
 def interval(
@@ -64,9 +69,8 @@ def interval(
     shape = np.asarray(strata[0]).shape[1:]
     if min(len(s) for s in strata) < MIN_SEEDS:
         return np.full(shape, np.nan), np.full(shape, np.nan)
-    low, high = np.quantile(
-        bootstrap(strata, statistic, resamples=resamples), [(1 - level) / 2, (1 + level) / 2], axis=0
-    )
+    replicates = bootstrap(strata, statistic, resamples=resamples)
+    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
 
@@ -94,6 +98,13 @@ def estimate(values: Sequence[float] | np.ndarray, statistic: Statistic = iqm) -
         return Estimate(math.nan, math.nan, math.nan, 0)
     low, high = interval([kept], statistic)
     return Estimate(float(statistic(kept)), float(low), float(high), len(kept))
+
+
+def estimate_over_strata(strata: Sequence[np.ndarray], statistic: Statistic = iqm) -> Estimate:
+    """The mean over strata of the statistic over seeds; n is the smallest stratum's."""
+    value = float(np.mean([statistic(np.asarray(s, dtype=float)) for s in strata]))
+    low, high = interval(strata, statistic)
+    return Estimate(value, float(low), float(high), min(len(s) for s in strata))
 
 
 def paired_difference(a: pd.Series, b: pd.Series) -> Estimate:
@@ -171,6 +182,8 @@ def accuracy_curves(study: Study, metric: str = "sampled_accuracy", purpose: str
     benchmarks; without those, validation itself (see `reported_split`).
     """
     rows = study.evaluations
+    if "split" not in rows.columns:
+        raise MissingData("needs evaluations (eval.jsonl)")
     if metric not in rows.columns or metric in ("update", "run", "split"):
         raise unknown("evaluation metric", metric, evaluation_metrics(study))
     splits = _splits(study, purpose)
@@ -198,9 +211,14 @@ def _splits(study: Study, purpose: str) -> list[str]:
     return [split for split in known if split != "validation"] or known
 
 
+def reported_splits(study: Study) -> list[str]:
+    """The splits that accuracies are reported on: test, else the benchmarks, else validation."""
+    return _splits(study, "report")
+
+
 def reported_split(study: Study) -> str:
     """In words, which split the accuracies are from."""
-    splits = _splits(study, "report")
+    splits = reported_splits(study)
     return splits[0] if len(splits) == 1 else f"mean of {len(splits)} benchmarks"
 
 

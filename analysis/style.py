@@ -100,7 +100,7 @@ def shades(staleness: Iterable[int]) -> dict[int, str]:
     """Colours for a figure about one method: dark for fresh, light for stale (also in grey)."""
     values = sorted(set(staleness))
     return {
-        s: to_hex(colormaps["viridis"](0.88 * place / max(1, len(values) - 1)))
+        s: to_hex(colormaps["viridis"](0.85 * place / max(1, len(values) - 1)))
         for place, s in enumerate(values)
     }
 

@@ -1,7 +1,8 @@
-"""Tables as Markdown, LaTeX (booktabs) and CSV. A table keeps its numbers; only the writers turn them to text."""
+"""Tables as Markdown, LaTeX (booktabs) and CSV; a table keeps its numbers, only the writers make text."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,40 +22,113 @@ class Table:
     caption: str
 
 
+FEW_SEEDS = (
+    "Interquartile mean over seeds (the mean where n < 4) and 95 % percentile bootstrap interval, none where "
+    "n < 3; from few seeds such an interval is too narrow (docs/analysis.md)."
+)
+
+
 def summary(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> Table:
     """The sweep's own table: one row an algorithm × staleness × setting."""
     runs = statistics.scores(study, metric, last)
-    keys = ["algorithm", "staleness", "setting"]
-    several = runs["setting"].nunique() > 1
-    failed = study.unused.groupby(["algorithm", "staleness"]).size() if len(study.unused) else {}
-    rows: list[list[object]] = []
-    for (algorithm, staleness, setting), group in sorted(
-        runs.groupby(keys, observed=True), key=lambda item: (_rank(item[0][0]), item[0][1:])
-    ):
-        collapsed = group["collapse"].dropna()
-        onset = f"{len(collapsed)}/{len(group)}"
-        if len(collapsed):
-            onset += f" at {', '.join(f'{u:.0f}' for u in sorted(collapsed))}"
-        rows.append(
-            [
-                style.look(algorithm).label,
-                int(staleness),
-                *([setting or "–"] if several else []),
-                len(group),
-                *(statistics.estimate(group[value].to_numpy()) for value in ("best", "final", "last_k")),
-                onset,
-                int(failed.get((algorithm, staleness), 0)),
-            ]
-        )
-    columns = ["algorithm", "s", *(["setting"] if several else []), "n", "best", "final"]
-    columns += [f"mean of last {last}", "collapsed", "unused runs"]
-    split = statistics.reported_split(study)
+    several = _several_settings(runs)
+    unused = study.unused.groupby(["algorithm", "staleness"]).size().to_dict() if len(study.unused) else {}
+    rows = []
+    for names, group in _groups(runs, several):
+        values = [statistics.estimate(group[value].to_numpy()) for value in ("best", "final", "last_k")]
+        key = (group["algorithm"].iloc[0], group["staleness"].iloc[0])
+        rows.append([*names, len(group), *values, _collapsed(group), int(unused.get(key, 0))])
+    columns = [*_names(several), "n", "best", "final", f"mean of last {last}", "collapsed", "unused runs"]
     caption = (
-        f"{metric} on {split}. best: at the update that is best on validation. Interquartile mean over seeds "
-        "(the mean where n < 4) and 95 % percentile bootstrap interval, none where n < 3; with few seeds such an "
-        "interval is too narrow (docs/analysis.md). collapsed: runs, and the update of onset."
+        f"{metric} on {statistics.reported_split(study)}. best: at the update that is best on validation. "
+        f"{FEW_SEEDS} collapsed: runs, and the update of onset."
     )
     return Table(columns, rows, caption)
+
+
+def table1(study: Study, metric: str = "sampled_accuracy") -> Table:
+    """Table 1's shape: a column a benchmark and their average, a row a method and staleness.
+
+    Each run is read at the update that is best on its validation split, never on the benchmarks themselves.
+    """
+    runs = statistics.scores(study, metric)
+    chosen = runs[["run", "best_update"]].rename(columns={"best_update": "update"})
+    evaluations = study.evaluations.astype({"run": str}).merge(chosen, on=["run", "update"])
+    benchmarks = statistics.reported_splits(study)
+    by_split = evaluations.pivot_table(index="run", columns="split", values=metric)
+    by_split["average"] = by_split[benchmarks].mean(axis=1, skipna=False)
+    runs = runs.merge(by_split, left_on="run", right_index=True)
+    shown = benchmarks if len(benchmarks) == 1 else [*benchmarks, "average"]
+    several = _several_settings(runs)
+    rows = [
+        [*names, len(group), *(statistics.estimate(group[split].to_numpy()) for split in shown)]
+        for names, group in _groups(runs, several)
+    ]
+    caption = f"{metric} at the update that is best on validation. {FEW_SEEDS}"
+    return Table([*_names(several), "n", *shown], rows, caption)
+
+
+def leaderboard(study: Study, metric: str = "sampled_accuracy") -> Table:
+    """Methods in the order of their final accuracy under staleness, strata = the staleness values they share."""
+    runs = statistics.scores(study, metric)
+    shared = _shared_staleness(runs)
+    base = runs[(runs["algorithm"] == "grpo") & runs["reference"]]
+    several = _several_settings(runs)
+    ranked, lacking = [], []
+    for (algorithm, setting), group in runs.groupby(["algorithm", "setting"], observed=True):
+        names = [style.look(str(algorithm)).label, *([setting or "reference"] if several else [])]
+        cells = [group.loc[group["staleness"] == s, "last_k"].to_numpy() for s in shared]
+        if not all(map(len, cells)):
+            held = ", ".join(str(s) for s in shared if s not in set(group["staleness"]))
+            lacking.append([*names, len(group), f"no run at s = {held}", "–", "–", _collapsed(group)])
+            continue
+        score = statistics.estimate_over_strata(cells)
+        worst = min(float(statistics.iqm(cell)) for cell in cells)
+        bases = [base.loc[base["staleness"] == s, "last_k"].to_numpy() for s in shared]
+        better: object = "–"
+        if all(map(len, bases)) and not (algorithm == "grpo" and group["reference"].all()):
+            better = statistics.probability_of_improvement(cells, bases)
+        inside = group[group["staleness"].isin(shared)]
+        ranked.append((score.value, [*names, len(inside), score, worst, better, _collapsed(inside)]))
+    ranked.sort(key=lambda item: -item[0])
+    columns = ["algorithm", *(["setting"] if several else []), "runs", "final accuracy", "worst s"]
+    columns += ["P(beats GRPO)", "collapsed"]
+    caption = (
+        f"{metric}, mean of the last three evaluations, averaged over s = {', '.join(map(str, shared))} (each "
+        f"counts alike; stratified bootstrap). worst s: the lowest of them. {FEW_SEEDS}"
+    )
+    return Table(columns, [row for _, row in ranked] + lacking, caption)
+
+
+def _shared_staleness(runs: pd.DataFrame) -> list[int]:
+    """The staleness values > 0 that at least half of the methods have (0 if none was run with staleness)."""
+    counts = runs[runs["staleness"] > 0].groupby("staleness")["algorithm"].nunique()
+    enough = counts[counts >= counts.max() / 2] if len(counts) else counts
+    return [int(s) for s in sorted(enough.index)] or [0]
+
+
+def _groups(runs: pd.DataFrame, several: bool) -> list[tuple[list[object], pd.DataFrame]]:
+    """Series in the palette's order, with the cells that name them."""
+    found = []
+    for key, group in runs.groupby(["algorithm", "staleness", "setting"], observed=True):
+        algorithm, staleness, setting = map(str, key)
+        names: list[object] = [style.look(algorithm).label, int(staleness)]
+        found.append(((_rank(algorithm), int(staleness), setting), names + [setting or "reference"] * several, group))
+    return [(names, group) for _, names, group in sorted(found, key=lambda item: item[0])]
+
+
+def _names(several: bool) -> list[str]:
+    return ["algorithm", "s", *(["setting"] if several else [])]
+
+
+def _several_settings(runs: pd.DataFrame) -> bool:
+    return bool((runs.groupby("algorithm", observed=True)["setting"].nunique() > 1).any())
+
+
+def _collapsed(group: pd.DataFrame) -> str:
+    onsets = sorted(group["collapse"].dropna())
+    told = f"{len(onsets)}/{len(group)}"
+    return told + (f" at {', '.join(f'{u:.0f}' for u in onsets)}" if onsets else "")
 
 
 def _rank(algorithm: str) -> tuple[int, str]:
@@ -121,7 +195,7 @@ def _text(cell: object) -> str:
     if isinstance(cell, Estimate):  # n stands in a column of its own
         return str(cell).split(" (")[0]
     if isinstance(cell, float):
-        return "–" if cell != cell else f"{cell:.3f}"
+        return "–" if math.isnan(cell) else f"{cell:.3f}"
     return str(cell)
 
 

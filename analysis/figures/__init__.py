@@ -1,4 +1,4 @@
-"""Every figure by name. A figure is a function of a study: it returns a Drawing or raises NotDrawn with the reason."""
+"""Every figure by name: a function of a study that returns a Drawing, or raises MissingData with the reason."""
 
 from __future__ import annotations
 
@@ -6,15 +6,40 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from analysis.errors import AnalysisError, unknown
-from analysis.figures import main
-from analysis.figures.common import Drawing, NotDrawn, options, save
+from analysis.errors import AnalysisError, MissingData, unknown
+from analysis.figures import later, main, paper, settings, staleness, words
+from analysis.figures.common import Drawing, options, save
 from analysis.runs import Study
 
 FIGURES: dict[str, Callable[[Study], Drawing]] = {
     "accuracy_vs_updates": main.accuracy_vs_updates,
     "masked_fraction_vs_updates": main.masked_fraction_vs_updates,
     "final_accuracy_vs_staleness": main.final_accuracy_vs_staleness,
+    "difference_to_grpo": staleness.difference_to_grpo,
+    "cost_of_staleness": staleness.cost_of_staleness,
+    "diagnostics_vs_staleness": staleness.diagnostics_vs_staleness,
+    "staleness_protocols": staleness.staleness_protocols,
+    "threshold_heatmap": settings.threshold_heatmap,
+    "final_accuracy_vs_learning_rate": settings.final_accuracy_vs_learning_rate,
+    "f1_left": paper.f1_left,
+    "f1_right": paper.f1_right,
+    "f2": paper.f2,
+    "f3": paper.f3,
+    "f4a": paper.f4a,
+    "f4b": words.f4b,
+    "f5": paper.f5,
+    "f6": paper.f6,
+    "f7a": paper.f7a,
+    "f7b": paper.f7b,
+    "f8": settings.f8,
+    "f9a": paper.f9a,
+    "f9b": paper.f9b,
+    "f10": words.f10,
+    "f11": paper.f11,
+    "later_tis": later.later_tis,
+    "later_asymmetric": later.later_asymmetric,
+    "later_m2po_vs_grpo": later.later_m2po_vs_grpo,
+    "later_loss_time": later.later_loss_time,
 }
 
 
@@ -39,7 +64,7 @@ def draw(
         for name, figure in chosen.items():
             try:
                 yield name, figure(study)
-            except NotDrawn as reason:
+            except MissingData as reason:
                 yield name, str(reason)
 
 

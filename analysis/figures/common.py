@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import statistics, style
+from analysis import series, statistics, style
+from analysis.errors import MissingData
 from analysis.runs import Study
 
 WINDOWS = 80  # a per-update metric is drawn as means over about this many windows
@@ -25,8 +26,8 @@ _columns: ContextVar[int | None] = ContextVar("columns", default=None)
 _metric: ContextVar[str] = ContextVar("metric", default="sampled_accuracy")
 
 
-class NotDrawn(Exception):
-    """The runs at hand do not carry this figure; the message says what would."""
+class Aside(str):
+    """Among the things a figure lacks: not missing from the runs, but left out of this figure on purpose."""
 
 
 @dataclass
@@ -56,17 +57,18 @@ def metric() -> str:
     return _metric.get()
 
 
-def canvas(columns: int = 2, height: float = 3.1, panels: int = 1, **more: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of one or two columns' width with its panels side by side."""
+def canvas(
+    columns: int = 2, height: float = 3.1, panels: int = 1, rows: int = 0, **more: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of one or two columns' width with its panels side by side (`height` is that of a row, inches)."""
     columns = _columns.get() or columns
     width = style.COLUMN if columns == 1 else style.PAGE
     figure = Figure(figsize=(width, height), layout="constrained")
-    rows = 1 if panels <= (4 if columns == 2 else 1) else -(-panels // (4 if columns == 2 else 1))
+    if not rows:
+        rows = -(-panels // (4 if columns == 2 else 1))
+        figure.set_size_inches(width, height * (1 if rows == 1 else 0.8 * rows))
     across = -(-panels // rows)
-    if rows > 1:
-        figure.set_size_inches(width, 0.8 * height * rows)
-    axes = figure.subplots(rows, across, squeeze=False, **more)
-    flat = list(axes.flat)
+    flat = list(figure.subplots(rows, across, squeeze=False, **more).flat)
     for spare in flat[panels:]:
         spare.remove()
     return figure, flat[:panels]
@@ -80,9 +82,11 @@ def finish(
     if handles:
         across = _legend_columns([len(str(h.get_label())) for h in handles], width)
         figure.legend(handles=handles, loc="outside upper left", ncols=across, columnspacing=1.4)
-    missing = list(dict.fromkeys(missing))
+    asides = list(dict.fromkeys(m for m in missing if isinstance(m, Aside)))
+    missing = list(dict.fromkeys(m for m in missing if not isinstance(m, Aside)))
+    caption = " ".join([caption, *(f"{aside}." for aside in asides)])
     text = caption + (f" Missing: {'; '.join(missing)}." if missing else "")
-    wrapped = "\n".join(textwrap.wrap(text, int(width * 19.5)))
+    wrapped = "\n".join(textwrap.wrap(text, int(width * 22)))
     figure.supxlabel(wrapped, fontsize=6.2, color="#555555", x=0.01, ha="left", linespacing=1.35)
     return Drawing(figure, data, caption, missing)
 
@@ -90,11 +94,8 @@ def finish(
 def _legend_columns(lengths: list[int], width: float) -> int:
     """As many columns as fit `width` inches (a character of the legend's font is about 0.064 inches wide)."""
     for across in range(len(lengths), 1, -1):
-        deep = -(-len(lengths) // across)
-        longest = [
-            max(lengths[i : i + deep]) for i in range(0, len(lengths), deep)
-        ]  # filled column by column
-        if sum(0.064 * length + 0.52 for length in longest) <= width:
+        longest = [column.max() for column in np.array_split(lengths, across)]  # as matplotlib fills them
+        if sum(0.064 * length + 0.68 for length in longest) <= width:
             return across
     return 1
 
@@ -108,23 +109,23 @@ def one_model(study: Study) -> tuple[Study, list[str]]:
     if len(models) < 2:
         return study, []
     main = sorted(models[models == models.max()].index)[0]
-    return study.keep(study.runs[study.runs["model"] == main]), [
-        f"other base models ({', '.join(sorted(set(models.index) - {main}))}); shown: {main}"
-    ]
+    others = ", ".join(sorted(set(models.index) - {main}))
+    return study.keep(study.runs[study.runs["model"] == main]), [Aside(f"Model {main}; not shown: {others}")]
 
 
 def reference(study: Study) -> tuple[Study, list[str]]:
     """One base model, one setting a method: what a figure that shows one curve a method may use."""
     study, notes = one_model(study)
     used = study.used
-    others = sorted(set(used.loc[~used["reference"], "setting"]))
-    if others:
-        shown = sorted(set(used.loc[used["reference"], "setting"]) - {""})
-        notes.append(f"other settings left out ({len(others)}); shown: {'; '.join(shown)}")
+    others = int((~used["reference"]).sum())
     keep = study.runs[study.runs["reference"] & study.runs["used"]]
+    if others:
+        words = series.reference_words(study.runs)
+        where = f"At {words}; not shown" if words else "Not shown"
+        notes.append(Aside(f"{where}: {others} runs at other settings"))
     absent = sorted(set(used["algorithm"]) - set(keep["algorithm"]))
     if absent:
-        notes.append(f"{', '.join(absent)}: no run at the setting the others share")
+        notes.append(f"{', '.join(absent)} at the setting that the others share")
     return study.keep(keep), notes
 
 
@@ -135,7 +136,7 @@ def stalest(study: Study) -> int:
     wide = counts[counts >= max(1, used["algorithm"].nunique() / 2)]
     top = int(max(wide.index if len(wide) else counts.index))
     if top == 0:
-        raise NotDrawn("needs runs with staleness > 0")
+        raise MissingData("needs runs with staleness > 0")
     return top
 
 
@@ -162,7 +163,7 @@ def windowed(study: Study, name: str) -> pd.DataFrame:
     """A metric of metrics.jsonl as means over windows of whole steps: `run update value` (window's end)."""
     rows = study.updates
     if name not in rows.columns or not rows[name].notna().any():
-        raise NotDrawn(f"needs {name} in metrics.jsonl")
+        raise MissingData(f"needs {name} in metrics.jsonl")
     per_step = int(study.used["updates_per_step"].max())
     width = per_step * max(1, round(rows["update"].max() / WINDOWS / per_step))
     window = (rows["update"].to_numpy() - 1) // width
@@ -240,6 +241,7 @@ def thin_updates(ax: Axes) -> None:
     ax.set_xlabel("updates")
     ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
     ax.margins(x=0.01)
+    ax.set_xlim(left=0)
 
 
 def fraction_scale(ax: Axes, values: pd.Series, axis: str = "y") -> None:
@@ -265,9 +267,17 @@ def staleness_axis(ax: Axes, values: Iterable[int]) -> None:
     positive = [s for s in ticks if s > 0]
     if positive:
         ax.set_xscale("symlog", base=2, linthresh=positive[0], linscale=0.8)
+        ax.set_xlim(-0.4 * positive[0], ticks[-1] * 1.35)
     ax.set_xticks(ticks, [str(s) for s in ticks])
     ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     ax.set_xlabel("staleness s (updates)")
+
+
+def side_by_side(staleness: pd.Series, place: int, of: int, first: int) -> np.ndarray:
+    """Places on a staleness axis for the `place`-th of `of` methods, or their bars would lie on each other."""
+    factor = 1 + min(0.035, 0.2 / of) * (place - (of - 1) / 2)
+    s = staleness.to_numpy(dtype=float)
+    return np.where(s == 0, first * (factor - 1), s * factor)
 
 
 # --------------------------------------------------------------------------------------------- files

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis import statistics, style
+from analysis.errors import MissingData
 from analysis.figures import common
-from analysis.figures.common import Drawing, NotDrawn
+from analysis.figures.common import Drawing
 from analysis.runs import Study
 
 MOST_IN_ONE_PANEL = 6  # series; with more, a panel a staleness
@@ -60,7 +60,7 @@ def _curves(
     centres = rows[rows["kind"] == "centre"]
     series = centres[["algorithm", "staleness"]].drop_duplicates()
     if series.empty:
-        raise NotDrawn("no run has a value")
+        raise MissingData("no run has a value")
     staleness = sorted(series["staleness"].unique())
     panels = [staleness] if len(series) <= MOST_IN_ONE_PANEL else [[s] for s in staleness]
     figure, axes = common.canvas(2, 3.2, len(panels), sharey=True)
@@ -83,10 +83,12 @@ def _curves(
     if log:
         common.fraction_scale(axes[0], rows["value"])
     figure.supylabel(quantity, fontsize=8)
-    ordered = list(reversed(handles.values()))
-    return common.finish(
-        figure, rows, f"{caption} {common.sampling_words(common.counts(rows))}", missing, ordered
+    names = [style.look(algorithm).label for algorithm in style.order(series["algorithm"])]
+    ordered = sorted(
+        handles.values(), key=lambda h: (names.index(h.get_label().split(", ")[0]), h.get_label())
     )
+    caption = f"{caption} {common.sampling_words(common.counts(rows))}"
+    return common.finish(figure, rows, caption, missing, ordered)
 
 
 def final_accuracy_vs_staleness(study: Study) -> Drawing:
@@ -106,13 +108,12 @@ def final_accuracy_vs_staleness(study: Study) -> Drawing:
 def _against_staleness(ax, table: pd.DataFrame, runs: pd.DataFrame, value: str) -> list:
     handles = []
     ticks = sorted(table["staleness"].unique())
+    first = min((s for s in ticks if s > 0), default=1)
     algorithms = style.order(table["algorithm"])
     for place, algorithm in enumerate(algorithms):
         look = style.look(algorithm)
         part = table[table["algorithm"] == algorithm].sort_values("staleness")
-        # side by side, or the bars of the methods would lie on each other
-        shift = 1 + 0.035 * (place - (len(algorithms) - 1) / 2)
-        x = _shifted(part["staleness"], shift, ticks)
+        x = common.side_by_side(part["staleness"], place, len(algorithms), first)
         known = part["low"].notna().to_numpy()
         (line,) = ax.plot(x, part["value"], color=look.colour, marker=look.marker, linewidth=look.width,
                           label=look.label, zorder=3)  # fmt: skip
@@ -120,13 +121,8 @@ def _against_staleness(ax, table: pd.DataFrame, runs: pd.DataFrame, value: str) 
             x[known], part["low"][known], part["high"][known], color=look.colour, linewidth=1.1, zorder=2
         )
         single = runs[runs["algorithm"] == algorithm]
-        ax.plot(_shifted(single["staleness"], shift, ticks), single[value], ".", color=look.colour, alpha=0.4,
+        ax.plot(common.side_by_side(single["staleness"], place, len(algorithms), first), single[value], ".", color=look.colour, alpha=0.4,
                 markersize=3)  # fmt: skip
         handles.append(line)
     common.staleness_axis(ax, ticks)
     return handles
-
-
-def _shifted(staleness: pd.Series, factor: float, ticks: list[int]) -> np.ndarray:
-    first = min((s for s in ticks if s > 0), default=1)
-    return staleness.to_numpy(dtype=float) * factor + (staleness.to_numpy() == 0) * first * (factor - 1)

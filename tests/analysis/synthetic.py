@@ -127,6 +127,8 @@ def _config(
         "repeat": 0,
         "runs_dir": "runs",
     }
+    if algorithm == "grpo":
+        config["algo"] |= {"epsilon_low": 0.2, "epsilon_high": 0.2}
     if algorithm == "m2po":
         config["algo"] |= {"m2_threshold": 0.04, "variant": "paper"}
     for key, value in dotted.items():

@@ -1,0 +1,188 @@
+"""Two sides, A and B: what differs in their configuration, and by how much the one is better, seed by seed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from analysis import statistics, style
+from analysis.errors import AnalysisError
+from analysis.figures import common
+from analysis.runs import Study
+from analysis.statistics import Estimate
+
+PAIRED_BY = ["staleness", "seed", "repeat"]
+SCORES = ("final", "best", "last_k")
+METRICS = ("reward", "masked_fraction", "k1", "m2_before", "ess", "entropy", "grad_norm", "time/update_s")
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`differences`: configuration key → (A, B). `metrics`: name → (A, B, paired A − B). `curves`: long rows."""
+
+    names: tuple[str, str]
+    differences: dict[str, tuple[str, str]]
+    metrics: dict[str, tuple[Estimate, Estimate, Estimate]]
+    curves: pd.DataFrame
+    pairs: int
+
+
+def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
+    """Raises AnalysisError when a side is not one series, or the sides are of different tasks."""
+    sides = [_one_series(a, "A"), _one_series(b, "B")]
+    tasks = [side.used["task"].iloc[0] for side in sides]
+    if tasks[0] != tasks[1]:
+        raise AnalysisError(f"runs of different tasks: A is {tasks[0]}, B is {tasks[1]}")
+    by = PAIRED_BY if _common(sides, PAIRED_BY) else ["seed", "repeat"]
+    values = [_values(side, metric).assign(**_keys(side)).set_index(by) for side in sides]
+    metrics = {}
+    for name in values[0].columns.intersection(values[1].columns):
+        if name not in PAIRED_BY:
+            x, y = values[0][name], values[1][name]
+            difference = statistics.paired_difference(x, y)
+            metrics[name] = (statistics.estimate(x.to_numpy()), statistics.estimate(y.to_numpy()), difference)
+    curves = [
+        common.over_seeds(
+            side, statistics.accuracy_curves(side, metric).rename(columns={"accuracy": "value"})
+        )
+        for side in sides
+    ]
+    both = pd.concat([c.assign(side=name) for c, name in zip(curves, "AB", strict=True)], ignore_index=True)
+    return Comparison(_titles(sides), _differences(sides), metrics, both, _common(sides, by))
+
+
+def _one_series(side: Study, name: str) -> Study:
+    series = side.used[["algorithm", "staleness", "setting"]].drop_duplicates()
+    if len(series) > 1:
+        first = series.iloc[0]
+        raise AnalysisError(
+            f"{name} holds {len(series)} series; name one with --{name.lower()}, e.g. "
+            f"--{name.lower()} algorithm={first['algorithm']} --{name.lower()} staleness={first['staleness']}"
+        )
+    return side
+
+
+def _titles(sides: list[Study]) -> tuple[str, str]:
+    first = [side.used.iloc[0] for side in sides]
+    a, b = (style.label(str(row["algorithm"]), int(row["staleness"]), str(row["setting"])) for row in first)
+    return f"A: {a}", f"B: {b}"
+
+
+def _common(sides: list[Study], by: list[str]) -> int:
+    return len(sides[0].used[by].drop_duplicates().merge(sides[1].used[by].drop_duplicates(), on=by))
+
+
+def _keys(side: Study) -> dict[str, pd.Series]:
+    runs = side.used.set_index("run")
+    return {key: runs[key] for key in PAIRED_BY}
+
+
+def _values(side: Study, metric: str) -> pd.DataFrame:
+    """One row a run: its scores, and the mean over its updates of each metric."""
+    scores = statistics.scores(side, metric).set_index("run")[list(SCORES)]
+    scores = scores.rename(columns={name: f"{name} accuracy" for name in SCORES})
+    there = [name for name in METRICS if name in side.updates]
+    means = side.updates.groupby("run", observed=True)[there].mean().dropna(axis=1, how="all")
+    means.index = means.index.astype(str)
+    return scores.join(means, how="left")
+
+
+def _differences(sides: list[Study]) -> dict[str, tuple[str, str]]:
+    """Keys whose set of values over the runs of A is not that of B's, seeds and places apart."""
+    configs = [[json.loads(config) for config in side.used["config"]] for side in sides]
+    keys = sorted({key for side in configs for config in side for key in config})
+    found = {}
+    for key in keys:
+        if key in ("seed", "repeat", "runs_dir") or key.startswith("tracking."):
+            continue
+        a, b = (" | ".join(sorted({_text(config.get(key)) for config in side})) for side in configs)
+        if a != b:
+            found[key] = (a, b)
+    return found
+
+
+def _text(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
+# -------------------------------------------------------------------------------------------- showing
+
+
+def show(comparison: Comparison) -> None:
+    """On the terminal: the configuration, the metrics, and both curves in a line each."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    a, b = comparison.names
+    console.print(Text(f"{a}\n{b}\n{comparison.pairs} pairs of runs with the same seed", style="bold"))
+    config = Table("configuration", "A", "B", title="what differs", title_justify="left")
+    for key, values in comparison.differences.items():
+        config.add_row(*(Text(cell) for cell in (key, *values)))
+    console.print(config if comparison.differences else "the configurations are the same")
+    metrics = Table("metric", "A", "B", "A − B (paired)", title="what came out", title_justify="left")
+    for name, estimates in comparison.metrics.items():
+        style_ = "bold" if _clear(estimates[2]) else ""
+        metrics.add_row(Text(name), *(Text(_short(e)) for e in estimates), style=style_)
+    console.print(metrics)
+    console.print("bold: the 95 % bootstrap interval of the paired difference leaves out 0", style="dim")
+    for side, name in zip("AB", comparison.names, strict=True):
+        console.print(Text(f"{sparkline(comparison.curves, side)}  {name}"))
+
+
+def _clear(difference: Estimate) -> bool:
+    return difference.low > 0 or difference.high < 0
+
+
+def _short(e: Estimate) -> str:
+    if e.n == 0:
+        return "–"
+    interval = f" [{e.low:.4g}, {e.high:.4g}]" if e.low == e.low else " (no interval)"
+    return f"{e.value:.4g}{interval}"
+
+
+def sparkline(curves: pd.DataFrame, side: str, width: int = 48) -> str:
+    """The centre of a side as block characters, both sides on one scale."""
+    centre = curves[curves["kind"] == "centre"]
+    low, high = centre["value"].min(), centre["value"].max()
+    mine = centre.loc[centre["side"] == side, "value"].to_numpy()
+    places = [int(i * len(mine) / min(width, len(mine))) for i in range(min(width, len(mine)))]
+    scale = (len(_BARS) - 1) / (high - low or 1)
+    return "".join(_BARS[int((mine[place] - low) * scale)] for place in places)
+
+
+def write(comparison: Comparison, out: Path) -> None:
+    """compare.png, .pdf and .csv in `out`: both curves, and the paired differences beside them."""
+    with common.options():
+        common.save(draw(comparison), out, "compare")
+
+
+def draw(comparison: Comparison) -> common.Drawing:
+    """Both accuracy curves, and the paired difference of the accuracies with its interval."""
+    figure, (left, right) = common.canvas(2, 3.1, 2, width_ratios=[1.6, 1])
+    handles = []
+    for side, name, dash in zip("AB", comparison.names, ("-", "--"), strict=True):
+        rows = comparison.curves[comparison.curves["side"] == side]
+        look = style.look(str(rows["algorithm"].iloc[0]))
+        handles.append(common.draw_series(left, rows, look.colour, dash, width=look.width, marker=look.marker,
+                                          label=name))  # fmt: skip
+    common.thin_updates(left)
+    left.set_ylabel("accuracy")
+    shown = [(name, e[2]) for name, e in comparison.metrics.items() if name.endswith(" accuracy") and e[2].n]
+    for place, (_, e) in enumerate(shown):
+        right.plot(e.value, place, "o", color="#222222")
+        right.hlines(place, e.low, e.high, color="#222222")
+    right.axvline(0, color="#888888", linewidth=0.8, linestyle="--")
+    right.set_yticks(range(len(shown)), [name for name, _ in shown])
+    right.set_ylim(len(shown) - 0.5, -0.5)
+    right.xaxis.set_major_locator(MaxNLocator(4))
+    right.set_xlabel("A − B, paired")
+    right.grid(axis="y", visible=False)
+    caption = f"{comparison.pairs} pairs. {common.sampling_words(common.counts(comparison.curves))}"
+    return common.finish(figure, comparison.curves, caption, [], handles)

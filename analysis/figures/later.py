@@ -1,0 +1,147 @@
+"""What the paper's later version adds: TIS combined with GRPO and M2PO, asymmetric clipping, M2PO vs GRPO, time."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from analysis import statistics, style
+from analysis.errors import MissingData
+from analysis.figures import common
+from analysis.figures.common import Drawing
+from analysis.runs import Study
+
+LOSS_TIMES = ("time/loss_s", "time/update_s")  # the first that was recorded
+
+
+def later_tis(study: Study) -> Drawing:
+    """Truncated importance sampling alone, and on top of GRPO (decoupled, truncate) and M2PO (areal)."""
+    one, missing = common.one_model(study)
+    wanted = {
+        "GRPO": ("grpo", {}),
+        "TIS": ("tis", {}),
+        "GRPO with TIS": ("decoupled", {"algo.mode": "truncate"}),
+        "M2PO": ("m2po", {}),
+        "M2PO with decoupled weights": ("m2po", {"algo.variant": "areal"}),
+    }
+    return _variants(one, wanted, "TIS with GRPO and M2PO (later version).", missing, at_least=3)
+
+
+def later_asymmetric(study: Study) -> Drawing:
+    """GRPO with a higher upper bound beside symmetric GRPO and M2PO."""
+    one, missing = common.one_model(study)
+    grpo = one.used[one.used["algorithm"] == "grpo"]
+    uppers = {json.loads(config).get("algo.epsilon_high") for config in grpo["config"]} - {None}
+    if len(uppers) < 2:
+        raise MissingData("needs grpo runs at several algo.epsilon_high")
+    wanted: dict = {f"GRPO, ε_high = {e:g}": ("grpo", {"algo.epsilon_high": e}) for e in sorted(uppers)}
+    wanted["M2PO"] = ("m2po", {})
+    return _variants(one, wanted, "Asymmetric clipping (later version).", missing, at_least=2)
+
+
+def later_m2po_vs_grpo(study: Study) -> Drawing:
+    """Best accuracy of M2PO and GRPO against staleness."""
+    one, missing = common.reference(study)
+    runs = statistics.scores(one, common.metric())
+    runs = runs[runs["algorithm"].isin(["m2po", "grpo"])]
+    missing += [style.look(name).label for name in ("m2po", "grpo") if name not in set(runs["algorithm"])]
+    if runs.empty:
+        raise MissingData("needs runs of m2po or grpo")
+    table = statistics.summarise(runs, "best")
+    figure, (ax,) = common.canvas(1, 3.1)
+    handles = []
+    for algorithm in style.order(table["algorithm"]):
+        look, part = style.look(algorithm), table[table["algorithm"] == algorithm].sort_values("staleness")
+        handles += ax.plot(part["staleness"], part["value"], color=look.colour, marker=look.marker,
+                           linewidth=look.width, label=look.label)  # fmt: skip
+        known = part["low"].notna()
+        ax.vlines(part["staleness"][known], part["low"][known], part["high"][known], color=look.colour)
+        single = runs[runs["algorithm"] == algorithm]
+        ax.plot(single["staleness"], single["best"], ".", color=look.colour, alpha=0.4, markersize=3)
+    common.staleness_axis(ax, table["staleness"])
+    ax.set_ylabel(f"best accuracy ({statistics.reported_split(one)})")
+    caption = f"Best chosen on validation (later version). {common.sampling_words(table['n'])}"
+    return common.finish(figure, table, caption, missing, handles)
+
+
+def later_loss_time(study: Study) -> Drawing:
+    """Seconds the loss takes in an update (else: a whole update), the median of each run."""
+    one, missing = common.reference(study)
+    name = next((n for n in LOSS_TIMES if n in one.updates and one.updates[n].notna().any()), None)
+    if name is None:
+        raise MissingData(f"needs {' or '.join(LOSS_TIMES)} in metrics.jsonl")
+    if name != LOSS_TIMES[0]:
+        missing.append(f"{LOSS_TIMES[0]}; shown: {name}, the whole update")
+    medians = one.updates.groupby("run", observed=True)[name].median().rename("seconds")
+    runs = one.used.merge(medians, on="run")
+    rows = [
+        {"algorithm": algorithm, "metric": name, **vars(statistics.estimate(group["seconds"].to_numpy()))}
+        for algorithm, group in runs.groupby("algorithm")
+    ]
+    table = pd.DataFrame(rows).set_index("algorithm").loc[style.order(runs["algorithm"])].reset_index()
+    figure, (ax,) = common.canvas(1, 0.9 + 0.26 * len(table))
+    place = range(len(table))
+    ax.barh(
+        place, 1000 * table["value"], color=[style.look(a).colour for a in table["algorithm"]], height=0.65
+    )
+    known = table["low"].notna()
+    ax.hlines(
+        [p for p in place if known[p]],
+        1000 * table["low"][known],
+        1000 * table["high"][known],
+        color="#777777",
+    )
+    ax.set_yticks(place, [style.look(a).label for a in table["algorithm"]])
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("loss (ms an update)" if name == LOSS_TIMES[0] else "whole update (ms)")
+    caption = f"Median over each run's updates, all staleness values (later version). {common.sampling_words(table['n'])}"
+    return common.finish(figure, table, caption.replace("seed", "run"), missing)
+
+
+def _variants(study: Study, wanted: dict, caption: str, missing: list[str], at_least: int) -> Drawing:
+    """Accuracy curves of configurations at the largest staleness; a method may appear in several settings."""
+    s = common.stalest(study)
+    configs = {
+        run: json.loads(config) for run, config in zip(study.used["run"], study.used["config"], strict=True)
+    }
+    rows = common.over_seeds(study, common.evaluated(study))
+    shown, taken = {}, set()
+    for name, (algorithm, keys) in wanted.items():
+        used = study.used[(study.used["algorithm"] == algorithm) & (study.used["staleness"] == s)]
+        if keys:
+            used = used[[all(configs[run].get(k) == v for k, v in keys.items()) for run in used["run"]]]
+        else:
+            used = used[used["reference"]]
+        settings = [setting for setting in used["setting"].unique() if (algorithm, setting) not in taken]
+        if not settings:
+            missing.append(f"{name} at s = {s}")
+            continue
+        taken.add((algorithm, settings[0]))
+        shown[name] = rows[
+            (rows["algorithm"] == algorithm) & (rows["staleness"] == s) & (rows["setting"] == settings[0])
+        ]
+    if len(shown) < at_least:
+        raise MissingData(f"needs {'; '.join(missing)}")
+    figure, (ax,) = common.canvas(1, 3.2)
+    handles, dash = [], {}
+    for name, part in shown.items():
+        look = style.look(part["algorithm"].iloc[0])
+        place = dash[look.label] = dash.get(look.label, -1) + 1
+        handles.append(
+            common.draw_series(
+                ax,
+                part,
+                look.colour,
+                ("-", "--", ":", "-.")[place % 4],
+                width=look.width,
+                marker=look.marker,
+                label=name,
+            )  # fmt: skip
+        )
+    common.thin_updates(ax)
+    ax.set_ylabel(f"accuracy ({statistics.reported_split(study)})")
+    data = pd.concat([part.assign(series=name) for name, part in shown.items()], ignore_index=True)
+    caption = f"{caption} s = {s}. {common.sampling_words(common.counts(data))}"
+    return common.finish(figure, data, caption, missing, handles)

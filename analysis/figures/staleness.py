@@ -1,0 +1,236 @@
+"""What staleness does to the data and what it costs: diagnostics, realised staleness, updates to a target."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import ScalarFormatter
+
+from analysis import statistics, style
+from analysis.errors import MissingData
+from analysis.figures import common
+from analysis.figures.common import Drawing
+from analysis.runs import Study
+
+DIAGNOSTICS = {
+    "ess": "effective sample size (share)",
+    "m2_before": "M2 before the mask",
+    "ratio_positive_q99": "ratio r, 1 % and 99 %",
+}
+DASH = {"serial": "-", "overlapped": "--", "ray": ":"}
+
+
+def diagnostics_vs_staleness(study: Study) -> Drawing:
+    """Effective sample size, M2 and ratio quantiles against staleness, means over the second half of the run."""
+    one, missing = common.reference(study)
+    there = [name for name in DIAGNOSTICS if name in one.updates and one.updates[name].notna().any()]
+    if not there:
+        raise MissingData(f"needs {', '.join(DIAGNOSTICS)} in metrics.jsonl")
+    missing += [name for name in DIAGNOSTICS if name not in there]
+    tables = {name: _second_half(one, name) for name in there}
+    low = "ratio_positive_q01"
+    if "ratio_positive_q99" in there and low in one.updates:
+        tables[low] = _second_half(one, low)
+    figure, axes = common.canvas(2, 3.0, len(there))
+    handles = {}
+    for ax, name in zip(axes, there, strict=True):
+        for key in [name, low] if name == "ratio_positive_q99" and low in tables else [name]:
+            handles |= _lines(ax, tables[key])
+        ax.set_title(DIAGNOSTICS[name])
+        if name == "m2_before":
+            ax.set_yscale("log")
+        if name == "ratio_positive_q99":
+            ax.set_yscale("log", base=2)
+            ax.yaxis.set_major_formatter(ScalarFormatter())
+        common.staleness_axis(ax, tables[name]["staleness"])
+    table = pd.concat([part.assign(metric=name) for name, part in tables.items()], ignore_index=True)
+    caption = "Means over the second half of the run; ratio quantiles of tokens with A > 0."
+    caption += f" {common.sampling_words(table['n'])}"
+    return common.finish(figure, table, caption, missing, list(handles.values()))
+
+
+def _second_half(study: Study, name: str) -> pd.DataFrame:
+    rows = study.updates
+    half = rows.groupby("run", observed=True)["update"].transform("max") / 2
+    means = rows[rows["update"] > half].groupby("run", observed=True)[name].mean().rename("mean")
+    return statistics.summarise(study.used.merge(means, on="run"), "mean")
+
+
+def _lines(ax, table: pd.DataFrame) -> dict:
+    handles = {}
+    for algorithm in reversed(style.order(table["algorithm"])):
+        look = style.look(algorithm)
+        part = table[table["algorithm"] == algorithm].sort_values("staleness")
+        (line,) = ax.plot(part["staleness"], part["value"], color=look.colour, marker=look.marker, markersize=3.5,
+                          linewidth=look.width * 0.8, label=look.label)  # fmt: skip
+        known = part["low"].notna()
+        ax.fill_between(part["staleness"][known], part["low"][known], part["high"][known], color=look.colour,
+                        alpha=0.15, linewidth=0)  # fmt: skip
+        handles[look.label] = line
+    return dict(reversed(handles.items()))
+
+
+def staleness_protocols(study: Study) -> Drawing:
+    """Realised staleness by protocol (lag) and driver (core): along the run, and its range in each run."""
+    one, missing = common.one_model(study)
+    if "staleness_mean" not in one.updates:
+        raise MissingData("needs staleness_mean in metrics.jsonl")
+    table = _realised(one)
+    protocols = list(dict.fromkeys(table["protocol"]))
+    if len(table["lag"].unique()) < 2:
+        missing.append(f"another protocol than lag={table['lag'].iloc[0]}")
+    if "bounded" in set(table["lag"]) and table.loc[table["lag"] == "bounded", "core"].nunique() < 2:
+        missing.append("bounded runs of a second driver (core)")
+    figure, axes = common.canvas(2, 3.3, 2, width_ratios=[1.1, 1])
+    _along_the_run(axes[0], one, table, protocols)
+    _ranges(axes[1], table, protocols)
+    n = table.groupby("protocol").size()
+    told = "; ".join(f"{name}: {n[name]} run{'s' if n[name] > 1 else ''}" for name in protocols)
+    caption = (
+        "Staleness of the tokens trained on, as measured. Left: mean of each update, a line a run (colours as on the "
+        "right; dashed: overlapped, dotted: ray). Right: mean "
+        f"of each run (point) and its smallest and largest token staleness (line). {told}. An exact lag is drawn "
+        "once: its drivers give the same run."
+    )
+    return common.finish(figure, table, caption, missing)
+
+
+def _realised(study: Study) -> pd.DataFrame:
+    """One row a run: protocol, and mean, min and max of the staleness of its tokens."""
+    groups = study.updates.groupby("run", observed=True)
+    measured = groups.agg(
+        mean=("staleness_mean", "mean"), low=("staleness_min", "min"), high=("staleness_max", "max")
+    )
+    runs = study.used.merge(measured.reset_index().astype({"run": str}), on="run")
+    free = runs["lag"] != "exact"
+    runs["core"] = runs["core"].where(free, "any driver")
+    runs["protocol"] = [
+        f"{lag}, s {'≤' if lag == 'bounded' else '='} {s}" + (f", {core}" if lag != "exact" else "")
+        for lag, s, core in zip(runs["lag"], runs["staleness"], runs["core"], strict=True)
+    ]
+    columns = [
+        "protocol",
+        "lag",
+        "core",
+        "staleness",
+        "algorithm",
+        "seed",
+        "repeat",
+        "run",
+        "mean",
+        "low",
+        "high",
+    ]
+    return runs[columns].sort_values(["lag", "staleness", "core", "run"], ignore_index=True)
+
+
+def _along_the_run(ax, study: Study, table: pd.DataFrame, protocols: list[str]) -> None:
+    curve = common.windowed(study, "staleness_mean")
+    curve = curve.astype({"run": str}).merge(table, on="run")
+    shade = style.shades(range(len(protocols)))
+    for place, name in enumerate(protocols):
+        part = curve[curve["protocol"] == name]
+        runs = part["run"].unique()
+        if part["lag"].iloc[0] == "exact":
+            runs = runs[:1]
+        dash = DASH.get(part["core"].iloc[0], "-")
+        for run in runs:
+            one = part[part["run"] == run]
+            ax.plot(one["update"], one["value"], color=shade[place], linewidth=0.9, linestyle=dash, alpha=0.8)
+    common.thin_updates(ax)
+    ax.set_ylabel("mean token staleness (updates)")
+
+
+def _ranges(ax, table: pd.DataFrame, protocols: list[str]) -> None:
+    shade = style.shades(range(len(protocols)))
+    for place, name in enumerate(protocols):
+        part = table[table["protocol"] == name]
+        if part["lag"].iloc[0] == "exact":
+            part = part.drop_duplicates(["mean", "low", "high"])
+        y = place + np.linspace(-0.28, 0.28, len(part)) if len(part) > 1 else np.array([float(place)])
+        ax.hlines(y, part["low"], part["high"], color=shade[place], linewidth=1)
+        ax.plot(part["mean"], y, "o", color=shade[place], markersize=3.5)
+    ax.set_yticks(range(len(protocols)), protocols)
+    ax.invert_yaxis()
+    ax.set_xlabel("token staleness (updates)")
+    ax.grid(axis="y", visible=False)
+
+
+def cost_of_staleness(study: Study) -> Drawing:
+    """Updates to a target accuracy, as a multiple of on-policy GRPO's."""
+    one, missing = common.reference(study)
+    target = statistics.default_target(one)
+    if target is None:
+        raise MissingData("needs runs at staleness 0")
+    runs = statistics.cost_of_staleness(one, target)
+    table = _ratios(runs)
+    figure, (ax,) = common.canvas(2, 3.2)
+    handles, top = [], float(np.nanmax(table["high"].fillna(table["value"]), initial=1.5)) * 1.12
+    ticks = sorted(table["staleness"].unique())
+    first, algorithms = min((s for s in ticks if s > 0), default=1), style.order(table["algorithm"])
+    for place, algorithm in enumerate(algorithms):
+        look = style.look(algorithm)
+        part = table[table["algorithm"] == algorithm].sort_values("staleness")
+        x = common.side_by_side(part["staleness"], place, len(algorithms), first)
+        reached = part["value"].notna().to_numpy()
+        handles += ax.plot(x[reached], part["value"][reached], color=look.colour, marker=look.marker,
+                           linewidth=look.width, label=look.label)  # fmt: skip
+        ax.vlines(x[reached], part["low"][reached], part["high"][reached], color=look.colour)
+        ax.plot(x[~reached], np.full((~reached).sum(), top * 1.12), look.marker, color=look.colour,
+                fillstyle="none", markersize=5)  # fmt: skip
+    ax.annotate("target not\nreached by\nevery seed", (0, top * 1.12), xycoords=("axes fraction", "data"), fontsize=6.5,
+                xytext=(3, 0), textcoords="offset points", va="center", color="#555555")  # fmt: skip
+    ax.axhspan(top, top * 1.24, color="#f3f3f3", zorder=0)
+    ax.axhline(1, color="#888888", linewidth=0.8, linestyle="--")
+    ax.set_ylim(0, top * 1.24)
+    common.staleness_axis(ax, ticks)
+    ax.set_ylabel(
+        "updates to target / on-policy GRPO"
+        if target.baseline[0] == "grpo"
+        else "updates to target / on-policy"
+    )
+    caption = (
+        f"Target accuracy {target.accuracy:.3f} ({target.words}). Ratios pair runs of one seed. Hollow, on "
+        f"top: cells in which a seed never reached it (how many did stands in the CSV). {common.sampling_words(table['n'])}"
+    )
+    return common.finish(figure, table, caption, missing, handles)
+
+
+def _ratios(runs: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (algorithm, staleness), group in runs.groupby(["algorithm", "staleness"]):
+        reached = np.isfinite(group["updates_to_target"])
+        ratio = group["ratio"].to_numpy() if reached.all() else []
+        rows.append(
+            {"algorithm": algorithm, "staleness": staleness, "reached": int(reached.sum()), "runs": len(group),
+             "updates": group["updates_to_target"].mean() if reached.all() else np.nan,
+             "samples": group["samples_to_target"].mean() if reached.all() else np.nan}
+            | vars(statistics.estimate(ratio, statistics.mean))
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def difference_to_grpo(study: Study) -> Drawing:
+    """Paired difference in final accuracy to GRPO of the same seed and staleness."""
+    one, missing = common.reference(study)
+    runs = statistics.scores(one, common.metric())
+    rows = []
+    for (algorithm, staleness), group in runs[runs["algorithm"] != "grpo"].groupby(
+        ["algorithm", "staleness"]
+    ):
+        base = runs[(runs["algorithm"] == "grpo") & (runs["staleness"] == staleness)]
+        if len(base):
+            difference = statistics.paired_difference(
+                statistics.by_seed(group, "last_k"), statistics.by_seed(base, "last_k")
+            )
+            rows.append({"algorithm": algorithm, "staleness": staleness, **vars(difference)})
+    table = pd.DataFrame(rows)
+    if table.empty or not table["n"].any():
+        raise MissingData("needs runs of grpo and of another method with the same seed and staleness")
+    figure, (ax,) = common.canvas(2, 3.1)
+    handles = _lines(ax, table)
+    ax.axhline(0, color=style.look("grpo").colour, linewidth=1.2)
+    common.staleness_axis(ax, table["staleness"])
+    ax.set_ylabel("final accuracy − GRPO's")
+    caption = f"Mean of the last three evaluations; pairs share seed and prompts. {common.sampling_words(table['n'])}"
+    return common.finish(figure, table, caption.replace("seeds;", "pairs;"), missing, list(handles.values()))

@@ -1,0 +1,67 @@
+"""Token records reduced to two small tables: what token figures need, and what a pack can carry.
+
+`bins`: per run and bin of |r − 1| (width .025, up to .7; the last bin holds what lies beyond):
+`run bin count entropy masked` (entropy: sum, nats). `words`: per run and token: `run text count masked`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.runs import Study
+
+WIDTH, TOP = 0.025, 0.7
+BINS = round(TOP / WIDTH)
+_COLUMNS = ["abs_ratio_minus_1", "entropy", "kept", "text"]
+
+
+def bins(study: Study) -> pd.DataFrame:
+    """Tokens by |r − 1|; empty if no run recorded tokens."""
+    return _table(study, "bins", _bins, ["run", "bin", "count", "entropy", "masked"])
+
+
+def words(study: Study) -> pd.DataFrame:
+    """Tokens by text; empty if no run recorded tokens."""
+    return _table(study, "words", _words, ["run", "text", "count", "masked"])
+
+
+def rows(folder: Path) -> pd.DataFrame | None:
+    """All token rows of a run folder, or None if it recorded none that can be read."""
+    try:
+        return pq.read_table(folder / "tokens.parquet").to_pandas()
+    except (FileNotFoundError, NotADirectoryError, pa.ArrowInvalid):
+        return None
+
+
+def _table(
+    study: Study, kind: str, reduce: Callable[[pd.DataFrame], pd.DataFrame], columns: list[str]
+) -> pd.DataFrame:
+    parts = [study.token_tables[kind]] if kind in study.token_tables else []
+    for row in study.used.itertuples():
+        if isinstance(row.folder, str) and row.folder:
+            table = rows(Path(row.folder))
+            if table is not None and set(_COLUMNS) <= set(table.columns) and len(table):
+                parts.append(reduce(table).assign(run=row.run))
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def _bins(tokens: pd.DataFrame) -> pd.DataFrame:
+    # the small number keeps .2 out of the bin that ends at .2 although .2 / .025 is 8 − ε in places
+    place = np.minimum((tokens["abs_ratio_minus_1"].to_numpy(float) / WIDTH + 1e-9).astype(int), BINS)
+    count = np.bincount(place, minlength=BINS + 1)
+    entropy = np.bincount(place, tokens["entropy"].to_numpy(float), BINS + 1)
+    masked = np.bincount(place, ~tokens["kept"].to_numpy(bool), BINS + 1)
+    return pd.DataFrame({"bin": np.arange(BINS + 1), "count": count, "entropy": entropy, "masked": masked})
+
+
+def _words(tokens: pd.DataFrame) -> pd.DataFrame:
+    masked = ~tokens["kept"].astype(bool)
+    return masked.groupby(tokens["text"].astype(str)).agg(["size", "sum"]).set_axis(
+        ["count", "masked"], axis=1
+    ).rename_axis("text").reset_index()  # fmt: skip
