@@ -24,7 +24,10 @@ class SAPO(Algorithm):
 
     def temperature(self, stats: TokenStats) -> Tensor:
         """τ of each token, [B,T]."""
-        return torch.where(stats.token_advantages > 0, self.tau_positive, self.tau_negative)
+        advantages = stats.token_advantages
+        # Tensors, for two Python numbers would come out in the default dtype.
+        choices = advantages.new_tensor(self.tau_positive), advantages.new_tensor(self.tau_negative)
+        return torch.where(advantages > 0, *choices)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
         gate = self.temperature(stats) * (stats.ratio - 1)

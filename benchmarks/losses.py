@@ -1,0 +1,156 @@
+"""Forward + backward of every method from log-probs, metrics on, one thread, against the peers that are importable.
+
+    .venv-parity/bin/python -m benchmarks.losses        (with peers)
+    python -m benchmarks.losses --sizes 16x16           (ours alone)
+
+Interleaved: each repeat runs every contender once, in an order that rotates, so that a slow minute of the machine
+hits all of them alike. Reported is the median in milliseconds; quote ratios, not milliseconds. Sizes are responses ×
+tokens with lengths uniform from 1 to T, float32. The peers also compute the metrics that they log.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+import algorithms
+from algorithms import TokenStats
+from algorithms.m2_mask import paper
+from parity.catalogue import MATCHES, stats_of
+from parity.peers import Inputs
+
+SIZES = ["16x16", "64x512", "128x1024"]
+Contender = Callable[[], None]
+
+
+def mini_batch(rows: int, width: int, scale: float = 0.1) -> Inputs:
+    """log-ratios N(0, scale²), half of the responses with A>0."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise() -> torch.Tensor:
+        return torch.randn(rows, width, generator=generator)
+
+    behaviour = -2 * torch.rand(rows, width, generator=generator)
+    current = behaviour + scale * noise()
+    lengths = torch.randint(1, width + 1, (rows, 1), generator=generator)
+    return Inputs(
+        logp=current,
+        behaviour=behaviour,
+        advantages=torch.where(torch.arange(rows) % 2 == 0, 1.0, -1.0),
+        mask=torch.arange(width) < lengths,
+        proximal=(behaviour + current) / 2,
+        engine=behaviour + 0.01 * noise(),
+    )
+
+
+def fresh(x: Inputs) -> Inputs:
+    """The same mini-batch with a leaf of its own."""
+    leaf = x.logp.detach().clone().requires_grad_()
+    return Inputs(leaf, x.behaviour, x.advantages, x.mask, x.proximal, x.engine)
+
+
+def ours(loss: algorithms.Algorithm, x: Inputs) -> Contender:
+    def run() -> None:
+        loss(stats_of(fresh(x))).loss.backward()
+
+    return run
+
+
+def theirs(peer: Callable[[Inputs], torch.Tensor], x: Inputs) -> Contender:
+    def run() -> None:
+        peer(fresh(x)).backward()
+
+    return run
+
+
+def interleave(contenders: dict[str, Contender], repeats: int) -> dict[str, float]:
+    """Median seconds of each contender."""
+    names = list(contenders)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for repeat in range(repeats + 2):
+        for offset in range(len(names)):
+            name = names[(repeat + offset) % len(names)]
+            start = time.perf_counter()
+            contenders[name]()
+            if repeat >= 2:  # warm-up
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def against_peers(size: str, x: Inputs, repeats: int) -> None:
+    """Every method that a peer has, against all peers that are importable."""
+    for match in (m for m in MATCHES if m.main):
+        contenders = {"LagRange": ours(match.method, x)}
+        for name, build in match.peers.items():
+            try:
+                contenders[name] = theirs(build(), x)
+            except ImportError:
+                continue
+        medians = interleave(contenders, repeats)
+        fastest = min((t for name, t in medians.items() if name != "LagRange"), default=float("nan"))
+        times = "  ".join(f"{name} {1e3 * t:8.3f}" for name, t in medians.items())
+        print(f"{size:>9}  {match.label:38}  ours/fastest peer {medians['LagRange'] / fastest:5.2f}   {times}")
+
+
+def against_grpo(size: str, rows: int, width: int, repeats: int) -> None:
+    """The methods that no peer has, and M2PO above all, as a multiple of our GRPO."""
+    for label, scale in (("mean under τ", 0.1), ("mask binds", 0.3)):
+        x = mini_batch(rows, width, scale)
+        contenders = {"grpo": ours(algorithms.make("grpo"), x)}
+        for variant in ("paper", "released", "all_tokens_mean", "areal"):
+            contenders[f"m2po {variant}"] = ours(algorithms.make("m2po", variant=variant), x)
+        for name in ("bapo", "gppo", "topr", "m2_penalty"):
+            contenders[name] = ours(algorithms.make(name), x)
+        medians = interleave(contenders, repeats)
+        print(f"{size:>9}  {label}: grpo {1e3 * medians['grpo']:.3f} ms; as a multiple of it:")
+        print("          ", "  ".join(f"{n} {t / medians['grpo']:.2f}" for n, t in medians.items() if n != "grpo"))
+
+
+def authors_loop(m2: torch.Tensor, threshold: float) -> float:
+    """The shape of the authors' search: one Python step, with two reads of a tensor, for each sorted value."""
+    ordered = m2.sort().values
+    total, count = ordered.cumsum(0), len(ordered)
+    for k in range(count):
+        if float(total[k].item()) + (count - 1 - k) * ordered[k].item() >= count * threshold:
+            return ordered[k - 1].item() if k else 0.0
+    return float("inf")
+
+
+def mask_at_163k(repeats: int) -> None:
+    """Our mask (binding, so that it sorts) against a loop of the authors' shape, at 160 × 1024 tokens."""
+    x = mini_batch(160, 1024, 0.3)
+    x = Inputs(x.logp, x.behaviour, x.advantages, torch.ones_like(x.mask))
+    stats = stats_of(x)
+    m2, region = stats.log_ratio.square(), stats.trust_region
+    values = m2[region]
+    medians = interleave(
+        {
+            "mask": lambda: paper(m2, region, stats.mask, 0.04) and None,
+            "loop": lambda: authors_loop(values, 0.04) and None,
+        },
+        repeats,
+    )
+    speed = medians["loop"] / medians["mask"]
+    print(
+        f"mask at {m2.numel()} tokens, binding: {1e3 * medians['mask']:.2f} ms; "
+        f"loop of the authors' shape {1e3 * medians['loop']:.1f} ms; {speed:.0f} times faster"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="BxT")
+    parser.add_argument("--repeats", type=int, default=30)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for size in options.sizes:
+        rows, width = (int(part) for part in size.split("x"))
+        against_peers(size, mini_batch(rows, width), options.repeats)
+        against_grpo(size, rows, width, options.repeats)
+    mask_at_163k(max(3, options.repeats // 5))
+
+
+if __name__ == "__main__":
+    main()

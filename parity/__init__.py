@@ -1,0 +1,1 @@
+"""LagRange's methods against TRL, verl and Liger: `python -m parity` writes docs/parity.md."""
