@@ -287,14 +287,15 @@ def _check_units(config: Config) -> None:
 def _check_combinations(config: Config) -> None:
     if config.lag == "bounded" and config.staleness < config.updates_per_step - 1:
         raise UserError(
-            f"staleness={config.staleness} with lag=bounded: the last of {config.updates_per_step} updates of a step is "
-            f"{config.updates_per_step - 1} updates stale by construction; expected at least that"
+            f"staleness={config.staleness} with lag=bounded: the last of {config.updates_per_step} updates of a step "
+            f"is {config.updates_per_step - 1} updates stale by construction; expected at least that"
         )
     if config.lag == "bounded" and config.core == "serial" and config.rollout.inflight != "drain":
         raise UserError(f"rollout.inflight={config.rollout.inflight}: core=serial never publishes during generation")
     if config.lag != "bounded" and config.rollout.inflight != "drain":
         raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with lag={config.lag}: a version per batch is exact only with drain"
+            f"rollout.inflight={config.rollout.inflight} with lag={config.lag}: "
+            "a version per batch is exact only with drain"
         )
     if config.rollout.inflight != "drain" and config.rollout.engine != "vllm":
         raise UserError(f"rollout.inflight={config.rollout.inflight}: only rollout=vllm can update in flight")
@@ -324,7 +325,9 @@ def _check_device(device: str) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"device={device}: not usable here ({reason}); expected cpu or a present accelerator") from error
+        raise UserError(
+            f"device={device}: not usable here ({reason}); expected cpu or a present accelerator"
+        ) from error
 
 
 def known_keys() -> list[str]:

@@ -54,14 +54,19 @@ class Evaluator:
                 row["greedy_accuracy"] = greedy_row["sampled_accuracy"]
             else:
                 row["greedy_accuracy"] = None
-            yield {"update": version, "split": name, **row}, [{"update": version, "split": name, **s} for s in samples]
+            yield (
+                {"update": version, "split": name, **row},
+                [{"update": version, "split": name, **s} for s in samples],
+            )
 
-    def _submit(
-        self, generation: Generation, split: _Split, version: int, *, greedy: bool
-    ) -> list[Future[Rollouts]]:
+    def _submit(self, generation: Generation, split: _Split, version: int, *, greedy: bool) -> list[Future[Rollouts]]:
         count = 1 if greedy else self._config.eval.samples
         keys = randomness.keys(
-            self._config.seed, "evaluation", split.index, np.arange(len(split.prompts))[:, None], np.arange(count)
+            self._config.seed,
+            "evaluation",
+            split.index,
+            np.arange(len(split.prompts))[:, None],
+            np.arange(count),
         )
         temperature = 0.0 if greedy else self._config.eval.temperature
         request = Request(split.prompts, keys, temperature, self._config.rollout.max_new_tokens)

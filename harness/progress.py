@@ -40,7 +40,8 @@ class Progress:
         left = (self._total - row["update"]) / rate
         accuracy = "" if self._accuracy is None else f" acc {self._accuracy:.3f}"
         self._show(
-            f"{self._label} {row['update']:>{len(str(self._total))}}/{self._total} reward {row['reward']:.3f}{accuracy} "
+            f"{self._label} {row['update']:>{len(str(self._total))}}/{self._total} "
+            f"reward {row['reward']:.3f}{accuracy} "
             f"masked {100 * row.get('masked_fraction', 0):.2f}% M2 {row.get('m2_before', 0):.4f} "
             f"{rate:.1f}/s {_clock(left)} left"
         )

@@ -143,7 +143,7 @@ class Training:
         self.folder.append("metrics.jsonl", row)
         self.progress.updated(row)
         if update.tokens is not None:
-            text = self.model.tokenizer.convert_ids_to_tokens(update.tokens["token_id"].tolist())
+            text = [str(t) for t in self.model.tokenizer.convert_ids_to_tokens(update.tokens["token_id"].tolist())]
             self.folder.append_tokens(int(row["update"]), update.tokens, text)
         if update.refusal is None:
             self.refused_in_a_row = 0
@@ -204,4 +204,3 @@ class Training:
 
     def close(self) -> None:
         self.generation.close()
-

@@ -118,7 +118,9 @@ def sampled_accuracy(model: Qwen3ForCausalLM, recipe: Recipe, samples: int = 16)
     """Share of right answers on the test split at temperature 1, and the number of answers behind it."""
     tokenizer, task = character_tokenizer(CHARACTERS), recipe.task()
     problems = task.split("test")
-    keys = randomness.keys(recipe.seed, "evaluation", torch.arange(len(problems)).numpy()[:, None], torch.arange(samples).numpy())
+    keys = randomness.keys(
+        recipe.seed, "evaluation", torch.arange(len(problems)).numpy()[:, None], torch.arange(samples).numpy()
+    )
     request = Request([tokenizer.encode(p.prompt) for p in problems], keys, 1.0, 24)
     engine = TorchEngine(SharedPrefixPolicy(model), tokenizer.eos_token_id, trainer_logp=False)
     rollouts = engine.generate(request)

@@ -122,7 +122,7 @@ class WorkerGeneration:
                 if engine.version != version:
                     engine.load(version, self._store.get(version))
                 self._finish(ticket, index, engine.generate(ticket.shards[index]))
-            except BaseException as error:  # noqa: BLE001  (handed to the main thread, which raises it)
+            except BaseException as error:
                 self._fail(ticket, error)
                 return
 

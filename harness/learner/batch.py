@@ -25,9 +25,7 @@ class GradedRollouts:
         parts = []
         for first, last in zip(edges[:-1], edges[1:], strict=True):
             rows = (self.rollouts.group >= first) & (self.rollouts.group < last)
-            parts.append(
-                GradedRollouts(self.rollouts.prompts(first, last), self.rewards[rows], self.trained[rows])
-            )
+            parts.append(GradedRollouts(self.rollouts.prompts(first, last), self.rewards[rows], self.trained[rows]))
         return parts
 
 

@@ -81,10 +81,7 @@ def join(micro_stats: Sequence[TokenStats]) -> TokenStats:
     present = [name for name in OPTIONAL if getattr(micro_stats[0], name) is not None]
     names = ("logp_current", "logp_behaviour", "advantages", "mask", *present)
     return TokenStats(
-        **{
-            name: torch.cat([_widen(getattr(stats, name).detach(), width) for stats in micro_stats])
-            for name in names
-        }
+        **{name: torch.cat([_widen(getattr(stats, name).detach(), width) for stats in micro_stats]) for name in names}
     )
 
 
@@ -130,10 +127,7 @@ def trim(stats: TokenStats) -> TokenStats:
     width = int(used[-1]) + 1 if used.numel() else 0
     cut = {f.name: getattr(stats, f.name) for f in fields(stats)}
     return TokenStats(
-        **{
-            name: value if value is None or value.dim() == 1 else value[:, :width]
-            for name, value in cut.items()
-        }
+        **{name: value if value is None or value.dim() == 1 else value[:, :width] for name, value in cut.items()}
     )
 
 
@@ -159,9 +153,5 @@ def _widen(value: Tensor, width: int) -> Tensor:
 
 def _fit(weights: TokenWeights, width: int) -> TokenWeights:
     """Cut the columns that other micro-batches needed, or put trimmed ones back."""
-    cut = {
-        f.name: _widen(getattr(weights, f.name)[:, :width], width)
-        for f in fields(weights)
-        if f.name != "metrics"
-    }
+    cut = {f.name: _widen(getattr(weights, f.name)[:, :width], width) for f in fields(weights) if f.name != "metrics"}
     return TokenWeights(**cut, metrics=weights.metrics)

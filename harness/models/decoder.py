@@ -126,8 +126,7 @@ class SharedPrefixPolicy:
             keys, values = state.keys[layer], state.values[layer]
             keys[:, :, column] = k
             values[:, :, column] = v
-            seen = (x[:, :, : column + 1] for x in (keys, values))
-            return self._cached_attention(q, *seen, bias)
+            return self._cached_attention(q, keys[:, :, : column + 1], values[:, :, : column + 1], bias)
 
         hidden = self._layers(tokens, state.prompt_lengths + state.steps, attend)
         state.steps += 1
@@ -136,13 +135,19 @@ class SharedPrefixPolicy:
     # Inside the network ------------------------------------------------------------------------------
 
     @property
+    def _embeddings(self) -> torch.nn.Embedding:
+        embeddings = self.model.get_input_embeddings()
+        assert isinstance(embeddings, torch.nn.Embedding)
+        return embeddings
+
+    @property
     def _dtype(self) -> torch.dtype:
-        return self.model.get_input_embeddings().weight.dtype
+        return self._embeddings.weight.dtype
 
     def _layers(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Token ids [N] at positions [N] → hidden states [N, H] after the last norm."""
-        base = self.model.base_model
-        x = self.model.get_input_embeddings()(ids)
+        base: Any = self.model.base_model
+        x = self._embeddings(ids)
         cos, sin = (table[positions][:, None] for table in self._rotary_tables(int(positions.max()) + 1))
         recompute = base.training and self.model.is_gradient_checkpointing and torch.is_grad_enabled()
         for index, layer in enumerate(base.layers):
@@ -183,12 +188,13 @@ class SharedPrefixPolicy:
 
     def _rotary_tables(self, length: int) -> tuple[Tensor, Tensor]:
         """cos and sin [positions, D/2] in the model's dtype, grown when a longer sequence comes."""
-        weight = self.model.get_input_embeddings().weight
+        weight = self._embeddings.weight
         stale = self._rotary is not None and self._rotary[0].device != weight.device
         if self._rotary is None or stale or len(self._rotary[0]) < length:
             positions = torch.arange(max(length, 128), device=weight.device)
             with torch.no_grad():
-                cos, sin = self.model.base_model.rotary_emb(weight[:1], positions[None])
+                base: Any = self.model.base_model
+                cos, sin = base.rotary_emb(weight[:1], positions[None])
             half = self._head_dim // 2
             self._rotary = cos[0, :, :half].clone(), sin[0, :, :half].clone()
         return self._rotary

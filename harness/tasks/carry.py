@@ -64,8 +64,7 @@ class Carry:
 
     def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
         right = [
-            response.rsplit(";", 1)[-1] == problem.answer
-            for problem, response in zip(problems, responses, strict=True)
+            response.rsplit(";", 1)[-1] == problem.answer for problem, response in zip(problems, responses, strict=True)
         ]
         return [Grade(float(correct), correct) for correct in right]
 

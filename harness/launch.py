@@ -1,0 +1,64 @@
+"""A command from plan to summary: sweep.json before the first cell, a line for each failure after the last."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.frontdoor import Plan
+from harness.records.files import read_json, write_json
+from harness.records.folder import MANIFEST, status_of
+
+
+@contextmanager
+def around(plan: Plan) -> Iterator[None]:
+    """What a command needs before its first cell and after its last."""
+    _write_sweep(plan)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+
+
+def _write_sweep(plan: Plan) -> None:
+    """Writes sweep.json: which cells belong to this sweep, and where they are."""
+    if not plan.is_sweep:
+        return
+    folder = plan.sweep_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = [
+        {
+            "folder": os.path.relpath(cell.folder, folder),
+            "overrides": line,
+            "config_sha256": cell.sha256(),
+        }
+        for cell, line in zip(plan.cells, plan.overrides, strict=True)
+    ]
+    write_json(
+        folder / "sweep.json",
+        {"name": plan.name, "command": sys.argv[1:], "cells": cells, "time": time.time()},
+    )
+
+
+def summary(plan: Plan) -> int:
+    """Says how every cell ended and returns the exit code: 0 only if all are finished."""
+    ended = [(cell.folder, status_of(cell.folder)) for cell in plan.cells]
+    counts = Counter(status for _, status in ended)
+    if plan.is_sweep:
+        print(f"{len(ended)} cells: " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items())))
+        print(f"sweep: {plan.sweep_folder}")
+    else:
+        print(f"{ended[0][1]}: {ended[0][0]}")
+    for folder, status in ended:
+        if status == "failed":
+            print(f"failed: {folder}: {_reason(folder)}", file=sys.stderr)
+    return 0 if counts["finished"] == len(ended) else 1
+
+
+def _reason(folder: Path) -> str:
+    return str(read_json(folder / MANIFEST).get("error"))

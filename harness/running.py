@@ -1,0 +1,104 @@
+"""Runs one cell: takes its folder, carries on where it stopped, and leaves a status whatever happens."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from harness import interrupts
+from harness.config import Config
+from harness.errors import RunFailed, UserError
+from harness.progress import Progress
+from harness.records.files import LockHeld, exclusive, read_json
+from harness.records.folder import LOCK, MANIFEST, RunFolder, status_of
+from harness.records.manifest import code_state, new_manifest, versions
+
+Outcome = str  # finished | skipped | failed | interrupted | held | waiting
+
+
+def run_cell(config: Config) -> Outcome:
+    """Runs, resumes or skips the cell; never raises on account of the run itself."""
+    path = config.folder
+    label = f"{config.choices['algo']} s={config.staleness} seed={config.seed}"
+    progress = Progress(label, config.updates)
+    if interrupts.requested():
+        return "waiting"
+    status = status_of(path)
+    if status == "finished":
+        progress.close(f"finished before · {path}")
+        return "skipped"
+    if status == "failed" and not config.retry_failed:
+        progress.warn(f"failed before ({_error(path)}); run it again with retry_failed=true · {path}")
+        return "failed"
+    try:
+        with exclusive(path / LOCK), interrupts.graceful():
+            return _run_locked(config, path, progress)
+    except LockHeld as owner:
+        progress.warn(f"{path} is being run by {owner}")
+        return "held"
+
+
+def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
+    # Imported late: a finished cell is skipped without loading torch's world.
+    from harness.training import Interrupted, Training
+
+    if status_of(path) == "finished":
+        return "skipped"  # by another launcher, between our look and our lock
+    training: Training | None = None
+    folder = RunFolder(path, config)
+    _open_manifest(config, folder, progress)
+    try:
+        training = Training(config, folder, progress)
+        digest = training.run()
+        folder.join_tokens()
+        folder.update_manifest(status="finished", finished=time.time(), final_weights_sha256=digest, error=None)
+        progress.close(f"finished · validation best {training.best.accuracy:.3f} at {training.best.update} · {path}")
+        return "finished"
+    except Interrupted as stop:
+        folder.update_manifest(status="interrupted", finished=time.time())
+        progress.warn(f"stopped by {stop}; the same command carries on · {path}")
+        return "interrupted"
+    except KeyboardInterrupt:
+        folder.update_manifest(status="interrupted", finished=time.time())
+        progress.warn(f"stopped at once; the same command carries on from the last checkpoint · {path}")
+        return "interrupted"
+    except Exception as error:  # every failure of a run is recorded in its folder; other cells go on
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if not isinstance(error, RunFailed | UserError):
+            message = f"{type(error).__name__}: {message}"
+            (path / "error.txt").write_text(traceback.format_exc())
+        folder.update_manifest(status="failed", finished=time.time(), error=message)
+        progress.warn(f"failed: {message} · {path}")
+        return "failed"
+    finally:
+        if training is not None:
+            training.close()
+        folder.close()
+
+
+def _open_manifest(config: Config, folder: RunFolder, progress: Progress) -> None:
+    path = folder.path / MANIFEST
+    if not path.is_file():
+        folder.write_config()
+        folder.update_manifest(**new_manifest(config))
+        return
+    before: dict[str, Any] = read_json(path)
+    now: dict[str, Any] = {"git": code_state(), "versions": versions(), "time": time.time()}
+    last = before["resumed"][-1] if before["resumed"] else before
+    changed = [
+        f"{what} {old[:12]} → {new[:12]}"
+        for what, old, new in (
+            ("commit", last["git"]["sha"], now["git"]["sha"]),
+            ("torch", last["versions"].get("torch", "?"), now["versions"].get("torch", "?")),
+        )
+        if old != new
+    ]
+    if changed:
+        progress.warn(f"resumed under another {' and '.join(changed)}; both are recorded")
+    folder.update_manifest(status="running", error=None, resumed=[*before["resumed"], now])
+
+
+def _error(path: Path) -> str:
+    return str(read_json(path / MANIFEST).get("error"))
