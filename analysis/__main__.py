@@ -29,32 +29,24 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, function, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument(
-            "runs", nargs="+", metavar="RUNS", help="run or sweep folders, any folder above them, packs"
-        )
+        sub.add_argument("runs", nargs="+", metavar="RUNS", help="run or sweep folders, any folder above them, packs")
         sub.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE",
                          help="only runs with this value, e.g. task=carry")  # fmt: skip
         sub.add_argument("--incomplete", action="store_true", help="use unfinished and failed runs, too")
         sub.set_defaults(command=function)
         return sub
 
-    figures = command(
-        "figures", _figures, "draw every figure whose data is there; say which are not, and why"
-    )
+    figures = command("figures", _figures, "draw every figure whose data is there; say which are not, and why")
     figures.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: figures)")
     figures.add_argument("--only", type=_names, default=[], metavar="NAME,…", help="these figures alone")
     figures.add_argument("--curve", type=_names, default=[], metavar="METRIC,…",
                          help="also this metric of metrics.jsonl against updates")  # fmt: skip
     figures.add_argument("--columns", type=int, choices=(1, 2), help="width of one or two columns")
-    figures.add_argument(
-        "--metric", default="sampled_accuracy", help="the accuracy shown (default: sampled_accuracy)"
-    )
+    figures.add_argument("--metric", default="sampled_accuracy", help="the accuracy shown (default: sampled_accuracy)")
 
     table = command("table", _table, "best, final and last-k accuracy with n and an interval")
     table.add_argument("--metric", default="sampled_accuracy", help="default: sampled_accuracy")
-    table.add_argument(
-        "--last", type=int, default=3, metavar="K", help="evaluations in the last-k mean (default: 3)"
-    )
+    table.add_argument("--last", type=int, default=3, metavar="K", help="evaluations in the last-k mean (default: 3)")
     table.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
     leaderboard = command("leaderboard", _leaderboard, "methods ranked by final accuracy under staleness")

@@ -47,9 +47,7 @@ def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
             difference = statistics.paired_difference(x, y)
             metrics[name] = (statistics.estimate(x.to_numpy()), statistics.estimate(y.to_numpy()), difference)
     curves = [
-        common.over_seeds(
-            side, statistics.accuracy_curves(side, metric).rename(columns={"accuracy": "value"})
-        )
+        common.over_seeds(side, statistics.accuracy_curves(side, metric).rename(columns={"accuracy": "value"}))
         for side in sides
     ]
     both = pd.concat([c.assign(side=name) for c, name in zip(curves, "AB", strict=True)], ignore_index=True)

@@ -101,9 +101,7 @@ def _write(parts: dict[str, pd.DataFrame], study: Study, path: Path, k: int) -> 
         os.close(handle)
         # bytes of one significance side by side compress about a third better
         floats = [f.name for f in whole.schema if pa.types.is_floating(f.type)]
-        texts = [
-            f.name for f in whole.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
-        ]
+        texts = [f.name for f in whole.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
         pq.write_table(whole, scratch, compression="zstd", compression_level=9, use_dictionary=texts,
                        use_byte_stream_split=floats, write_statistics=False)  # fmt: skip
         os.replace(scratch, path)

@@ -68,11 +68,7 @@ def decide(runs: pd.DataFrame, incomplete: bool) -> pd.DataFrame:
         runs["why_not"] = ""
     runs["why_not"] = runs["why_not"].fillna("").astype(str)
     for place, row in runs.iterrows():
-        if (
-            not row["why_not"]
-            and row["status"] != "finished"
-            and not (incomplete and row["updates_done"] > 0)
-        ):
+        if not row["why_not"] and row["status"] != "finished" and not (incomplete and row["updates_done"] > 0):
             told = f" ({row['error']})" if row["error"] else ""
             runs.loc[place, "why_not"] = f"{row['status']} after {row['updates_done']:.0f} updates{told}"
         elif not row["why_not"] and json.loads(row["config"]).get("mode") == "evaluate":
@@ -85,9 +81,7 @@ def decide(runs: pd.DataFrame, incomplete: bool) -> pd.DataFrame:
 def _mark_duplicates(runs: pd.DataFrame) -> None:
     """Under an exact lag core and repeat change nothing: such runs are one run, and must agree bit for bit."""
     first: dict[str, Any] = {}
-    candidates = runs[runs["why_not"] == ""].sort_values(
-        "status", key=lambda s: s != "finished", kind="stable"
-    )
+    candidates = runs[runs["why_not"] == ""].sort_values("status", key=lambda s: s != "finished", kind="stable")
     for place, row in candidates.iterrows():
         settings = settings_of(json.loads(row["config"]))
         repeat = row["repeat"] if row["lag"] == "bounded" else 0
@@ -107,9 +101,7 @@ def _mark_duplicates(runs: pd.DataFrame) -> None:
         other = first[key]
         hashes = {row["final_weights_sha256"], other["final_weights_sha256"]}
         agree = "same final weights" if len(hashes) == 1 else "but with OTHER final weights"
-        runs.loc[place, "why_not"] = (
-            f"duplicate of {other['run']}, {agree if all(hashes) else 'no weights hash'}"
-        )
+        runs.loc[place, "why_not"] = f"duplicate of {other['run']}, {agree if all(hashes) else 'no weights hash'}"
 
 
 def describe(runs: pd.DataFrame) -> pd.DataFrame:
@@ -174,9 +166,7 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
-def _reference(
-    group: pd.DataFrame, outer: dict[Any, str], inner: dict[Any, str], settings: dict
-) -> dict[str, list]:
+def _reference(group: pd.DataFrame, outer: dict[Any, str], inner: dict[Any, str], settings: dict) -> dict[str, list]:
     """Per algorithm its reference runs: first the setting outside `algo.*` that covers most cells is chosen for
     all, then for each algorithm the one inside that does."""
     outside, inside = pd.Series(outer), pd.Series(inner)

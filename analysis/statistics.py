@@ -197,9 +197,7 @@ def accuracy_curves(study: Study, metric: str = "sampled_accuracy", purpose: str
 def evaluation_metrics(study: Study) -> list[str]:
     """The names in eval.jsonl that have numbers."""
     rows = study.evaluations.select_dtypes("number")
-    return [
-        n for n in rows.columns if n not in ("update", "n", "k", "staleness", "seed", "repeat", "reference")
-    ]
+    return [n for n in rows.columns if n not in ("update", "n", "k", "staleness", "seed", "repeat", "reference")]
 
 
 def _splits(study: Study, purpose: str) -> list[str]:

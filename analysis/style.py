@@ -99,10 +99,7 @@ def dashes(staleness: Iterable[int]) -> dict[int, Any]:
 def shades(staleness: Iterable[int]) -> dict[int, str]:
     """Colours for a figure about one method: dark for fresh, light for stale (also in grey)."""
     values = sorted(set(staleness))
-    return {
-        s: to_hex(colormaps["viridis"](0.85 * place / max(1, len(values) - 1)))
-        for place, s in enumerate(values)
-    }
+    return {s: to_hex(colormaps["viridis"](0.85 * place / max(1, len(values) - 1))) for place, s in enumerate(values)}
 
 
 def label(algorithm: str, staleness: int | None = None, setting: str = "") -> str:

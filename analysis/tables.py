@@ -139,9 +139,14 @@ def _rank(algorithm: str) -> tuple[int, str]:
 # ------------------------------------------------------------------------------------------- writers
 
 
+def texts(table: Table) -> list[list[str]]:
+    """Every cell as text."""
+    return [[_text(cell) for cell in row] for row in table.rows]
+
+
 def markdown(table: Table) -> str:
     """GitHub's pipes, with the caption below."""
-    cells = [[_text(cell).replace("|", "\\|") for cell in row] for row in table.rows]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in texts(table)]
     widths = [max(len(row[i]) for row in [table.columns, *cells]) for i in range(len(table.columns))]
 
     def line(row: list[str]) -> str:

@@ -39,9 +39,7 @@ def rows(folder: Path) -> pd.DataFrame | None:
         return None
 
 
-def _table(
-    study: Study, kind: str, reduce: Callable[[pd.DataFrame], pd.DataFrame], columns: list[str]
-) -> pd.DataFrame:
+def _table(study: Study, kind: str, reduce: Callable[[pd.DataFrame], pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     parts = [study.token_tables[kind]] if kind in study.token_tables else []
     for row in study.used.itertuples():
         if isinstance(row.folder, str) and row.folder:

@@ -79,9 +79,7 @@ def write(study: Study, out: Path, **choices) -> dict[str, dict]:
             continue
         save(drawn, out, name)
         index[name] = {"drawn": True, "caption": drawn.caption, "missing": drawn.missing}
-    (out / "figures.json").write_text(
-        json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    (out / "figures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return index
 
 

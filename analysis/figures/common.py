@@ -150,9 +150,7 @@ def sampling_words(counts: Iterable[int]) -> str:
     if counts[-1] < statistics.MIN_SEEDS:
         return f"{seeds}: single seeds are drawn, no interval from fewer than 3."
     centre = "mean" if counts[-1] < 4 else "interquartile mean (mean where n < 4)"
-    words = (
-        f"{seeds}; line: {centre}, band or bar: 95 % bootstrap interval, thin lines or points: single seeds."
-    )
+    words = f"{seeds}; line: {centre}, band or bar: 95 % bootstrap interval, thin lines or points: single seeds."
     return words if counts[0] >= statistics.MIN_SEEDS else words + " No interval where n < 3."
 
 
@@ -195,9 +193,7 @@ def over_seeds(study: Study, curve: pd.DataFrame) -> pd.DataFrame:
         values = table.to_numpy()
         low, high = statistics.interval([values])
         centre = {"update": table.columns, "value": statistics.iqm(values, axis=0), "low": low, "high": high}
-        parts.append(
-            pd.DataFrame(centre).assign(**dict(zip(keys, key, strict=True)), kind="centre", n=len(table))
-        )
+        parts.append(pd.DataFrame(centre).assign(**dict(zip(keys, key, strict=True)), kind="centre", n=len(table)))
     columns = [*keys, "kind", "seed", "repeat", "update", "value", "low", "high", "n"]
     return pd.concat(parts, ignore_index=True).reindex(columns=columns)
 
@@ -221,9 +217,7 @@ def draw_series(
         ax.plot(run["update"], run["value"], color=colour, linestyle=dash, linewidth=0.5 if enough else 0.9,
                 alpha=0.35 if enough else 0.85)  # fmt: skip
     if enough:
-        ax.fill_between(
-            centre["update"], centre["low"], centre["high"], color=colour, alpha=0.14, linewidth=0
-        )
+        ax.fill_between(centre["update"], centre["low"], centre["high"], color=colour, alpha=0.14, linewidth=0)
         every = max(1, len(centre) // 7)
         ax.plot(centre["update"], centre["value"], color=colour, linestyle=dash, linewidth=width, marker=marker,
                 markevery=(every // 2, every), markersize=3.6, markeredgewidth=0.6)  # fmt: skip

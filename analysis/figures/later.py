@@ -82,9 +82,7 @@ def later_loss_time(study: Study) -> Drawing:
     table = pd.DataFrame(rows).set_index("algorithm").loc[style.order(runs["algorithm"])].reset_index()
     figure, (ax,) = common.canvas(1, 0.9 + 0.26 * len(table))
     place = range(len(table))
-    ax.barh(
-        place, 1000 * table["value"], color=[style.look(a).colour for a in table["algorithm"]], height=0.65
-    )
+    ax.barh(place, 1000 * table["value"], color=[style.look(a).colour for a in table["algorithm"]], height=0.65)
     known = table["low"].notna()
     ax.hlines(
         [p for p in place if known[p]],
@@ -96,16 +94,16 @@ def later_loss_time(study: Study) -> Drawing:
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("loss (ms an update)" if name == LOSS_TIMES[0] else "whole update (ms)")
-    caption = f"Median over each run's updates, all staleness values (later version). {common.sampling_words(table['n'])}"
+    caption = (
+        f"Median over each run's updates, all staleness values (later version). {common.sampling_words(table['n'])}"
+    )
     return common.finish(figure, table, caption.replace("seed", "run"), missing)
 
 
 def _variants(study: Study, wanted: dict, caption: str, missing: list[str], at_least: int) -> Drawing:
     """Accuracy curves of configurations at the largest staleness; a method may appear in several settings."""
     s = common.stalest(study)
-    configs = {
-        run: json.loads(config) for run, config in zip(study.used["run"], study.used["config"], strict=True)
-    }
+    configs = {run: json.loads(config) for run, config in zip(study.used["run"], study.used["config"], strict=True)}
     rows = common.over_seeds(study, common.evaluated(study))
     shown, taken = {}, set()
     for name, (algorithm, keys) in wanted.items():

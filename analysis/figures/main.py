@@ -54,9 +54,7 @@ def acting_fraction(study: Study) -> pd.DataFrame:
     return pd.concat([masked[~whose.isin(never)], clipped], ignore_index=True)
 
 
-def _curves(
-    rows: pd.DataFrame, quantity: str, caption: str, missing: list[str], log: bool = False
-) -> Drawing:
+def _curves(rows: pd.DataFrame, quantity: str, caption: str, missing: list[str], log: bool = False) -> Drawing:
     centres = rows[rows["kind"] == "centre"]
     series = centres[["algorithm", "staleness"]].drop_duplicates()
     if series.empty:
@@ -84,9 +82,7 @@ def _curves(
         common.fraction_scale(axes[0], rows["value"])
     figure.supylabel(quantity, fontsize=8)
     names = [style.look(algorithm).label for algorithm in style.order(series["algorithm"])]
-    ordered = sorted(
-        handles.values(), key=lambda h: (names.index(h.get_label().split(", ")[0]), h.get_label())
-    )
+    ordered = sorted(handles.values(), key=lambda h: (names.index(h.get_label().split(", ")[0]), h.get_label()))
     caption = f"{caption} {common.sampling_words(common.counts(rows))}"
     return common.finish(figure, rows, caption, missing, ordered)
 
@@ -117,9 +113,7 @@ def _against_staleness(ax, table: pd.DataFrame, runs: pd.DataFrame, value: str) 
         known = part["low"].notna().to_numpy()
         (line,) = ax.plot(x, part["value"], color=look.colour, marker=look.marker, linewidth=look.width,
                           label=look.label, zorder=3)  # fmt: skip
-        ax.vlines(
-            x[known], part["low"][known], part["high"][known], color=look.colour, linewidth=1.1, zorder=2
-        )
+        ax.vlines(x[known], part["low"][known], part["high"][known], color=look.colour, linewidth=1.1, zorder=2)
         single = runs[runs["algorithm"] == algorithm]
         ax.plot(common.side_by_side(single["staleness"], place, len(algorithms), first), single[value], ".", color=look.colour, alpha=0.4,
                 markersize=3)  # fmt: skip

@@ -109,9 +109,7 @@ def f7b(study: Study) -> Drawing:
         runs = one.used.merge(means, on="run")
         for line in wanted:
             chosen = runs[(runs["algorithm"] == line.algorithm) & (runs["staleness"] == line.staleness)]
-            parts.append(
-                {"model": model, **vars(line)} | vars(statistics.estimate(chosen["clipping"].to_numpy()))
-            )
+            parts.append({"model": model, **vars(line)} | vars(statistics.estimate(chosen["clipping"].to_numpy())))
         missing += notes + lacking
     if not parts:
         raise MissingData("needs runs of grpo or m2po")
@@ -122,9 +120,7 @@ def f7b(study: Study) -> Drawing:
     _bars(ax, table, models)
     ax.set_ylabel("mean clipping ratio")
     common.fraction_scale(ax, table["value"])
-    return common.finish(
-        figure, table, f"Mean over the run (F7b). {common.sampling_words(table['n'])}", missing
-    )
+    return common.finish(figure, table, f"Mean over the run (F7b). {common.sampling_words(table['n'])}", missing)
 
 
 def f9a(study: Study) -> Drawing:
@@ -152,9 +148,7 @@ def f9a(study: Study) -> Drawing:
 def f9b(study: Study) -> Drawing:
     """KL (k1) of the current against the behaviour policy."""
     lines = [ON_POLICY, GRPO, M2PO]
-    return _metric(
-        study, "k1", lines, "KL, k1 estimate (nats)", "k1 = −mean log-ratio over valid tokens (F9b)."
-    )
+    return _metric(study, "k1", lines, "KL, k1 estimate (nats)", "k1 = −mean log-ratio over valid tokens (F9b).")
 
 
 # ----------------------------------------------------------------------------------------------- parts
@@ -177,9 +171,7 @@ def pick(study: Study, curve: pd.DataFrame, lines: Sequence[Line]) -> tuple[pd.D
     """The rows of `over_seeds` that belong to `lines`, in their order; MissingData if none has a value."""
     found, missing = _there(study, lines)
     rows = common.over_seeds(study, curve)
-    chosen = [
-        rows[(rows["algorithm"] == line.algorithm) & (rows["staleness"] == line.staleness)] for line in found
-    ]
+    chosen = [rows[(rows["algorithm"] == line.algorithm) & (rows["staleness"] == line.staleness)] for line in found]
     missing += [
         f"values of {style.label(line.algorithm, line.staleness)}"
         for line, part in zip(found, chosen, strict=True)
@@ -245,8 +237,7 @@ def _one_method(study: Study, algorithm: str, caption: str) -> Drawing:
     figure, (ax,) = common.canvas(1, 3.1)
     shade, dash = style.shades(staleness), style.dashes(staleness)
     handles = [
-        common.draw_series(ax, rows[rows["staleness"] == s], shade[s], dash[s], label=f"s = {s}")
-        for s in staleness
+        common.draw_series(ax, rows[rows["staleness"] == s], shade[s], dash[s], label=f"s = {s}") for s in staleness
     ]
     common.thin_updates(ax)
     ax.set_ylabel(f"accuracy ({statistics.reported_split(one)})")

@@ -19,9 +19,7 @@ THRESHOLD = "algo.m2_threshold"
 def config_value(runs: pd.DataFrame, key: str) -> pd.Series:
     """A key of the runs' configurations as numbers (NaN where absent)."""
     values = [json.loads(config).get(key) for config in runs["config"]]
-    return pd.Series(
-        pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(), index=runs.index
-    )
+    return pd.Series(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(), index=runs.index)
 
 
 def with_value(study: Study, key: str) -> pd.DataFrame:
@@ -114,9 +112,7 @@ def threshold_heatmap(study: Study) -> Drawing:
     ax.set_ylabel("M2 threshold τ")
     ax.grid(visible=False)
     figure.colorbar(image, ax=ax, label=f"final accuracy ({statistics.reported_split(one)})")
-    return common.finish(
-        figure, table, "M2PO; mean of the last three evaluations, centre over seeds.", missing
-    )
+    return common.finish(figure, table, "M2PO; mean of the last three evaluations, centre over seeds.", missing)
 
 
 def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
@@ -154,9 +150,7 @@ def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
     ax.minorticks_off()
     ax.set_xlabel("learning rate")
     ax.set_ylabel(f"final accuracy ({statistics.reported_split(one)})")
-    caption = (
-        f"Order of the methods at s = {staleness}. {_order_words(table)} {common.sampling_words(table['n'])}"
-    )
+    caption = f"Order of the methods at s = {staleness}. {_order_words(table)} {common.sampling_words(table['n'])}"
     return common.finish(figure, table, caption, missing, handles)
 
 
@@ -168,9 +162,7 @@ def _order_words(table: pd.DataFrame) -> str:
     }
     if len(orders) > 1 and len(set(orders.values())) == 1:
         return f"The order of the centres holds at all {len(orders)} learning rates: {next(iter(orders.values()))}."
-    return (
-        "Order of the centres by learning rate: " + "; ".join(f"{r:g}: {o}" for r, o in orders.items()) + "."
-    )
+    return "Order of the centres by learning rate: " + "; ".join(f"{r:g}: {o}" for r, o in orders.items()) + "."
 
 
 def _threshold_runs(study: Study) -> pd.DataFrame:

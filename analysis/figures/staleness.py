@@ -98,9 +98,7 @@ def staleness_protocols(study: Study) -> Drawing:
 def _realised(study: Study) -> pd.DataFrame:
     """One row a run: protocol, and mean, min and max of the staleness of its tokens."""
     groups = study.updates.groupby("run", observed=True)
-    measured = groups.agg(
-        mean=("staleness_mean", "mean"), low=("staleness_min", "min"), high=("staleness_max", "max")
-    )
+    measured = groups.agg(mean=("staleness_mean", "mean"), low=("staleness_min", "min"), high=("staleness_max", "max"))
     runs = study.used.merge(measured.reset_index().astype({"run": str}), on="run")
     free = runs["lag"] != "exact"
     runs["core"] = runs["core"].where(free, "any driver")
@@ -185,9 +183,7 @@ def cost_of_staleness(study: Study) -> Drawing:
     ax.set_ylim(0, top * 1.24)
     common.staleness_axis(ax, ticks)
     ax.set_ylabel(
-        "updates to target / on-policy GRPO"
-        if target.baseline[0] == "grpo"
-        else "updates to target / on-policy"
+        "updates to target / on-policy GRPO" if target.baseline[0] == "grpo" else "updates to target / on-policy"
     )
     caption = (
         f"Target accuracy {target.accuracy:.3f} ({target.words}). Ratios pair runs of one seed. Hollow, on "
@@ -215,9 +211,7 @@ def difference_to_grpo(study: Study) -> Drawing:
     one, missing = common.reference(study)
     runs = statistics.scores(one, common.metric())
     rows = []
-    for (algorithm, staleness), group in runs[runs["algorithm"] != "grpo"].groupby(
-        ["algorithm", "staleness"]
-    ):
+    for (algorithm, staleness), group in runs[runs["algorithm"] != "grpo"].groupby(["algorithm", "staleness"]):
         base = runs[(runs["algorithm"] == "grpo") & (runs["staleness"] == staleness)]
         if len(base):
             difference = statistics.paired_difference(

@@ -23,9 +23,7 @@ def f4b(study: Study) -> Drawing:
     look = style.look(algorithm)
     known = table["low"].notna()
     ax.plot(table["ratio"], table["value"], color=look.colour, marker=look.marker, markersize=3)
-    ax.fill_between(
-        table["ratio"][known], table["low"][known], table["high"][known], color=look.colour, alpha=0.15
-    )
+    ax.fill_between(table["ratio"][known], table["low"][known], table["high"][known], color=look.colour, alpha=0.15)
     ax.set_ylabel("mean token entropy (nats)")
     below.bar(table["ratio"], table["tokens"], tokens.WIDTH * 0.9, color="#999999")
     below.set_yscale("log")
@@ -60,9 +58,7 @@ def f10(study: Study) -> Drawing:
     colour = style.look(algorithm).colour
     right.barh(range(len(shown)), shown["value"], color=colour, height=0.7)
     known = shown["low"].notna().to_numpy()
-    right.hlines(
-        np.flatnonzero(known), shown["low"][known], shown["high"][known], color="#222222", linewidth=1
-    )
+    right.hlines(np.flatnonzero(known), shown["low"][known], shown["high"][known], color="#222222", linewidth=1)
     right.axvline(1, color="#888888", linewidth=0.8, linestyle="--")
     right.set_yticks(range(len(shown)), [visible(text) for text in shown["text"]], family="monospace")
     right.set_xlabel("share among masked tokens / share among all tokens")

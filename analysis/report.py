@@ -1,0 +1,223 @@
+"""One self-contained HTML page about a study: it opens from disk, asks no network, and runs no foreign string.
+
+The curves use plotly.js from the Python package, deflated into the page (1.9 of its 4.8 MB) and unpacked by the
+browser's DecompressionStream. A content security policy allows exactly the page's two scripts, by their hashes,
+so that a hostile run name or model answer would stay inert even where escaping failed.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from analysis import answer, figures, series, statistics, style, tables
+from analysis.figures import common
+from analysis.figures.main import acting_fraction
+from analysis.runs import Study
+
+CURVES = {  # what can be looked at run by run: label and whether a log scale suits it
+    "accuracy": ("accuracy", False),
+    "acting_fraction": ("masked or clipped fraction of tokens", True),
+    "reward": ("training reward", False),
+    "m2_before": ("M2 before the mask", True),
+    "k1": ("KL, k1 (nats)", False),
+    "ess": ("effective sample size (share)", False),
+    "entropy": ("entropy (nats)", False),
+    "grad_norm": ("gradient norm before clipping", True),
+    "staleness_mean": ("mean token staleness (updates)", False),
+}
+DPI = 120
+SAMPLES = 12  # model answers shown
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it."""
+
+    name: str
+    caption: str
+    data: str  # base64 PNG
+    width: int
+    height: int
+
+
+def write(study: Study, out: Path, title: str = "", metric: str = "sampled_accuracy") -> Path:
+    """Write `out`/index.html and return its path."""
+    path = out / "index.html"
+    path.write_text(page(study, title, metric), encoding="utf-8")
+    return path
+
+
+def page(study: Study, title: str = "", metric: str = "sampled_accuracy") -> str:
+    """The page as text; the same study gives the same text."""
+    pictures, absent = _pictures(study, metric)
+    library = _plotly()
+    boot = _read("report.js")
+    environment = Environment(
+        loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.j2").render(
+        title=title or f"How stale may rollouts be? ({', '.join(sorted(study.used['task'].unique()))})",
+        answer=answer.answer(study, metric),
+        pictures=pictures,
+        absent=absent,
+        tables=_tables(study, metric),
+        runs=study.used.to_dict("records"),
+        unused=study.unused.to_dict("records"),
+        notes=study.notes,
+        configuration=_configuration(study),
+        samples=_samples(study),
+        # base64 holds nothing that could end a script element
+        library=Markup(base64.b64encode(gzip.compress(library, 9, mtime=0)).decode()),
+        curves=Markup(base64.b64encode(gzip.compress(_json(curves(study, metric)), 9, mtime=0)).decode()),
+        style=Markup(_read("report.css")),
+        boot=Markup(boot),
+        hashes=Markup(f"'{_hash(boot.encode())}' '{_hash(library)}'"),
+    )
+
+
+def curves(study: Study, metric: str) -> dict[str, Any]:
+    """The data of the interactive plot: series with their look, and each run's points by quantity."""
+    study, _ = common.one_model(study)
+    quantities = {}
+    for name, (label, log) in CURVES.items():
+        rows = _curve(study, name, metric)
+        if rows is not None:
+            quantities[name] = {"label": label, "log": log, "runs": rows}
+    dash = style.dashes(study.used["staleness"])
+    runs = []
+    for row in study.used.itertuples():
+        look = style.look(str(row.algorithm))
+        runs.append(
+            {
+                "run": row.run,
+                "algorithm": look.label,
+                "staleness": int(row.staleness),
+                "setting": row.setting,
+                "reference": bool(row.reference),
+                "seed": int(row.seed),
+                "colour": look.colour,
+                "dash": _plotly_dash(dash[row.staleness]),
+            }
+        )
+    order = [style.look(name).label for name in style.order(study.used["algorithm"])]
+    return {"quantities": quantities, "runs": runs, "algorithms": order}
+
+
+def _curve(study: Study, name: str, metric: str) -> dict[str, list] | None:
+    try:
+        if name == "accuracy":
+            with common.options(metric=metric):
+                rows = common.evaluated(study)
+        elif name == "acting_fraction":
+            rows = acting_fraction(study)
+        else:
+            rows = common.windowed(study, name)
+    except common.MissingData:
+        return None
+    return {
+        str(run): [part["update"].tolist(), [float(f"{v:.4g}") for v in part["value"]]]
+        for run, part in rows.groupby("run", observed=True)
+    }
+
+
+def _plotly_dash(dash: Any) -> str:
+    """A matplotlib line style as plotly's."""
+    named = {"-": "solid", "-.": "dashdot", ":": "dot"}
+    return named.get(dash) if isinstance(dash, str) else ",".join(f"{2 * length:g}px" for length in dash[1])
+
+
+def _pictures(study: Study, metric: str) -> tuple[list[Picture], dict[str, str]]:
+    pictures, absent = [], {}
+    for name, drawn in figures.draw(study, metric=metric):
+        if isinstance(drawn, str):
+            absent[name] = drawn
+        else:
+            pictures.append(_picture(name, drawn))
+    return pictures, absent
+
+
+def _picture(name: str, drawing: common.Drawing) -> Picture:
+    """A small PNG: 128 colours suffice for a chart and take a third of the room."""
+    raw, small = io.BytesIO(), io.BytesIO()
+    drawing.figure.savefig(raw, format="png", dpi=DPI, metadata={"Software": None})
+    image = Image.open(raw).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    image.save(small, "PNG", optimize=True)
+    missing = f" Missing: {'; '.join(drawing.missing)}." if drawing.missing else ""
+    data = base64.b64encode(small.getvalue()).decode()
+    return Picture(name, drawing.caption + missing, data, *image.size)
+
+
+def _tables(study: Study, metric: str) -> list[dict[str, Any]]:
+    made = [("Ranking under staleness", tables.leaderboard(study, metric))]
+    made.append(("Every method and staleness", tables.summary(study, metric)))
+    if len(statistics.reported_splits(study)) > 1:
+        made.append(("By benchmark (the shape of the paper's Table 1)", tables.table1(study, metric)))
+    return [{"title": title, "columns": t.columns, "rows": tables.texts(t), "caption": t.caption} for title, t in made]
+
+
+def _configuration(study: Study) -> dict[str, list[tuple[str, str]]]:
+    """Keys that all used runs share, and those that vary with their values."""
+    configs = [json.loads(config) for config in study.used["config"]]
+    same, varied = [], []
+    for key in sorted({key for config in configs for key in config}):
+        values = {json.dumps(config.get(key), default=str) for config in configs}
+        text = ", ".join(sorted(values, key=lambda v: (len(v), v)))
+        (same if len(values) == 1 else varied).append((key, text))
+    return {"same": same, "varied": varied, "reference": [("", series.reference_words(study.runs))]}
+
+
+def _samples(study: Study) -> list[dict[str, Any]]:
+    """Model answers at the end of the first reference runs, where the run folders hold them."""
+    found: list[dict[str, Any]] = []
+    firsts = study.used[study.used["reference"]].drop_duplicates(["algorithm", "staleness"])
+    for row in firsts.itertuples():
+        path = Path(str(row.folder)) / "samples.jsonl"
+        if not row.folder or not path.is_file() or len(found) >= SAMPLES:
+            continue
+        samples = _last_samples(path)
+        found += [{"run": row.run, **sample} for sample in samples[: max(1, SAMPLES // len(firsts))]]
+    return found[:SAMPLES]
+
+
+def _last_samples(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break  # cut off by a crash
+        if isinstance(row, dict):
+            rows.append({key: row.get(key, "") for key in ("update", "split", "prompt", "response", "reward")})
+    if not rows:
+        return []
+    last = max(row["update"] for row in rows)
+    return [row for row in rows if row["update"] == last]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _plotly() -> bytes:
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs().encode()
+
+
+def _hash(script: bytes) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script).digest()).decode()
+
+
+def _read(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
