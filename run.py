@@ -6,19 +6,9 @@ import hydra
 from omegaconf import DictConfig
 
 from harness import frontdoor
+from harness.errors import UserError
 
-SHOW_ONLY = (
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--version",
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-    "--shell-completion",
-    "-sc",
-)
+SHOW_ONLY = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -29,6 +19,20 @@ def cell(cfg: DictConfig) -> str:
     return run_cell(frontdoor.config_of_job(cfg))
 
 
+def draw(plan: frontdoor.Plan) -> None:
+    """Figures, tables and report of a sweep, into its folder."""
+    from analysis import write_all
+    from analysis.errors import AnalysisError
+
+    try:
+        files = write_all([plan.sweep_folder], plan.sweep_folder)
+    except AnalysisError as error:
+        print(f"no figures: {error}", file=sys.stderr)
+        return
+    print((plan.sweep_folder / "tables" / "summary.md").read_text())
+    print(f"{len(files)} files, report: {plan.sweep_folder / 'report' / 'index.html'}")
+
+
 def main() -> int:
     frontdoor.set_project_root()
     if any(argument.split("=")[0] in SHOW_ONLY for argument in sys.argv[1:]):
@@ -36,14 +40,18 @@ def main() -> int:
         return 0
     try:
         plan = frontdoor.plan(sys.argv[1:])
-    except frontdoor.UserError as error:
+    except UserError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
 
     from harness import launch
+    from harness.watch import watching
 
     with launch.around(plan):
-        cell()
+        with watching(plan):
+            cell()
+        if plan.is_sweep:
+            draw(plan)
     return launch.summary(plan)
 
 

@@ -31,11 +31,13 @@ NAMED_GROUPS = ("algo", "task", "model", "rollout")
 
 @dataclass(frozen=True)
 class Plan:
-    """cells: what will run, in order · overrides: of each cell · name: of the sweep, "" for a single run."""
+    """cells: what will run, in order · overrides: of each cell · name: of the sweep, "" for a single run ·
+    parallel: the launcher starts other processes."""
 
     cells: list[Config]
     overrides: list[list[str]]
     name: str
+    parallel: bool = False
 
     @property
     def is_sweep(self) -> bool:
@@ -63,6 +65,7 @@ def plan(arguments: Sequence[str]) -> Plan:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         lines, name = _expand(given, multirun)
         composed = [_compose(line) for line in lines]
+        parallel = bool(name) and "BasicLauncher" not in str(composed[0].hydra.launcher._target_)
         cells = [build_config(cfg) for cfg in composed]
     for cell in cells:
         check(cell)
@@ -70,7 +73,7 @@ def plan(arguments: Sequence[str]) -> Plan:
     repeated = {cell.folder for cell in cells}
     if len(repeated) < len(cells):
         raise UserError(f"{len(cells)} cells name only {len(repeated)} different runs; drop the repeated values")
-    return Plan(cells, lines, name)
+    return Plan(cells, lines, name, parallel)
 
 
 def build_config(cfg: DictConfig) -> Config:

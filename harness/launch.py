@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.frontdoor import Plan
+from harness.progress import QUIET
 from harness.records.files import read_json, write_json
 from harness.records.folder import MANIFEST, status_of
 
@@ -19,6 +20,8 @@ from harness.records.folder import MANIFEST, status_of
 def around(plan: Plan) -> Iterator[None]:
     """What a command needs before its first cell and after its last."""
     _write_sweep(plan)
+    if plan.parallel:
+        os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
     try:
         yield
     finally:

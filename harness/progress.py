@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from typing import Any, TextIO
+
+QUIET = "LAGRANGE_QUIET"  # set where another display shows the run
 
 
 class Progress:
@@ -14,7 +17,7 @@ class Progress:
     def __init__(self, label: str, total: int, first: int = 0, stream: TextIO = sys.stderr) -> None:
         self._label, self._total, self.first = label, total, first
         self._stream = stream
-        self._live = stream.isatty()
+        self._live = stream.isatty() and QUIET not in os.environ
         self._started = time.monotonic()
         self._shown = 0.0
         self._accuracy: float | None = None
