@@ -1,0 +1,69 @@
+"""Shared by all tests: one torch thread, the command line as a user types it, and a small run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A run of seconds: 8 prompts × 4 responses a step, a few problems to evaluate on.
+SMALL = (
+    "rollout.prompts_per_step=8",
+    "rollout.group_size=4",
+    "task.validation_problems=8",
+    "task.test_problems=8",
+    "updates=16",
+    "eval.every=8",
+    "checkpoint_every=8",
+    "tracking=none",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run.py` with the given arguments, typed in an empty folder."""
+
+    def run(*arguments: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *arguments],
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+def only_run(folder: Path) -> Path:
+    """The one run folder below `folder`."""
+    (manifest,) = folder.glob("**/manifest.json")
+    return manifest.parent
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def without_clock(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "manifest.json").read_text()))

@@ -1,0 +1,36 @@
+"""The base policy in the repository and the recipe beside it belong together."""
+
+import json
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM
+
+from harness import warmstart
+
+FOLDER = Path(warmstart.__file__).parent / "models" / "carry"
+CARD = json.loads((FOLDER / "recipe.json").read_text())
+
+
+def test_the_recipe_in_the_code_is_the_recipe_of_the_file():
+    assert warmstart.Recipe(**CARD["recipe"]).sha256() == CARD["recipe_sha256"] == warmstart.Recipe().sha256()
+
+
+def test_the_file_is_the_one_the_card_describes():
+    model = AutoModelForCausalLM.from_pretrained(FOLDER)
+    assert warmstart.weights_sha256(model.state_dict()) == CARD["weights_sha256"]
+    assert (FOLDER / "model.safetensors").stat().st_size < 1_000_000
+    accuracy, answers = warmstart.sampled_accuracy(model, warmstart.Recipe())
+    assert answers == CARD["test_answers"]
+    assert abs(accuracy - CARD["test_sampled_accuracy"]) <= CARD["accuracy_band"]
+
+
+def test_a_short_run_of_the_recipe_reduces_the_loss_to_the_same_bits_twice():
+    def short() -> tuple[list[float], str]:
+        losses = []
+        for model, loss in warmstart.train(warmstart.Recipe(batch=32), steps=12):
+            losses.append(loss)
+        return losses, warmstart.weights_sha256(model.state_dict())
+
+    (losses, weights), again = short(), short()
+    assert (losses, weights) == again
+    assert losses[-1] < 0.9 * losses[0]
