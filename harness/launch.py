@@ -13,7 +13,8 @@ from pathlib import Path
 from harness.frontdoor import Plan
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
-from harness.records.folder import MANIFEST, status_of
+from harness.records.follower import mirrored
+from harness.records.state import MANIFEST, status_of
 
 
 @contextmanager
@@ -22,10 +23,9 @@ def around(plan: Plan) -> Iterator[None]:
     _write_sweep(plan)
     if plan.parallel:
         os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
-    try:
+    with mirrored(plan):
         yield
-    finally:
-        sys.stdout.flush()
+    sys.stdout.flush()
 
 
 def _write_sweep(plan: Plan) -> None:

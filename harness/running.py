@@ -12,8 +12,9 @@ from harness.config import Config
 from harness.errors import RunFailed, UserError
 from harness.progress import Progress
 from harness.records.files import LockHeld, exclusive, read_json
-from harness.records.folder import LOCK, MANIFEST, RunFolder, status_of
+from harness.records.folder import RunFolder
 from harness.records.manifest import code_state, new_manifest, versions
+from harness.records.state import LOCK, MANIFEST, status_of
 
 Outcome = str  # finished | skipped | failed | interrupted | held | waiting
 

@@ -65,6 +65,11 @@ def exclusive(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
+def lock_owner(path: Path) -> str:
+    """Who holds the lock, or held it last, in words."""
+    return path.read_text().strip() or "another process" if path.is_file() else "nobody"
+
+
 def is_held(path: Path) -> bool:
     """Whether a live process holds the flock on `path`."""
     if not path.exists():

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from harness.config import Config
 from harness.errors import RunFailed, UserError
-from harness.records.files import is_held, read_json, write_json
+from harness.records.files import read_json, write_json
+from harness.records.state import MANIFEST
 
-MANIFEST = "manifest.json"
-LOCK = "lock"
 TOKEN_PARTS = "tokens"
 STREAMS = ("metrics.jsonl", "eval.jsonl", "schedule.jsonl", "samples.jsonl")
 
@@ -50,16 +49,6 @@ def check_folder(config: Config) -> None:
         raise UserError(
             f"runs_dir={config.runs_dir}: cannot write in {existing} ({error.strerror}); choose another runs_dir"
         ) from error
-
-
-def status_of(folder: Path) -> str:
-    """waiting | running | finished | failed | interrupted, as a reader should see it now."""
-    if not (folder / MANIFEST).is_file():
-        return "waiting"
-    status = str(read_json(folder / MANIFEST)["status"])
-    if status == "running" and not is_held(folder / LOCK):
-        return "interrupted"
-    return status
 
 
 class RunFolder:

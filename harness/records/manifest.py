@@ -56,6 +56,7 @@ def new_manifest(config: Config) -> dict[str, Any]:
         "task": config.choices["task"],
         "staleness": config.staleness,
         "seed": config.seed,
+        "updates": config.updates,
         "config_sha256": config.sha256(),
         "final_weights_sha256": None,
         "threads": config.torch_threads,

@@ -1,0 +1,30 @@
+"""How a run stands, read from outside: light enough for a reader without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.records.files import is_held, read_json
+
+MANIFEST = "manifest.json"
+SWEEP = "sweep.json"
+LOCK = "lock"
+ARTIFACTS = "mlartifacts"  # MLflow's, beside a sqlite database: no runs in there
+
+
+def find(root: Path, name: str) -> list[Path]:
+    """Files called `name`: the one in `root`, else all below it."""
+    found = [root / name] if (root / name).is_file() else sorted(root.rglob(name))
+    return [path for path in found if ARTIFACTS not in path.parts]
+
+
+def status_of(folder: Path) -> str:
+    """waiting | running | finished | failed | interrupted, as a reader should see it now."""
+    if not (folder / MANIFEST).is_file():
+        return "waiting"
+    status = str(read_json(folder / MANIFEST)["status"])
+    if status == "running" and not is_held(folder / LOCK):
+        # Its holder may have finished between our two looks.
+        now = str(read_json(folder / MANIFEST)["status"])
+        return "interrupted" if now == "running" else now
+    return status
