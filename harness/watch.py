@@ -18,7 +18,7 @@ from rich.text import Text
 
 from harness.config import Config
 from harness.frontdoor import Plan
-from harness.records.folder import status_of
+from harness.records.state import status_of
 
 SECONDS_BETWEEN_LOOKS = 1.0
 TAIL_BYTES = 8192  # more than two rows of metrics.jsonl
