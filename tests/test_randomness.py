@@ -25,7 +25,7 @@ def test_uniforms_are_a_prefix_of_longer_ones():
 
 def test_uniforms_are_uniform_and_uncorrelated():
     draws = randomness.uniforms(randomness.keys(1, "sample", np.arange(20_000)), 3)
-    assert 0 <= draws.min() and draws.max() < 1
+    assert draws.min() >= 0 and draws.max() < 1
     # Mean and variance of a uniform within five standard errors of 20,000 draws.
     assert np.abs(draws.mean(0) - 0.5).max() < 5 * np.sqrt(1 / 12 / 20_000)
     assert np.abs(draws.var(0) - 1 / 12).max() < 5 * np.sqrt(1 / 180 / 20_000)

@@ -1,0 +1,196 @@
+"""The command line as a user types it: bad input, skip, resume, sweeps, records."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.frontdoor import plan
+from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, without_clock
+
+# arguments → what the one line must contain
+REFUSED = [
+    (["stalenes=3"], "did you mean staleness"),
+    (["learner.lrr=1"], "did you mean learner.lr"),
+    (["algo=m2p"], "did you mean m2po"),
+    (["algo=nonsense_xyz"], "valid: "),
+    (["sweep=stalenes"], "did you mean staleness"),
+    (["staleness=abc"], "could not be converted to Integer"),
+    (["core=seral"], "expected one of serial"),
+    (["staleness=-4"], "expected at least 0"),
+    (["staleness=6"], "nearest valid: 4 or 8"),
+    (["updates=10"], "nearest valid: 8 or 12"),
+    (["staleness=0,4"], "add -m"),
+    (["algo=grpo", "algo.m2_threshold=0.1"], "valid: algo.aggregation"),
+    (["algo.m2_threshold=-1"], "m2_threshold=-1"),
+    (["algo.m2_threshold=nan"], "m2_threshold=nan"),
+    (["algo.variant=papr"], "nearest: paper"),
+    (["rollout.group_size=1"], "at least 2"),
+    (["rollout.group_size=0"], "at least 2"),
+    (["rollout.prompts_per_step=0"], "at least 2"),
+    (["rollout.prompts_per_step=6"], "not divisible"),
+    (["rollout.top_p=0.9"], "full softmax"),
+    (["model.path=/nope"], "no such folder"),
+    (["task.terms=1"], "2 to 20"),
+    (["device=cuda:99"], "not usable"),
+    (["lag=replay"], "needs schedule"),
+    (["mode=evaluate"], "needs checkpoint"),
+    (["runs_dir=/proc/nowhere"], "cannot write"),
+    (["algo._target_=os.system"], "allow_code=[os]"),
+    (["-m", "staleness=0,6"], "staleness=6"),
+    (["-m", "staleness=0,0"], "drop the repeated"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), REFUSED, ids=lambda value: " ".join(value)[:40])
+def test_bad_input_is_refused_in_one_line_before_anything_is_written(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        plan(arguments)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_says_it_on_one_line_with_a_bad_exit_code(command, tmp_path):
+    result = command("stalenes=3")
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == ["run.py: stalenes: no such key; did you mean staleness or learner or task?"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_causal_model_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "bert"
+    model.mkdir()
+    with pytest.raises(UserError, match=r"no config\.json"):
+        plan([f"model.path={model}"])
+    (model / "config.json").write_text(json.dumps({"model_type": "t5", "architectures": ["T5EncoderModel"]}))
+    with pytest.raises(UserError, match="not a causal language model"):
+        plan([f"model.path={model}"])
+
+
+def test_help_names_every_group_and_its_options(command):
+    result = command("--help")
+    assert result.returncode == 0
+    for word in ("algo:", "no_trust_region", "task:", "rollout: torch, vllm", "staleness: 0", "sweep=NAME"):
+        assert word in result.stdout
+    assert "m2_threshold: 0.04" in command("--cfg", "job").stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished small run, and how it was made."""
+    folder = tmp_path_factory.mktemp("finished")
+    arguments = [*SMALL, "staleness=4", "record.tokens=[9,10]"]
+    done = subprocess.run([sys.executable, str(ROOT / "run.py"), *arguments], cwd=folder, check=True, text=True,
+                          capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    return folder, arguments, done
+
+
+def test_a_run_leaves_the_promised_records(finished):
+    folder, _, done = finished
+    run = only_run(folder)
+    assert str(run.relative_to(folder)) in done.stdout
+    assert manifest(run)["status"] == "finished" and len(manifest(run)["final_weights_sha256"]) == 64
+    rows = read_rows(run / "metrics.jsonl")
+    names = (
+        "update version reward surrogate staleness_min staleness_mean staleness_max masked_fraction clip_fraction "
+        "m2_before m2_after m2_valid trust_region_fraction k1 k2 k3 ess entropy grad_norm"
+    )
+    assert [row["update"] for row in rows] == list(range(1, 17))
+    assert all(set(names.split()) <= set(row) for row in rows)
+    evaluations = read_rows(run / "eval.jsonl")
+    assert [(e["update"], e["split"]) for e in evaluations] == [
+        (update, split) for update in (0, 8, 16) for split in ("validation", "test")
+    ]
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"000008", "000016"}
+    import pandas as pd
+
+    tokens = pd.read_parquet(run / "tokens.parquet")
+    assert sorted(tokens["update"].unique()) == [9, 10]
+    assert {
+        "token_id",
+        "text",
+        "abs_ratio_minus_1",
+        "entropy",
+        "kept",
+        "advantage_sign",
+        "staleness",
+        "position",
+    } <= set(tokens)
+
+
+def test_quiet_when_nobody_watches(finished):
+    assert finished[2].stderr == ""
+
+
+def test_the_same_command_skips_what_is_finished(finished, command):
+    folder, arguments, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in only_run(folder).rglob("*") if p.name != "lock"}
+    result = command(*arguments, cwd=folder)
+    assert result.returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in only_run(folder).rglob("*") if p.name != "lock"} == before
+
+
+def test_another_runs_dir_gives_the_same_bits(finished, command):
+    folder, arguments, _ = finished
+    result = command(*arguments, "runs_dir=elsewhere", cwd=folder)
+    assert result.returncode == 0
+    (other,) = (folder / "elsewhere").glob("**/manifest.json")
+    first = next(p for p in (folder / "runs").glob("**/manifest.json")).parent
+    assert manifest(first)["final_weights_sha256"] == manifest(other.parent)["final_weights_sha256"]
+    assert without_clock(read_rows(first / "metrics.jsonl")) == without_clock(read_rows(other.parent / "metrics.jsonl"))
+
+
+def test_an_interrupted_run_carries_on_to_the_same_bits(finished, tmp_path):
+    folder, arguments, _ = finished
+    typed = [sys.executable, str(ROOT / "run.py"), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(typed, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    rows = None
+    for _ in range(600):
+        rows = list(tmp_path.glob("runs/**/metrics.jsonl"))
+        if rows and rows[0].read_text().count("\n") >= 4:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "the same command carries on" in said
+    assert manifest(only_run(tmp_path))["status"] == "interrupted"
+    subprocess.run(typed, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    first = next((folder / "runs").glob("**/manifest.json")).parent
+    resumed = only_run(tmp_path)
+    assert manifest(resumed)["final_weights_sha256"] == manifest(first)["final_weights_sha256"]
+    for name in ("metrics.jsonl", "eval.jsonl"):
+        assert without_clock(read_rows(resumed / name)) == without_clock(read_rows(first / name))
+
+
+def test_a_sweep_writes_its_cells_figures_and_summary(command, tmp_path):
+    result = command(
+        "-m", "algo=grpo,m2po", "staleness=0,4", *SMALL, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
+    assert result.returncode == 0, result.stderr
+    (sweep,) = tmp_path.glob("runs/sweeps/*/sweep.json")
+    cells = json.loads(sweep.read_text())["cells"]
+    assert len(cells) == 4
+    assert all(manifest(sweep.parent / cell["folder"])["status"] == "finished" for cell in cells)
+    assert (sweep.parent / "figures" / "accuracy_vs_updates.png").is_file()
+    assert "4 cells: 4 finished" in result.stdout
+
+
+def test_a_failing_cell_stops_no_other_and_is_named(command, tmp_path):
+    # A loss above max_loss is refused; five refusals in a row end the cell.
+    result = command("-m", "learner.max_loss=1e-12,1e6", *SMALL)
+    assert result.returncode == 1
+    assert "1 failed, 1 finished" in result.stdout
+    assert "max_loss" in result.stderr
+    statuses = sorted(manifest(p.parent)["status"] for p in Path(tmp_path).glob("runs/carry/*/manifest.json"))
+    assert statuses == ["failed", "finished"]

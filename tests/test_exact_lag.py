@@ -1,0 +1,97 @@
+"""lag=exact against its oracle: a ring of weight snapshots, as the definition has it, instead of a delay line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import build
+from harness.config import Config, EvalConfig, RolloutConfig
+from harness.lag.policy import ExactLag
+from harness.progress import Progress
+from harness.records.folder import RunFolder
+from harness.rollout.torch_engine import TorchEngine
+from harness.training import Training
+from harness.warmstart import weights_sha256
+from tests.conftest import read_rows
+
+CONFIG = Config(
+    algo={"_target_": "algorithms.m2po.M2PO", "m2_threshold": 0.04},
+    task={"_target_": "harness.tasks.carry.Carry", "validation_problems": 4, "test_problems": 4},
+    rollout=RolloutConfig(prompts_per_step=4, group_size=4),
+    eval=EvalConfig(every=400, greedy=False, samples=1),
+    updates=80,
+    checkpoint_every=400,
+    choices={"algo": "m2po", "task": "carry", "model": "carry", "rollout": "torch"},
+)
+
+
+def run(config: Config, path: Path) -> str:
+    folder = RunFolder(path, config)
+    training = Training(config, folder, Progress("test", config.updates))
+    try:
+        return training.run()
+    finally:
+        training.close()
+        folder.close()
+
+
+def oracle(config: Config, path: Path) -> str:
+    """Keeps every version's weights, and samples each batch when it is needed, from the one it is due."""
+    folder = RunFolder(path, config)
+    parts = Training(config, folder, Progress("oracle", config.updates))
+    policy_model = build.model(config)
+    engine = TorchEngine(policy_model.policy, policy_model.tokenizer.eos_token_id, trainer_logp=True)
+    snapshots = {}
+    for step in range(config.batches):
+        weights = parts.model.module.state_dict()
+        snapshots[parts.learner.version] = {name: tensor.clone() for name, tensor in weights.items()}
+        due = 4 * max(0, step - config.staleness // 4)
+        engine.load(due, snapshots[due])
+        (request,) = parts.shards(step)
+        graded, _ = parts.grader(parts.problems(step), engine.generate(request))
+        list(parts.learner.step(graded))
+    digest = weights_sha256(parts.model.module.state_dict())
+    parts.close()
+    folder.close()
+    return digest
+
+
+@pytest.mark.parametrize("staleness", [0, 4, 16, 64])
+def test_a_delay_line_trains_the_same_bits_as_a_ring_of_snapshots(staleness, tmp_path):
+    config = replace(CONFIG, staleness=staleness)
+    assert run(config, tmp_path / "line") == oracle(config, tmp_path / "ring")
+    rows = read_rows(tmp_path / "line" / "metrics.jsonl")
+    assert [row["update"] for row in rows] == list(range(1, 81))
+    for row in rows:
+        step, within = divmod(row["update"] - 1, 4)
+        expected = min(4 * step, staleness) + within
+        assert row["staleness_min"] == row["staleness_mean"] == row["staleness_max"] == expected
+
+
+def test_the_same_config_gives_the_same_bits_and_another_seed_does_not(tmp_path):
+    config = replace(CONFIG, updates=8)
+    first, again = run(config, tmp_path / "a"), run(config, tmp_path / "b")
+    assert first == again
+    assert run(replace(config, seed=2), tmp_path / "c") != first
+
+
+def test_versions_and_acceptance_follow_the_definition():
+    policy = ExactLag(staleness=8, updates_per_step=4)
+    assert [policy.version_for(batch) for batch in range(6)] == [0, 0, 0, 4, 8, 12]
+    assert policy.accept(4, 8) and not policy.accept(4, 4) and not policy.accept(4, 12)
+
+
+def test_no_batch_is_generated_that_would_not_be_trained_on(tmp_path):
+    config = replace(CONFIG, staleness=16, updates=12)
+    folder = RunFolder(tmp_path, config)
+    training = Training(config, folder, Progress("test", config.updates))
+    asked = []
+    shards = training.line._shards
+    training.line._shards = lambda batch: asked.append(batch) or shards(batch)
+    training.run()
+    training.close()
+    folder.close()
+    assert asked == [0, 1, 2]
