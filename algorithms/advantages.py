@@ -15,9 +15,7 @@ def group_advantages(rewards: Tensor, *, divide_by_std: bool = True) -> Tensor:
     (arXiv 2503.20783).
     """
     if rewards.dim() == 0 or rewards.shape[-1] == 0:
-        raise ValueError(
-            f"rewards have shape {tuple(rewards.shape)}; expected [..., G], G responses to one prompt"
-        )
+        raise ValueError(f"rewards have shape {tuple(rewards.shape)}; expected [..., G], G responses to one prompt")
     values = rewards.detach().to(torch.float64)
     centred = values - values.mean(dim=-1, keepdim=True)
     if divide_by_std and values.shape[-1] > 1:

@@ -31,28 +31,30 @@ def row_scale(
     mode: str,
     max_length: int | None = None,
     total: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
+    lengths: Tensor | None = None,
 ) -> Tensor:
-    """1/D of each row's tokens, [B,1].
+    """1/D of each row's tokens, float64, [B,1] or 0-d where it is one for all.
 
     counted: [B,T] bool, the tokens that count in D. total: `totals` of the whole mini-batch where `counted`
-    is only a part of it (a micro-batch, a shard). max_length: L_max of Dr. GRPO (arXiv 2503.20783) in tokens,
-    used by `seq_mean_token_sum_norm` alone; None means the width T of the tensors. That constant divides by
-    *all* rows, empty ones too; the sequence means leave empty rows out. Nothing counted: the scale is finite
-    and acts on nothing. Raises ValueError for an unknown mode.
+    is only a part of it (a micro-batch, a shard). lengths: `counted.sum(dim=1)`, if at hand. max_length:
+    L_max of Dr. GRPO (arXiv 2503.20783) in tokens, used by `seq_mean_token_sum_norm` alone; None means the
+    width T of the tensors. That constant divides by *all* rows, empty ones too; the sequence means leave
+    empty rows out. Nothing counted: the scale is finite and acts on nothing. Raises ValueError for an unknown
+    mode.
     """
     check_mode(mode)
-    tokens, sequences, rows = (totals(counted) if total is None else total).to(torch.float64).clamp(min=1)
-    if mode == "seq_mean_token_mean":
-        lengths = counted.sum(dim=1, keepdim=True, dtype=torch.float64)
-        return (1 / (sequences * lengths.clamp(min=1))).to(dtype)
-    width = max(1, counted.shape[1] if max_length is None else max_length)
-    denominator = {
-        "token_mean": tokens,
-        "seq_mean_token_sum": sequences,
-        "seq_mean_token_sum_norm": rows * width,
-    }
-    return (1 / denominator[mode]).to(dtype).expand(counted.shape[0], 1)
+    lengths = counted.sum(dim=1) if lengths is None else lengths
+    if mode == "token_mean":
+        tokens = lengths.sum() if total is None else total[0]
+        return tokens.clamp(min=1).double().reciprocal()
+    if mode == "seq_mean_token_sum_norm":
+        rows = lengths.new_full((), len(lengths)) if total is None else total[2]
+        width = max(1, counted.shape[1] if max_length is None else max_length)
+        return (rows.clamp(min=1) * width).double().reciprocal()
+    sequences = ((lengths > 0).sum() if total is None else total[1]).clamp(min=1).double()
+    if mode == "seq_mean_token_sum":
+        return sequences.reciprocal()
+    return (sequences * lengths[:, None].clamp(min=1)).reciprocal()
 
 
 def token_scale(
@@ -62,8 +64,5 @@ def token_scale(
     total: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The same per token, [B,T]: 1/D where `mask`, 0 elsewhere.
-
-    Σ over a micro-batch's rows needs no other count.
-    """
-    return mask * row_scale(mask, mode, max_length, total, dtype)
+    """The same per token, [B,T] in `dtype`: 1/D where `mask`, 0 elsewhere."""
+    return mask * row_scale(mask, mode, max_length, total).to(dtype)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from algorithms.grpo import clipped, clipped_objective
+from algorithms.grpo import sign_clip
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
 
@@ -35,9 +35,7 @@ class BAPO(Algorithm):
         """c_low, c_high and ρ, 0-d float64."""
         advantages, ratio = stats.token_advantages.double(), stats.ratio.double()
         if self.p == "behaviour":
-            advantages = (
-                advantages * stats.logp_behaviour.detach().double().masked_fill(stats.padding, 0.0).exp()
-            )
+            advantages = advantages * stats.behaviour.double().exp()
         good, bad = advantages.clamp(min=0), (-advantages).clamp(min=0)
         highs = _grid(self.high_start, self.high_end, self.high_step)
         lows = _grid(self.low_start, self.low_end, self.low_step)
@@ -49,19 +47,19 @@ class BAPO(Algorithm):
         share = positive / (positive + negative)
         # NaN (P + Q = 0) is not below the target, so it stops the walk at its start.
         stop = (share < self.positive_share).long().cumprod(0).sum().clamp(max=len(share) - 1)
-        low = stats.log_ratio.new_tensor(lows)[(stop - len(highs) + 1).clamp(min=0)]
-        high = stats.log_ratio.new_tensor(highs)[stop.clamp(max=len(highs) - 1)]
+        low = ratio.new_tensor(lows)[(stop - len(highs) + 1).clamp(min=0)]
+        high = ratio.new_tensor(highs)[stop.clamp(max=len(highs) - 1)]
         return low, high, share[stop]
 
     def weights(self, stats: TokenStats) -> TokenWeights:
         low, high, share = self.bounds(stats)
         metrics = {"bapo_low": low, "bapo_high": high, "bapo_positive_share": share}
-        dropped = clipped(stats.ratio, stats.token_advantages, low, high)
-        return weigh(stats, stats.ratio, dropped=dropped, metrics=metrics)
+        clipped = sign_clip(stats.ratio, stats.advantage, low, high)
+        return weigh(stats, stats.ratio, kept=clipped == stats.ratio, metrics=metrics)
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
         low, high = weights.metrics["bapo_low"], weights.metrics["bapo_high"]
-        return clipped_objective(stats.ratio, stats.token_advantages, low, high)
+        return sign_clip(stats.ratio, stats.advantage, low, high) * stats.advantage
 
 
 def _grid(start: float, end: float, step: float) -> list[float]:

@@ -17,11 +17,11 @@ class WeightedLikelihood(Algorithm):
         raise NotImplementedError
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        weight, dropped, changed = self.bounded(stats)
-        return weigh(stats, weight, dropped=dropped, changed=changed)
+        weight, kept, changed = self.bounded(stats)
+        return weigh(stats, weight, kept=kept, changed=changed)
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        return weights.weights * stats.token_advantages * stats.logp
+        return weights.weights * stats.advantage * stats.logp
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from algorithms.grpo import clipped, clipped_objective
+from algorithms.grpo import sign_clip
 from algorithms.importance import Bounded, bound
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
@@ -48,9 +48,8 @@ class Decoupled(Algorithm):
         staleness = staleness[:, None] if staleness.dim() == 1 else staleness
         # At d = 0 all three policies are one; the floor only keeps 0/0 away.
         share = (1 - self.proximal_lag / staleness.clamp(min=1e-9)).clamp(min=0)
-        share = share.expand(stats.mask.shape).masked_fill(stats.padding, 0.0)
-        behind = share * stats.log_ratio
-        return behind, stats.log_ratio - behind
+        behind = stats.used(share.expand(stats.mask.shape)) * stats.log_ratio64
+        return behind, stats.log_ratio64 - behind
 
     def bounded(self, log_weight: Tensor, stats: TokenStats) -> Bounded:
         """w_b as `mode` bounds it."""
@@ -61,16 +60,18 @@ class Decoupled(Algorithm):
             return bound(ratio, "band", 0.0, 5.0 if self.weight_cap is None else self.weight_cap)
         return bound(ratio, "truncate", 0.0, 2.0 if self.weight_cap is None else self.weight_cap)
 
-    def weights(self, stats: TokenStats) -> TokenWeights:
+    def parts(self, stats: TokenStats) -> tuple[Bounded, Tensor, Tensor]:
+        """w_b bounded, r_p, and r_p clipped; [B,T] each."""
         log_weight, log_ratio = self.log_ratios(stats)
-        weight, dropped, changed = self.bounded(log_weight, stats)
         ratio = stats.exp(log_ratio)
-        acted = clipped(ratio, stats.token_advantages, 1 - self.epsilon_low, 1 + self.epsilon_high)
-        dropped = acted if dropped is None else acted | dropped
-        return weigh(stats, weight * ratio, dropped=dropped, changed=changed)
+        clipped = sign_clip(ratio, stats.advantage, 1 - self.epsilon_low, 1 + self.epsilon_high)
+        return self.bounded(log_weight, stats), ratio, clipped
+
+    def weights(self, stats: TokenStats) -> TokenWeights:
+        (weight, kept, changed), ratio, clipped = self.parts(stats)
+        inside = clipped == ratio
+        return weigh(stats, weight * ratio, kept=inside if kept is None else inside & kept, changed=changed)
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        log_weight, log_ratio = self.log_ratios(stats)
-        bounds = 1 - self.epsilon_low, 1 + self.epsilon_high
-        value = clipped_objective(stats.exp(log_ratio), stats.token_advantages, *bounds)
-        return self.bounded(log_weight, stats).weight * value
+        bounded, _, clipped = self.parts(stats)
+        return bounded.weight * clipped * stats.advantage

@@ -1,6 +1,9 @@
 """DPPO: a trust region in probability instead of in ratio."""
 
+import math
 from dataclasses import dataclass
+
+import torch
 
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
@@ -18,7 +21,8 @@ class DPPO(Algorithm):
     delta_high: float = number(0.2, low=0.0)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        moved = stats.logp.exp() - stats.logp_behaviour.detach().masked_fill(stats.padding, 0.0).exp()
-        positive = stats.token_advantages > 0
-        dropped = (positive & (moved > self.delta_high)) | (~positive & (moved < -self.delta_low))
-        return weigh(stats, stats.ratio, dropped=dropped)
+        moved = stats.logp.exp() - stats.behaviour.exp()
+        positive = stats.advantage > 0
+        ceiling = torch.full_like(stats.advantage, math.inf).masked_fill_(positive, self.delta_high)
+        floor = torch.full_like(stats.advantage, -self.delta_low).masked_fill_(positive, -math.inf)
+        return weigh(stats, stats.ratio, kept=moved.clamp(floor, ceiling) == moved)

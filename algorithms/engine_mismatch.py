@@ -34,7 +34,7 @@ class EngineMismatch(Wrapper):
         return bound(stats.exp(gap), self.how, self.ratio_low, high)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        return multiply(self.inner.weights(stats), *self.mismatch(stats))
+        return multiply(stats, self.inner.weights(stats), self.mismatch(stats))
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
         return self.inner.objective(stats, self.inner.weights(stats)) * self.mismatch(stats).weight

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from algorithms.grpo import clipped
+from algorithms.grpo import sign_clip
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
 
@@ -20,6 +18,5 @@ class GPPO(Algorithm):
     epsilon_high: float = number(0.28, low=0.0)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        low, high = 1 - self.epsilon_low, 1 + self.epsilon_high
-        held = clipped(stats.ratio, stats.token_advantages, low, high)
-        return weigh(stats, torch.where(held, stats.ratio.clamp(low, high), stats.ratio), changed=held)
+        clipped = sign_clip(stats.ratio, stats.advantage, 1 - self.epsilon_low, 1 + self.epsilon_high)
+        return weigh(stats, clipped, changed=clipped != stats.ratio)

@@ -14,5 +14,5 @@ class GSPO(GSPOToken):
     """
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        stats.sequence_advantages("gspo")
+        stats.sequence_advantage("gspo")
         return super().weights(stats)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from algorithms.grpo import clipped, clipped_objective
+from algorithms.grpo import sign_clip
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
 
@@ -24,15 +24,14 @@ class GSPOToken(Algorithm):
     scope = "sequence"
     published_aggregation = "seq_mean_token_mean"
 
-    def sequence_ratio(self, stats: TokenStats) -> Tensor:
-        """s of each row on each of its tokens, [B,T]."""
-        return stats.exp(stats.sequence_log_ratio("mean")).expand(stats.mask.shape)
+    def clip(self, stats: TokenStats) -> tuple[Tensor, Tensor]:
+        """s of each row, [B,1], and s clipped, [B,1] or [B,T] as the advantages are."""
+        ratio = stats.exp(stats.sequence_log_ratio("mean"))
+        return ratio, sign_clip(ratio, stats.advantage, 1 - self.epsilon_low, 1 + self.epsilon_high)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        ratio = self.sequence_ratio(stats)
-        bounds = 1 - self.epsilon_low, 1 + self.epsilon_high
-        return weigh(stats, ratio, dropped=clipped(ratio, stats.token_advantages, *bounds))
+        ratio, clipped = self.clip(stats)
+        return weigh(stats, ratio, kept=clipped == ratio)
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        bounds = 1 - self.epsilon_low, 1 + self.epsilon_high
-        return clipped_objective(self.sequence_ratio(stats), stats.token_advantages, *bounds)
+        return self.clip(stats)[1] * stats.advantage

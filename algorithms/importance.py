@@ -10,25 +10,24 @@ Bound = Literal["truncate", "band"]
 
 
 class Bounded(NamedTuple):
-    """A bounded ratio: the weight, where it falls to zero (None: nowhere), and where it was changed; bool."""
+    """A bounded ratio: the weight, where it survives (None: everywhere), where it was changed (None: fell)."""
 
     weight: Tensor
-    dropped: Tensor | None
-    changed: Tensor
+    kept: Tensor | None
+    changed: Tensor | None
 
 
 def bound(ratio: Tensor, how: Bound, low: float, high: float) -> Bounded:
-    """truncate: min(ratio, high). band: ratio where low ≤ ratio ≤ high, else 0. NaN stays."""
-    above = ratio > high
+    """truncate: min(ratio, high). band: ratio where low ≤ ratio ≤ high, else 0."""
     if how == "truncate":
-        return Bounded(ratio.clamp(max=high), None, above)
-    outside = above | (ratio < low)
-    return Bounded(ratio.masked_fill(outside, 0.0), outside, outside)
+        return Bounded(ratio.clamp(max=high), None, ratio > high)
+    kept = ratio.clamp(low, high) == ratio
+    return Bounded(ratio * kept, kept, None)
 
 
 def importance_ratio(stats: TokenStats, level: str, method: str) -> Tensor:
     """r per token, [B,T], or Π r of each sequence, [B,1], which asks for one advantage a sequence."""
     if level == "token":
         return stats.ratio
-    stats.sequence_advantages(method)
+    stats.sequence_advantage(method)
     return stats.exp(stats.sequence_log_ratio("sum"))

@@ -7,10 +7,9 @@ advantage, D the aggregation.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from difflib import get_close_matches
-from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import torch
@@ -19,10 +18,23 @@ from torch import Tensor
 from algorithms.aggregation import check_mode, row_scale
 
 LOG_RATIO_BOUND = 20.0
-"""r = exp(clamp(l, ±20)): bounds the weight of a wild token and, unlike a cap in the loss.
+"""r = exp(clamp(l, ±20)): bounds the weight of a wild token and still leaves it a gradient."""
 
-Keeps its gradient.
-"""
+
+class once:
+    """functools.cached_property without its lock, which costs as much as a small kernel."""
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self.compute, self.__doc__ = compute, compute.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.compute.__name__] = self.compute(instance)
+        return value
+
+
+INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,126 +58,162 @@ class TokenStats:
     logp_engine: Tensor | None = None
 
     def __post_init__(self) -> None:
-        shape = tuple(self.logp_current.shape)
-        if len(shape) != 2 or self.logp_current.dtype not in (torch.float32, torch.float64):
+        shape = self.logp_current.shape
+        if len(shape) != 2 or self.dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"logp_current is {self.logp_current.dtype} {shape}; expected float32 or float64 [B,T]: "
+                f"logp_current is {self.dtype} {tuple(shape)}; expected float32 or float64 [B,T]: "
                 "gather log-probs into one padded row per response, and cast half precision up"
             )
-        if self.mask.dtype != torch.bool or tuple(self.mask.shape) != shape:
-            raise ValueError(f"mask is {self.mask.dtype} {tuple(self.mask.shape)}; expected bool {shape}")
+        if self.mask.dtype != torch.bool or self.mask.shape != shape:
+            raise ValueError(f"mask is {self.mask.dtype} {tuple(self.mask.shape)}; expected bool {tuple(shape)}")
         for name in ("logp_behaviour", "logp_proximal", "logp_engine"):
             value = getattr(self, name)
-            if value is not None and (tuple(value.shape) != shape or not value.is_floating_point()):
-                raise ValueError(f"{name} is {value.dtype} {tuple(value.shape)}; expected float {shape}")
+            if value is not None and (value.shape != shape or not value.is_floating_point()):
+                raise ValueError(f"{name} is {value.dtype} {tuple(value.shape)}; expected float {tuple(shape)}")
         for name in ("advantages", "staleness"):
             value = getattr(self, name)
-            if value is not None and tuple(value.shape) not in (shape, shape[:1]):
-                raise ValueError(f"{name} has shape {tuple(value.shape)}; expected {shape[:1]} or {shape}")
+            if value is not None and value.shape != shape and value.shape != shape[:1]:
+                expected = f"{tuple(shape[:1])} or {tuple(shape)}"
+                raise ValueError(f"{name} has shape {tuple(value.shape)}; expected {expected}")
         if not self.advantages.is_floating_point():
             raise ValueError(f"advantages are {self.advantages.dtype}; expected a float dtype")
+
+    # The speed of a loss is the number of passes over [B,T]. Measured on a CPU, a comparison or a `where`
+    # costs five to ten passes of arithmetic, so what can be a sign, a clamp or a product below is one, and
+    # nothing is made twice.
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of logp_current, in which weights and loss are computed."""
         return self.logp_current.dtype
 
+    def used(self, values: Tensor) -> Tensor:
+        """values [B,T] with 0 outside the mask, detached; NaN there has no effect."""
+        values = values.detach()
+        if values.dtype != self.dtype:
+            return torch.where(self.mask, values, 0.0)
+        # `where` as a bitwise and, which is three times faster; a product would not do, for NaN · 0 is NaN.
+        return (values.view(self.bits.dtype) & self.bits).view(values.dtype)
+
     def difference(self, upper: Tensor, lower: Tensor) -> Tensor:
-        """upper − lower in float64, [B,T], exactly 0 outside the mask (NaN there has no effect); detached."""
-        # where, not a product with the mask: NaN · 0 is NaN.
-        gap = upper.detach().double() - lower.detach().double()
-        return gap.masked_fill_(self.padding, 0.0)
+        """upper − lower in float64, [B,T], 0 outside the mask; detached."""
+        return self.used(upper).double() - self.used(lower).double()
 
-    @cached_property
-    def padding(self) -> Tensor:
-        """[B,T] bool, the complement of the mask."""
-        return ~self.mask
+    @once
+    def bits(self) -> Tensor:
+        """The mask as all ones or all zeros, [B,T], in integers as wide as `dtype`."""
+        return self.mask.to(INTEGERS[self.dtype]).neg_()
 
-    @cached_property
+    @once
+    def valid(self) -> Tensor:
+        """The mask as 0 and 1 in `dtype`, [B,T]."""
+        return self.bits.to(self.dtype).neg_()
+
+    @once
+    def logp(self) -> Tensor:
+        """logp_current, detached, 0 outside the mask, [B,T]."""
+        return self.used(self.logp_current)
+
+    @once
+    def behaviour(self) -> Tensor:
+        """logp_behaviour, detached, 0 outside the mask, [B,T]."""
+        return self.used(self.logp_behaviour)
+
+    @once
     def log_ratio(self) -> Tensor:
-        """l, [B,T] float64, unclamped, 0 outside the mask; detached."""
-        return self.difference(self.logp_current, self.logp_behaviour)
+        """l, [B,T] in `dtype`, unclamped, 0 outside the mask; detached."""
+        return (self.logp - self.behaviour).to(self.dtype)
 
-    @cached_property
+    @once
+    def log_ratio64(self) -> Tensor:
+        """l as a float64 difference, [B,T]: what sums that decide masks are made of."""
+        return self.logp.double() - self.behaviour.double()
+
+    @once
     def log_ratio_sum(self) -> Tensor:
         """Σ l over the valid tokens, 0-d float64."""
-        return self.log_ratio.sum()
+        return self.log_ratio.sum(dim=1).double().sum()
 
-    @cached_property
+    @once
     def ratio(self) -> Tensor:
         """r = exp(clamp(l, ±20)), [B,T] in `dtype`, 1 outside the mask; detached."""
         return self.exp(self.log_ratio)
 
-    @cached_property
+    @once
+    def advantage(self) -> Tensor:
+        """A in `dtype`, detached, for broadcasting: [B,1] if given as [B] (0 for an empty row), else [B,T]."""
+        advantages = self.advantages.detach().to(self.dtype)
+        if advantages.dim() == 2:
+            return torch.where(self.mask, advantages, 0.0)
+        return torch.where(self.lengths > 0, advantages, 0.0)[:, None]
+
+    @once
     def token_advantages(self) -> Tensor:
         """A per token, [B,T] in `dtype`, 0 outside the mask; detached."""
-        advantages = self.advantages.detach().to(self.dtype)
-        if advantages.dim() == 1:
-            advantages = advantages[:, None].expand(self.mask.shape)
-        return advantages.masked_fill(self.padding, 0.0)
+        return self.advantage * self.valid
 
-    @cached_property
+    @once
     def lengths(self) -> Tensor:
         """Valid tokens of each row, [B] int64."""
-        return self.mask.sum(dim=1)
+        return self.valid.sum(dim=1).long()  # a sum of bools would first be copied to int64
 
-    @cached_property
+    @once
     def count(self) -> Tensor:
-        """N = |V|, at least 1, 0-d float64."""
-        return self.lengths.sum().clamp(min=1).double()
+        """N = |V|, 0-d int64."""
+        return self.lengths.sum()
 
-    @cached_property
-    def logp(self) -> Tensor:
-        """logp_current, detached, 0 outside the mask, [B,T]."""
-        return self.logp_current.detach().masked_fill(self.padding, 0.0)
+    @once
+    def outward(self) -> Tensor:
+        """|l| of the trust-region tokens, [B,T] float64, 0 elsewhere: how far each has moved where A pushes
+        it.
 
-    @cached_property
+        Squares are M2. Capped at 1e150, whose square is finite, for +Inf · 0 would be NaN where A = 0.
+        """
+        return self.log_ratio64.clamp(max=1e150).mul_(self.advantage.sign().double()).clamp_(min=0)
+
+    @once
     def trust_region(self) -> Tensor:
         """T = V ∩ ((A>0 and l>0) or (A<0 and l<0)), [B,T] bool: the only tokens that M2PO may mask."""
-        # Signs, not the product A·l: it would underflow, and a product of two dtypes is slow.
-        return (self.token_advantages.sign() * self.log_ratio.sign().to(self.dtype)) > 0
+        return self.outward > 0
 
-    @cached_property
+    @once
     def poison(self) -> Tensor:
-        """1, or NaN if a valid token has a NaN log-prob or a current one of −Inf; 0-d in `dtype`.
+        """0, or NaN if a valid token has a NaN log-prob or a current one of −Inf; 0-d float64.
 
-        Multiplied into the coefficients, so that no rule can silently drop such a token. A behaviour log-prob
-        of −Inf (l = +Inf) is legal: the clamp bounds it.
+        Added to the denominator, so that no rule can silently drop such a token. A behaviour log-prob of −Inf
+        (l = +Inf) is legal: the clamp bounds it.
         """
-        sound = self.log_ratio_sum > -math.inf  # False for NaN too
+        poison = self.log_ratio_sum.clamp(max=0) * 0
         for extra in (self.logp_proximal, self.logp_engine):
             if extra is not None:
-                sound = sound & ~extra.detach().masked_fill(self.padding, 0.0).sum().isnan()
-        return torch.where(sound, 1.0, math.nan).to(self.dtype)
+                poison = poison + torch.where(self.used(extra).sum().isnan(), math.nan, 0.0)
+        return poison
 
     def exp(self, log_ratio: Tensor) -> Tensor:
         """exp(clamp(log_ratio, ±20)) in `dtype`, any shape: the one place where ratios are made."""
-        bounded = log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
-        return bounded.to(self.dtype).exp_()
+        return log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).to(self.dtype).exp_()
 
     def sequence_log_ratio(self, reduction: Literal["mean", "sum"]) -> Tensor:
         """Mean or sum of l over each row's valid tokens, [B,1] float64, unclamped; 0 for an empty row."""
-        total = self.log_ratio.sum(dim=1, keepdim=True)
+        total = self.log_ratio.sum(dim=1, keepdim=True, dtype=torch.float64)
         return total if reduction == "sum" else total / self.lengths[:, None].clamp(min=1)
 
-    def sequence_advantages(self, method: str) -> Tensor:
-        """One A a row as [B,1]; raises ValueError if [B,T] advantages vary within a row's valid tokens.
+    def sequence_advantage(self, method: str) -> Tensor:
+        """One A a row, [B,1]; raises ValueError if [B,T] advantages vary within a row's valid tokens.
 
         Asking costs a synchronisation, so it is asked only of [B,T] advantages: pass [B] where that matters.
         """
-        if self.advantages.dim() == 1:
-            return self.advantages.detach().to(self.dtype)[:, None]
-        if self.mask.numel() == 0:
-            return self.token_advantages.new_zeros(self.mask.shape[0], 1)
-        highest = self.token_advantages.masked_fill(self.padding, -math.inf).amax(dim=1, keepdim=True)
-        lowest = self.token_advantages.masked_fill(self.padding, math.inf).amin(dim=1, keepdim=True)
+        if self.advantages.dim() == 1 or self.mask.numel() == 0:
+            return self.advantage[:, :1]
+        highest = self.advantage.masked_fill(~self.mask, -math.inf).amax(dim=1, keepdim=True)
+        lowest = self.advantage.masked_fill(~self.mask, math.inf).amin(dim=1, keepdim=True)
         filled = self.lengths[:, None] > 0
         if bool(((highest > lowest) & filled).any()):
             raise ValueError(
                 f"{method} weighs whole sequences, but advantages differ within a row; "
                 "pass [B] advantages, or use gspo_token, which takes one per token"
             )
-        return highest.masked_fill(~filled, 0.0)
+        return torch.where(filled, highest, 0.0)
 
     def require(self, name: str, method: str) -> Tensor:
         """The optional field `name`; raises ValueError if it is None (never a silent stand-in)."""
@@ -202,31 +250,30 @@ def weigh(
     stats: TokenStats,
     weights: Tensor,
     *,
-    dropped: Tensor | None = None,
+    kept: Tensor | None = None,
     changed: Tensor | None = None,
     offsets: Tensor | None = None,
-    counted: Tensor | None = None,
     metrics: Mapping[str, Tensor] | None = None,
 ) -> TokenWeights:
     """Build TokenWeights from a rule's raw output.
 
-    weights: [B,T] or [B,1] in the dtype of logp_current, any value where dropped or padded. dropped: bool,
-    where the rule zeroes. changed: bool, where it sets the weight to something else. offsets: [B,T]. Write
-    comparisons so that NaN is *not* dropped (`x > cap`, not `~(x <= cap)`).
+    weights: [B,T] or [B,1] in the dtype of logp_current, finite wherever the log-probs are, any value where
+    dropped or padded. kept: bool, where the rule does not zero. changed: bool, where it sets the weight to
+    something else. offsets: [B,T].
     """
-    kept = stats.mask if dropped is None else stats.mask & ~dropped
-    if changed is None:
-        acted = stats.mask ^ kept
+    zero = torch.zeros((), dtype=stats.dtype, device=stats.mask.device)
+    if kept is None:
+        kept = stats.mask
+        acted = zero.bool().expand(kept.shape) if changed is None else stats.mask & changed
     else:
-        acted = stats.mask & (changed if dropped is None else changed | dropped)
-    zeros = torch.zeros((), dtype=stats.dtype, device=stats.mask.device)
+        weights = weights * kept
+        kept = stats.mask & kept
+        acted = stats.mask ^ kept if changed is None else stats.mask ^ kept | stats.mask & changed
     return TokenWeights(
-        weights=torch.where(kept, weights, zeros),
-        offsets=zeros.expand(stats.mask.shape)
-        if offsets is None
-        else torch.where(stats.mask, offsets, zeros),
+        weights=weights * stats.valid,
+        offsets=zero.expand(kept.shape) if offsets is None else offsets * stats.valid,
         kept=kept,
-        counted=stats.mask if counted is None else counted,
+        counted=stats.mask,
         changed=acted,
         metrics=metrics or {},
     )
@@ -244,18 +291,40 @@ def coefficients(
     mode, max_length, total: as in `aggregation.row_scale`. NaN everywhere if a valid log-prob is (see
     `poison`).
     """
-    scale = row_scale(weights.counted, mode, max_length, total, stats.dtype) * stats.poison
-    return torch.addcmul(weights.offsets, weights.weights, stats.token_advantages).mul_(scale)
+    lengths = stats.lengths if weights.counted is stats.mask else None
+    scale = row_scale(weights.counted, mode, max_length, total, lengths) + stats.poison
+    terms = weights.weights * stats.advantage
+    if any(weights.offsets.stride()):  # a broadcast zero means that the method has none
+        terms += weights.offsets
+    return terms.mul_(scale.to(stats.dtype))
 
 
-def weighted_nll(logp: Tensor, coefficients: Tensor) -> Tensor:
-    """−Σ coefficient·log π, 0-d, differentiable in logp [B,T]; where a coefficient is 0, logp may be
+class _GivenGradient(torch.autograd.Function):
+    """Σ coefficients·values, whose gradient in logp is the coefficients: one pass where autograd would take
+    five.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logp: Tensor, coefficients: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(coefficients)
+        return -torch.dot(coefficients.reshape(-1), values.reshape(-1))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * -grads[0], None, None
+
+
+def weighted_nll(logp: Tensor, coefficients: Tensor, values: Tensor | None = None) -> Tensor:
+    """−Σ coefficient·log π, 0-d, differentiable once in logp [B,T]; where a coefficient is 0, logp may be
     anything.
 
     Sums over micro-batches to the loss of the mini-batch, since the coefficients carry the denominator.
+    values: logp with numbers in the place of whatever lies outside the mask (`TokenStats.logp`), where that
+    is at hand.
     """
-    used = coefficients != 0
-    return -(torch.where(used, logp, 0.0) * coefficients).sum()
+    if values is None:
+        values = torch.where(coefficients != 0, logp.detach(), 0.0)
+    return _GivenGradient.apply(logp, coefficients, values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,7 +335,35 @@ class LossOutput:
     weights: Tensor
     kept: Tensor
     offsets: Tensor
-    metrics: dict[str, Tensor]
+    metrics: "Metrics"
+
+
+class Metrics(Mapping[str, Tensor]):
+    """{name: 0-d tensor}; what nobody reads is not computed.
+
+    stages: functions that each return some of the metrics, the cheap ones first; each is called once, when a
+    name that no earlier stage has is asked for. Of two values for a name the earlier one stands.
+    """
+
+    def __init__(self, *stages: Callable[[], Mapping[str, Tensor]]) -> None:
+        self._known: dict[str, Tensor] = {}
+        self._stages = list(stages)
+
+    def _advance(self) -> None:
+        self._known = {**self._stages.pop(0)(), **self._known}
+
+    def __getitem__(self, name: str) -> Tensor:
+        while name not in self._known and self._stages:
+            self._advance()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        while self._stages:
+            self._advance()
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 def number(
@@ -307,8 +404,8 @@ class Algorithm:
         raise NotImplementedError
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        """The published objective (to be maximised) of each token, [B,T], detached, 0 outside the mask."""
-        return weights.weights * stats.token_advantages
+        """The published objective (to be maximised) of each token, [B,T], detached; any value off the mask."""
+        return weights.weights * stats.advantage
 
     def surrogate(
         self,
@@ -322,24 +419,29 @@ class Algorithm:
         Comparable with a peer's.
         """
         weights = self.weights(stats) if weights is None else weights
-        assert self.aggregation is not None
-        scale = row_scale(weights.counted, self.aggregation, max_length, total, stats.dtype)
-        return -(self.objective(stats, weights).sum(dim=1, keepdim=True) * scale).sum()
+        scale = row_scale(weights.counted, str(self.aggregation), max_length, total).to(stats.dtype)
+        objective = (self.objective(stats, weights) * weights.counted).sum(dim=1, keepdim=True)
+        return -(objective * scale).sum()
 
     def __call__(
         self, stats: TokenStats, *, entropy: Tensor | None = None, max_length: int | None = None
     ) -> LossOutput:
-        """Weights, loss and every diagnostic of one whole mini-batch.
+        """Weights, loss and diagnostics of one whole mini-batch.
 
         entropy: [B,T] of the current policy in nats, for the entropy metrics. max_length: as in `row_scale`.
         """
-        from algorithms.diagnostics import diagnose
+        from algorithms.diagnostics import basics, diagnose
 
         weights = self.weights(stats)
-        assert self.aggregation is not None
-        loss = weighted_nll(stats.logp_current, coefficients(weights, stats, self.aggregation, max_length))
-        metrics = diagnose(stats, weights, entropy)
-        metrics["surrogate"] = self.surrogate(stats, weights, max_length)
+        scaled = coefficients(weights, stats, str(self.aggregation), max_length)
+        loss = weighted_nll(stats.logp_current, scaled, stats.logp)
+
+        metrics = Metrics(
+            lambda: weights.metrics,
+            lambda: basics(stats, weights),
+            lambda: {"surrogate": self.surrogate(stats, weights, max_length)},
+            lambda: diagnose(stats, weights, entropy),
+        )
         return LossOutput(loss, weights.weights, weights.kept, weights.offsets, metrics)
 
 
@@ -349,9 +451,7 @@ def _check_parameter(method: str, name: str, value: Any, kind: Any, limits: Mapp
         choices = get_args(kind)
         if value not in choices:
             near = get_close_matches(str(value), [str(c) for c in choices], 1, 0.0)[0]
-            raise ValueError(
-                f"{method}: {name}={value!r} is not one of {', '.join(choices)}; nearest: {near}"
-            )
+            raise ValueError(f"{method}: {name}={value!r} is not one of {', '.join(choices)}; nearest: {near}")
     elif kind is float or kind == float | None:
         if value is None and kind is not float:
             return

@@ -7,10 +7,13 @@ from typing import Literal
 from torch import Tensor
 
 from algorithms.decoupled import Decoupled
-from algorithms.grpo import clipped, clipped_objective
+from algorithms.grpo import sign_clip
+from algorithms.importance import Bounded
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
-from algorithms.m2_mask import CAPS
+from algorithms.m2_mask import all_tokens_mean, areal, paper, released
+from algorithms.wrapper import multiply
 
+LARGE = 1e150  # its square is finite
 SURELY_UNDER = 1 - 1e-9
 """Only a mean under this share of τ skips the sort: nearer, an unsorted sum may round to the wrong side."""
 
@@ -40,48 +43,51 @@ class M2PO(Algorithm):
         return frozenset({"logp_proximal"} if self.variant == "areal" else ())
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        cap, dropped = self.masked(stats)
+        cap, kept = self.rule(stats)
         metrics = {"m2_cap": cap.clamp(min=0).masked_fill(cap == math.inf, math.nan)}
         if self.variant == "areal":
             inner = Decoupled().weights(stats)
-            fallen = stats.padding if dropped is None else dropped | stats.padding
-            return replace(
-                inner,
-                weights=inner.weights.masked_fill(fallen, 0.0),
-                kept=inner.kept & ~fallen,
-                counted=~fallen,
-                changed=inner.changed | (stats.mask & fallen),
-                metrics=metrics,
-            )
+            if kept is not None:
+                inner = multiply(stats, inner, Bounded(kept.to(stats.dtype), kept, None))
+                inner = replace(inner, counted=stats.mask & kept)
+            return replace(inner, metrics=metrics)
         if self.variant == "all_tokens_mean":
-            metrics["m2_unreachable"] = (cap == -math.inf).double()
-        return weigh(stats, stats.ratio, dropped=dropped, metrics=metrics)
+            metrics["m2_unreachable"] = (cap < 0).double()
+        return weigh(stats, stats.ratio, kept=kept, metrics=metrics)
 
-    def masked(self, stats: TokenStats) -> tuple[Tensor, Tensor | None]:
-        """The cap (NaN without one) and the tokens that fall, [B,T] bool. Holds the one synchronisation."""
-        region, log_ratio = stats.trust_region, stats.log_ratio
+    def rule(self, stats: TokenStats) -> tuple[Tensor, Tensor | None]:
+        """The cap on M2, 0-d (NaN if there is none), and the tokens within it, [B,T] bool (None: all)."""
         if self.variant == "areal":
             proximal = stats.require("logp_proximal", "m2po variant=areal")
-            region, log_ratio = stats.mask, stats.difference(proximal, stats.logp_behaviour)
-        m2 = log_ratio.square()
-        budgeted = stats.mask if self.variant == "all_tokens_mean" else region
-        mean = m2.masked_fill(~budgeted, 0.0).sum() / budgeted.sum().clamp(min=1)
-        if m2.numel() == 0 or mean < self.m2_threshold * SURELY_UNDER:
+            distance = stats.difference(proximal, stats.logp_behaviour).clamp(-LARGE, LARGE)
+            region = stats.mask
+        else:
+            distance, region = stats.outward, stats.trust_region
+        m2, count = distance.square(), region.sum()
+        budgeted, size = m2, count
+        if self.variant == "all_tokens_mean":
+            budgeted, size = stats.log_ratio64.clamp(-LARGE, LARGE).square(), stats.count
+        # The one synchronisation of the method.
+        if m2.numel() == 0 or budgeted.sum() / size.clamp(min=1) < self.m2_threshold * SURELY_UNDER:
             return m2.new_full((), math.nan), None
-        cap = CAPS[self.variant](m2, region, stats.mask, self.m2_threshold)
-        dropped = region & (m2 > cap)
+        if self.variant == "all_tokens_mean":
+            rest = budgeted.masked_fill(region, 0.0), size - count
+            cap = all_tokens_mean(m2, count, self.m2_threshold, *rest)
+        else:
+            cap = {"paper": paper, "released": released, "areal": areal}[self.variant](m2, count, self.m2_threshold)
+        kept = m2 <= cap.clamp(min=0)
         if self.variant == "released" and (self.miniclip_low or self.miniclip_high):
             low, high = 1 - (self.miniclip_low or 0.0), 1 + (self.miniclip_high or 0.0)
-            dropped &= clipped(stats.ratio, stats.token_advantages, low, high)
-        return cap, dropped
+            kept |= sign_clip(stats.ratio, stats.advantage, low, high) == stats.ratio
+        return cap, kept
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
         if self.variant == "areal":
-            return Decoupled().objective(stats, weights).masked_fill(~weights.counted, 0.0)
+            return Decoupled().objective(stats, weights)
         if self.variant != "released":
-            return weights.weights * stats.token_advantages
+            return super().objective(stats, weights)
         # The authors clip, so a dropped token keeps the bound in the surrogate's value.
         reach = weights.metrics["m2_cap"].nan_to_num(math.inf).sqrt()
         low = (-reach).exp().clamp(max=1 - (self.miniclip_low or 0.0))
         high = reach.exp().clamp(min=1 + (self.miniclip_high or 0.0))
-        return clipped_objective(stats.ratio, stats.token_advantages, low, high)
+        return sign_clip(stats.ratio, stats.advantage, low, high) * stats.advantage

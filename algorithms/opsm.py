@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from algorithms.importance import Bounded
 from algorithms.interface import TokenStats, TokenWeights, number
 from algorithms.wrapper import Wrapper, multiply
 
@@ -20,13 +21,14 @@ class OPSM(Wrapper):
 
     own_scope = "sequence"
 
-    def masked(self, stats: TokenStats) -> Tensor:
-        """[B,1] bool, the sequences that fall."""
-        return (stats.sequence_advantages("opsm") < 0) & (-stats.sequence_log_ratio("mean") > self.delta)
+    def factor(self, stats: TokenStats) -> Bounded:
+        """0 on the sequences that fall, 1 on the others, [B,1]."""
+        left_behind = -stats.sequence_log_ratio("mean") > self.delta
+        kept = ~((stats.sequence_advantage("opsm") < 0) & left_behind)
+        return Bounded(kept.to(stats.dtype), kept, None)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        masked = self.masked(stats)
-        return multiply(self.inner.weights(stats), (~masked).to(stats.dtype), masked, masked)
+        return multiply(stats, self.inner.weights(stats), self.factor(stats))
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        return self.inner.objective(stats, self.inner.weights(stats)).masked_fill(self.masked(stats), 0.0)
+        return self.inner.objective(stats, self.inner.weights(stats)) * self.factor(stats).weight

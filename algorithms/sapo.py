@@ -23,16 +23,15 @@ class SAPO(Algorithm):
     published_aggregation = "seq_mean_token_mean"
 
     def temperature(self, stats: TokenStats) -> Tensor:
-        """τ of each token, [B,T]."""
-        advantages = stats.token_advantages
+        """τ of each token, [B,1] or [B,T] as the advantages are."""
+        advantages = stats.advantage
         # Tensors, for two Python numbers would come out in the default dtype.
         choices = advantages.new_tensor(self.tau_positive), advantages.new_tensor(self.tau_negative)
         return torch.where(advantages > 0, *choices)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        gate = self.temperature(stats) * (stats.ratio - 1)
-        # 1 − σ(x) = σ(−x), without the cancellation.
-        return weigh(stats, 4 * gate.sigmoid() * (-gate).sigmoid() * stats.ratio)
+        gate = (self.temperature(stats) * (stats.ratio - 1)).sigmoid_()
+        return weigh(stats, (4 * gate).mul_(1 - gate).mul_(stats.ratio))
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
         temperature = self.temperature(stats)

@@ -23,7 +23,7 @@ class TOPR(WeightedLikelihood):
     published_aggregation = "seq_mean_token_sum"
 
     def bounded(self, stats: TokenStats) -> Bounded:
-        negative = stats.sequence_advantages("topr") < 0
+        negative = stats.sequence_advantage("topr") < 0
         product = stats.exp(stats.sequence_log_ratio("sum"))
         weight = torch.where(negative, product.clamp(max=1.0), 1.0)
         return Bounded(weight, None, negative & (product > 1))

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
-from algorithms.interface import Algorithm, TokenWeights
+from algorithms.importance import Bounded
+from algorithms.interface import Algorithm, TokenStats, TokenWeights
 
 WIDTH = {"token": 0, "sequence": 1, "batch": 2}
 
@@ -46,12 +45,11 @@ class Wrapper(Algorithm):
         return str(self.inner.aggregation)
 
 
-def multiply(inner: TokenWeights, factor: Tensor, dropped: Tensor | None, changed: Tensor) -> TokenWeights:
-    """The inner weights times factor, 0 where dropped; [B,T] or [B,1]. Offsets are left as they are."""
-    weights = (inner.weights * factor).masked_fill(~inner.kept, 0.0)
-    acted = (changed & inner.counted) | inner.changed
-    if dropped is None:
-        return replace(inner, weights=weights, changed=acted)
-    return replace(
-        inner, weights=weights.masked_fill(dropped, 0.0), kept=inner.kept & ~dropped, changed=acted
-    )
+def multiply(stats: TokenStats, inner: TokenWeights, factor: Bounded) -> TokenWeights:
+    """The inner weights times the factor's, 0 where it falls; [B,T] or [B,1]. Offsets are left as they are."""
+    weight, kept, changed = factor
+    acted = inner.changed if changed is None else inner.changed | (stats.mask & changed)
+    if kept is None:
+        return replace(inner, weights=inner.weights * weight, changed=acted)
+    acted = acted | (stats.mask & ~kept)
+    return replace(inner, weights=inner.weights * weight, kept=inner.kept & kept, changed=acted)

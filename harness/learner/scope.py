@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from algorithms import Algorithm, TokenStats, TokenWeights
-from algorithms.aggregation import row_scale, totals
+from algorithms.aggregation import token_scale, totals
 
 Group = dist.ProcessGroup | None
 OPTIONAL = ("logp_proximal", "staleness", "logp_engine")
@@ -58,9 +58,8 @@ def scales_in_scope(
     the ranks are then to be *summed*: D is global already.
     """
     total = total_in_scope(micro_weights, group)
-    assert loss.aggregation is not None
     return [
-        part.counted * row_scale(part.counted, loss.aggregation, max_length, total, part.weights.dtype)
+        token_scale(part.counted, str(loss.aggregation), max_length, total, part.weights.dtype)
         for part in micro_weights
     ]
 
