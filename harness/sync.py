@@ -84,7 +84,7 @@ class Follower:
         self._warned = False
 
     def run(self) -> int:
-        os.nice(10)  # the runs come first
+        os.nice(5)  # the runs come first
         ended = False
         while not ended:
             ended = self._input_ended(POLL_S)

@@ -80,7 +80,8 @@ class Mirror:
         self.uri = uri
         self._every = every
         self._cells: dict[Path, _Cell] = {}
-        with _created_once(database_of(uri)):
+        with _one_at_a_time(database_of(uri)):
+            _create_database(database_of(uri))
             self._client = mlflow.MlflowClient(tracking_uri=uri)
             self._experiment = self._experiment_id(experiment)
 
@@ -366,7 +367,7 @@ def _host() -> str:
 
 
 @contextmanager
-def _created_once(database: Path | None) -> Iterator[None]:
+def _one_at_a_time(database: Path | None) -> Iterator[None]:
     """Several processes that open a fresh sqlite database at once break each other's migration: one at a time."""
     if database is None:
         yield
@@ -375,6 +376,18 @@ def _created_once(database: Path | None) -> Iterator[None]:
     with (database.parent / f".{database.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _create_database(database: Path | None) -> None:
+    """A new database is made beside and renamed: one whose migration was killed half-way never opens again."""
+    if database is None or database.exists():
+        return
+    import mlflow
+
+    partial = database.with_name(f".{database.name}.partial")
+    partial.unlink(missing_ok=True)
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+    partial.rename(database)
 
 
 def _silence() -> None:
