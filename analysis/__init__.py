@@ -1,1 +1,27 @@
 """From run folders to figures, tables and a report. Needs neither torch nor a live process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
+    """Figures, tables and the report of `runs` below `out`; returns every file written.
+
+    What run.py calls after a sweep. Raises AnalysisError (one line) when no run can be used, when the runs are of
+    different tasks, or when `out` cannot be written.
+    """
+    from analysis import figures, report, tables
+    from analysis.runs import load
+
+    study, out = load(runs), Path(out)
+    figures.one_task(study)
+    for folder in ("figures", "tables", "report"):
+        figures.prepare(out / folder)
+    figures.write(study, out / "figures")
+    made = {"summary": tables.summary, "table1": tables.table1, "leaderboard": tables.leaderboard}
+    for name, table in made.items():
+        tables.write(table(study), out / "tables", name)
+    report.write(study, out / "report")
+    return sorted(path for folder in ("figures", "tables", "report") for path in (out / folder).iterdir())

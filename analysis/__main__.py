@@ -179,7 +179,8 @@ def _pack(choices: argparse.Namespace) -> None:
     study = _study(choices)
     k = pack.write(study, choices.out, choices.every)
     size = choices.out.stat().st_size / 1e6
-    print(f"{choices.out}: {len(study.runs)} runs, every {k}. update, {size:.2f} MB")
+    kept = "every update" if k == 1 else f"one update in {k}"
+    print(f"{choices.out}: {len(study.runs)} runs, {kept}, {size:.2f} MB")
 
 
 if __name__ == "__main__":

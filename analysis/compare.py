@@ -119,7 +119,8 @@ def show(comparison: Comparison) -> None:
 
     console = Console()
     a, b = comparison.names
-    console.print(Text(f"{a}\n{b}\n{comparison.pairs} pairs of runs with the same seed", style="bold"))
+    plural = "" if comparison.pairs == 1 else "s"
+    console.print(Text(f"{a}\n{b}\n{comparison.pairs} pair{plural} of runs with the same seed", style="bold"))
     config = Table("configuration", "A", "B", title="what differs", title_justify="left")
     for key, values in comparison.differences.items():
         config.add_row(*(Text(cell) for cell in (key, *values)))
@@ -129,7 +130,9 @@ def show(comparison: Comparison) -> None:
         style_ = "bold" if _clear(estimates[2]) else ""
         metrics.add_row(Text(name), *(Text(_short(e)) for e in estimates), style=style_)
     console.print(metrics)
-    console.print("bold: the 95 % bootstrap interval of the paired difference leaves out 0", style="dim")
+    console.print(
+        "[…]: 95 % bootstrap interval, none from fewer than 3 runs; bold: it leaves out 0", style="dim", markup=False
+    )
     for side, name in zip("AB", comparison.names, strict=True):
         console.print(Text(f"{sparkline(comparison.curves, side)}  {name}"))
 
@@ -152,7 +155,7 @@ def sparkline(curves: pd.DataFrame, side: str, width: int = 48) -> str:
     mine = centre.loc[centre["side"] == side, "value"].to_numpy()
     places = [int(i * len(mine) / min(width, len(mine))) for i in range(min(width, len(mine)))]
     scale = (len(_BARS) - 1) / (high - low or 1)
-    return "".join(_BARS[int((mine[place] - low) * scale)] for place in places)
+    return "".join(_BARS[round((mine[place] - low) * scale)] for place in places)
 
 
 def write(comparison: Comparison, out: Path) -> None:
@@ -182,5 +185,5 @@ def draw(comparison: Comparison) -> common.Drawing:
     right.xaxis.set_major_locator(MaxNLocator(4))
     right.set_xlabel("A − B, paired")
     right.grid(axis="y", visible=False)
-    caption = f"{comparison.pairs} pairs. {common.sampling_words(common.counts(comparison.curves))}"
+    caption = f"{comparison.pairs} paired. {common.sampling_words(common.counts(comparison.curves))}"
     return common.finish(figure, comparison.curves, caption, [], handles)

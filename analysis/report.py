@@ -96,18 +96,18 @@ def curves(study: Study, metric: str) -> dict[str, Any]:
             quantities[name] = {"label": label, "log": log, "runs": rows}
     dash = style.dashes(study.used["staleness"])
     runs = []
-    for row in study.used.itertuples():
-        look = style.look(str(row.algorithm))
+    for row in study.used.to_dict("records"):
+        look = style.look(row["algorithm"])
         runs.append(
             {
-                "run": row.run,
+                "run": row["run"],
                 "algorithm": look.label,
-                "staleness": int(row.staleness),
-                "setting": row.setting,
-                "reference": bool(row.reference),
-                "seed": int(row.seed),
+                "staleness": row["staleness"],
+                "setting": row["setting"],
+                "reference": row["reference"],
+                "seed": row["seed"],
                 "colour": look.colour,
-                "dash": _plotly_dash(dash[row.staleness]),
+                "dash": _plotly_dash(dash[row["staleness"]]),
             }
         )
     order = [style.look(name).label for name in style.order(study.used["algorithm"])]
@@ -134,7 +134,7 @@ def _curve(study: Study, name: str, metric: str) -> dict[str, list] | None:
 def _plotly_dash(dash: Any) -> str:
     """A matplotlib line style as plotly's."""
     named = {"-": "solid", "-.": "dashdot", ":": "dot"}
-    return named.get(dash) if isinstance(dash, str) else ",".join(f"{2 * length:g}px" for length in dash[1])
+    return named[dash] if isinstance(dash, str) else ",".join(f"{2 * length:g}px" for length in dash[1])
 
 
 def _pictures(study: Study, metric: str) -> tuple[list[Picture], dict[str, str]]:
@@ -169,7 +169,8 @@ def _tables(study: Study, metric: str) -> list[dict[str, Any]]:
 def _configuration(study: Study) -> dict[str, list[tuple[str, str]]]:
     """Keys that all used runs share, and those that vary with their values."""
     configs = [json.loads(config) for config in study.used["config"]]
-    same, varied = [], []
+    same: list[tuple[str, str]] = []
+    varied: list[tuple[str, str]] = []
     for key in sorted({key for config in configs for key in config}):
         values = {json.dumps(config.get(key), default=str) for config in configs}
         text = ", ".join(sorted(values, key=lambda v: (len(v), v)))

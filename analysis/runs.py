@@ -141,7 +141,7 @@ def _load_folders(folders: list[Path], notes: list[str]) -> Study:
         rows.append(_run_row(name, record))
         updates.append(_named(record.updates, len(rows) - 1))
         evaluations.append(_named(record.evaluations, len(rows) - 1))
-    names = [row["run"] for row in rows]
+    names = [str(row["run"]) for row in rows]
     return Study(pd.DataFrame(rows), _frame(updates, names), _frame(evaluations, names), tuple(notes))
 
 
@@ -160,7 +160,7 @@ def _frame(tables: list[pa.Table], names: list[str]) -> pd.DataFrame:
     if not tables:
         return pd.DataFrame({"update": [], "run": pd.Categorical([], names)})
     frame = pa.concat_tables(tables, promote_options="default").to_pandas(split_blocks=True)
-    frame["run"] = pd.Categorical.from_codes(frame["run"].to_numpy(), names)
+    frame["run"] = pd.Categorical.from_codes(frame["run"].to_numpy(), pd.Index(names))
     frame["update"] = frame["update"].astype("int64")
     return frame
 
@@ -264,7 +264,7 @@ def _identify(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         values = used[column]
         if values.dtype == object or isinstance(values.dtype, pd.StringDtype):
             categories, codes = np.unique(values.astype(str).to_numpy(dtype=object), return_inverse=True)
-            added[column] = pd.Categorical.from_codes(codes[place], list(categories))
+            added[column] = pd.Categorical.from_codes(codes[place], pd.Index(categories))
         else:
             added[column] = values.to_numpy()[place]
     rest = rows.drop(columns=[column for column in IDENTITY if column in rows.columns])

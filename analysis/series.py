@@ -118,7 +118,7 @@ def describe(runs: pd.DataFrame) -> pd.DataFrame:
         chosen = _reference(group, outer, inner, settings)
         anyone = settings[next(iter(chosen.values()))[0]]
         for algorithm, same in group.groupby("algorithm"):
-            places = chosen.get(algorithm, [])
+            places = chosen.get(str(algorithm), [])
             runs.loc[places, "reference"] = True
             own = settings[places[0]] if places else _part(anyone, algo=False)
             for place in same.index:

@@ -274,11 +274,12 @@ def default_target(study: Study, share: float = 0.9) -> Target | None:
     final = final[final["reference"] & (final["staleness"] == 0)]
     if final.empty:
         return None
-    means = final.groupby("algorithm", observed=True)[["initial", "last_k"]].mean()
-    name = "grpo" if "grpo" in means.index else str(means["last_k"].idxmax())
-    start, end = means.loc[name, "initial"], means.loc[name, "last_k"]
+    ends = final.groupby("algorithm", observed=True)["last_k"].mean()
+    name = "grpo" if "grpo" in ends.index else str(ends.idxmax())
+    own = final[final["algorithm"] == name]
+    start, end = float(own["initial"].mean()), float(own["last_k"].mean())
     words = f"{share:.0%} of what {name} gains on-policy"
-    return Target(float(start + share * (end - start)), words, (name, 0))
+    return Target(start + share * (end - start), words, (name, 0))
 
 
 def cost_of_staleness(study: Study, target: Target) -> pd.DataFrame:
@@ -302,7 +303,7 @@ def cost_of_staleness(study: Study, target: Target) -> pd.DataFrame:
         )
     frame = pd.DataFrame(rows)
     base = frame[(frame["algorithm"] == target.baseline[0]) & (frame["staleness"] == target.baseline[1])]
-    base = base.groupby("seed")["updates_to_target"].mean().rename("baseline")
-    frame = frame.merge(base, on="seed", how="left")
+    baseline = base.groupby("seed")["updates_to_target"].mean().rename("baseline")
+    frame = frame.merge(baseline, on="seed", how="left")
     frame["ratio"] = (frame["updates_to_target"] / frame["baseline"]).where(np.isfinite(frame["baseline"]))
     return frame

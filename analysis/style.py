@@ -51,7 +51,7 @@ LOOKS = {
 _SPARE = (("#1B9E77", "$a$"), ("#7570B3", "$b$"), ("#E7298A", "$c$"), ("#66A61E", "$d$"), ("#A6761D", "$e$"))
 _DASHES: tuple[Any, ...] = ("-", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 3)), (0, (8, 3)))
 
-RC = {
+RC: Any = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same everywhere
     "font.size": 8,
     "axes.titlesize": 9,

@@ -41,11 +41,11 @@ def rows(folder: Path) -> pd.DataFrame | None:
 
 def _table(study: Study, kind: str, reduce: Callable[[pd.DataFrame], pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     parts = [study.token_tables[kind]] if kind in study.token_tables else []
-    for row in study.used.itertuples():
-        if isinstance(row.folder, str) and row.folder:
-            table = rows(Path(row.folder))
+    for run, folder in zip(study.used["run"], study.used["folder"], strict=True):
+        if folder:
+            table = rows(Path(folder))
             if table is not None and set(_COLUMNS) <= set(table.columns) and len(table):
-                parts.append(reduce(table).assign(run=row.run))
+                parts.append(reduce(table).assign(run=str(run)))
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 

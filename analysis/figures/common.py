@@ -193,7 +193,8 @@ def over_seeds(study: Study, curve: pd.DataFrame) -> pd.DataFrame:
         values = table.to_numpy()
         low, high = statistics.interval([values])
         centre = {"update": table.columns, "value": statistics.iqm(values, axis=0), "low": low, "high": high}
-        parts.append(pd.DataFrame(centre).assign(**dict(zip(keys, key, strict=True)), kind="centre", n=len(table)))
+        known = dict(zip(keys, key, strict=True)) | {"kind": "centre", "n": len(table)}
+        parts.append(pd.DataFrame(centre | known))
     columns = [*keys, "kind", "seed", "repeat", "update", "value", "low", "high", "n"]
     return pd.concat(parts, ignore_index=True).reindex(columns=columns)
 
@@ -225,6 +226,21 @@ def draw_series(
                   markersize=3.6, label=label)  # fmt: skip
 
 
+def draw_estimates(
+    ax: Axes, x: Any, table: pd.DataFrame, look: style.Look, seeds: tuple[Any, Any] = ((), ())
+) -> Line2D:
+    """Estimates (value, low, high) of one method at places `x`: a line, bars where known, the seeds as points."""
+    at = np.asarray(x, dtype=float)
+    known = table["low"].notna().to_numpy()
+    low, high = (table[side].to_numpy(float)[known] for side in ("low", "high"))
+    ax.vlines(at[known], low, high, color=look.colour, linewidth=1.1, zorder=2)
+    ax.plot(*seeds, ".", color=look.colour, alpha=0.4, markersize=3)
+    (line,) = ax.plot(
+        at, table["value"], color=look.colour, marker=look.marker, linewidth=look.width, label=look.label, zorder=3
+    )
+    return line
+
+
 def counts(rows: pd.DataFrame) -> list[int]:
     """The n of every series in the rows of `over_seeds`."""
     return rows.loc[rows["kind"] == "centre", "n"].tolist()
@@ -243,7 +259,7 @@ def fraction_scale(ax: Axes, values: pd.Series, axis: str = "y") -> None:
     positive = values[values > 0]
     if positive.empty:
         return
-    floor = 10.0 ** np.floor(np.log10(max(positive.quantile(0.05), 1e-7)))
+    floor = float(10 ** np.floor(np.log10(max(np.quantile(positive.to_numpy(float), 0.05), 1e-7))))
     scale = {"linthresh": floor, "linscale": 0.35}
     top = float(positive.max()) * 1.6
     if axis == "y":

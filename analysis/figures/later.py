@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from analysis import statistics, style
 from analysis.errors import MissingData
@@ -53,12 +55,9 @@ def later_m2po_vs_grpo(study: Study) -> Drawing:
     handles = []
     for algorithm in style.order(table["algorithm"]):
         look, part = style.look(algorithm), table[table["algorithm"] == algorithm].sort_values("staleness")
-        handles += ax.plot(part["staleness"], part["value"], color=look.colour, marker=look.marker,
-                           linewidth=look.width, label=look.label)  # fmt: skip
-        known = part["low"].notna()
-        ax.vlines(part["staleness"][known], part["low"][known], part["high"][known], color=look.colour)
         single = runs[runs["algorithm"] == algorithm]
-        ax.plot(single["staleness"], single["best"], ".", color=look.colour, alpha=0.4, markersize=3)
+        seeds = single["staleness"], single["best"]
+        handles.append(common.draw_estimates(ax, part["staleness"], part, look, seeds))
     common.staleness_axis(ax, table["staleness"])
     ax.set_ylabel(f"best accuracy ({statistics.reported_split(one)})")
     caption = f"Best chosen on validation (later version). {common.sampling_words(table['n'])}"
@@ -109,7 +108,8 @@ def _variants(study: Study, wanted: dict, caption: str, missing: list[str], at_l
     for name, (algorithm, keys) in wanted.items():
         used = study.used[(study.used["algorithm"] == algorithm) & (study.used["staleness"] == s)]
         if keys:
-            used = used[[all(configs[run].get(k) == v for k, v in keys.items()) for run in used["run"]]]
+            has = [all(configs[run].get(k) == v for k, v in keys.items()) for run in used["run"]]
+            used = used[np.array(has, dtype=bool)]
         else:
             used = used[used["reference"]]
         settings = [setting for setting in used["setting"].unique() if (algorithm, setting) not in taken]
@@ -123,7 +123,8 @@ def _variants(study: Study, wanted: dict, caption: str, missing: list[str], at_l
     if len(shown) < at_least:
         raise MissingData(f"needs {'; '.join(missing)}")
     figure, (ax,) = common.canvas(1, 3.2)
-    handles, dash = [], {}
+    handles: list[Line2D] = []
+    dash: dict[str, int] = {}
     for name, part in shown.items():
         look = style.look(part["algorithm"].iloc[0])
         place = dash[look.label] = dash.get(look.label, -1) + 1
@@ -136,7 +137,7 @@ def _variants(study: Study, wanted: dict, caption: str, missing: list[str], at_l
                 width=look.width,
                 marker=look.marker,
                 label=name,
-            )  # fmt: skip
+            )
         )
     common.thin_updates(ax)
     ax.set_ylabel(f"accuracy ({statistics.reported_split(study)})")

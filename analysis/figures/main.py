@@ -110,13 +110,8 @@ def _against_staleness(ax, table: pd.DataFrame, runs: pd.DataFrame, value: str) 
         look = style.look(algorithm)
         part = table[table["algorithm"] == algorithm].sort_values("staleness")
         x = common.side_by_side(part["staleness"], place, len(algorithms), first)
-        known = part["low"].notna().to_numpy()
-        (line,) = ax.plot(x, part["value"], color=look.colour, marker=look.marker, linewidth=look.width,
-                          label=look.label, zorder=3)  # fmt: skip
-        ax.vlines(x[known], part["low"][known], part["high"][known], color=look.colour, linewidth=1.1, zorder=2)
         single = runs[runs["algorithm"] == algorithm]
-        ax.plot(common.side_by_side(single["staleness"], place, len(algorithms), first), single[value], ".", color=look.colour, alpha=0.4,
-                markersize=3)  # fmt: skip
-        handles.append(line)
+        seeds = common.side_by_side(single["staleness"], place, len(algorithms), first), single[value]
+        handles.append(common.draw_estimates(ax, x, part, look, seeds))
     common.staleness_axis(ax, ticks)
     return handles

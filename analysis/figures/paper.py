@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from analysis import statistics, style
 from analysis.errors import MissingData
@@ -54,7 +55,10 @@ def f3(study: Study) -> Drawing:
     """With and without a trust region, a panel a base model: prosperity before collapse."""
     models = sorted(study.used["model"].unique())
     figure, axes = common.canvas(2, 3.2, len(models), sharey=True)
-    parts, missing, handles, told = [], [], {}, []
+    parts: list[pd.DataFrame] = []
+    missing: list[str] = []
+    told: list[str] = []
+    handles: dict[str, Line2D] = {}
     for ax, model in zip(axes, models, strict=True):
         one, notes = common.reference(study.keep(study.runs[study.runs["model"] == model]))
         rows, lacking = pick(one, common.evaluated(one), [ON_POLICY, GRPO, FREE])
@@ -185,7 +189,8 @@ def pick(study: Study, curve: pd.DataFrame, lines: Sequence[Line]) -> tuple[pd.D
 def _draw(ax, rows: pd.DataFrame) -> dict:
     """Curves in the methods' colours; on-policy is dashed. Returns the legend's handles by label."""
     handles = {}
-    for (algorithm, s), part in rows.groupby(["algorithm", "staleness"], sort=False):
+    for _, part in rows.groupby(["algorithm", "staleness"], sort=False):
+        algorithm, s = str(part["algorithm"].iloc[0]), int(part["staleness"].iloc[0])
         look, name = style.look(algorithm), style.label(algorithm, s)
         handles[name] = common.draw_series(
             ax, part, look.colour, style.dashes([0, s])[s], width=look.width, marker=look.marker, label=name

@@ -38,7 +38,7 @@ def only_differs(study: Study, key: str, algorithm: str | None = None) -> Study:
         [json.dumps({k: v for k, v in settings_of(json.loads(c)).items() if k != key}, sort_keys=True)
          for c in used["config"]], index=used.index)  # fmt: skip
     wanted = dict(zip(used.loc[used["reference"], "algorithm"], rest[used["reference"]], strict=True))
-    same = [rest[place] == wanted.get(name) for place, name in used["algorithm"].items()]
+    same = [own == wanted.get(name) for own, name in zip(rest, used["algorithm"], strict=True)]
     return study.keep(used[np.array(same, dtype=bool)])
 
 
@@ -104,7 +104,7 @@ def threshold_heatmap(study: Study) -> Drawing:
     middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
     for (row, column), value in np.ndenumerate(grid.to_numpy()):
         if np.isfinite(value):
-            ax.text(column, row, f"{value:.3f}\nn = {n.iloc[row, column]:.0f}", ha="center", va="center",
+            ax.text(column, row, f"{value:.3f}\nn = {int(n.to_numpy()[row, column])}", ha="center", va="center",
                     fontsize=6.5, color="white" if value < middle else "black")  # fmt: skip
     ax.set_xticks(range(grid.shape[1]), [str(s) for s in grid.columns])
     ax.set_yticks(range(grid.shape[0]), [f"{t:g}" for t in grid.index])
@@ -125,7 +125,8 @@ def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
     several = several[several > 1]
     if several.empty:
         raise MissingData("needs runs at several learner.lr")
-    staleness = int(several.groupby("staleness").size().sort_index(ascending=False, kind="stable").idxmax())
+    methods = several.reset_index().groupby("staleness").size()
+    staleness = int(max(methods.index[methods == methods.max()]))  # where most methods were tried
     shown = [name for name, s in several.index if s == staleness]
     runs = runs[(runs["staleness"] == staleness) & runs["algorithm"].isin(shown)]
     rows = [
@@ -138,12 +139,10 @@ def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
     handles = []
     for place, algorithm in enumerate(style.order(shown)):
         look, part = style.look(algorithm), table[table["algorithm"] == algorithm]
-        x = part["learning_rate"] * (1 + 0.02 * place)
-        handles += ax.plot(x, part["value"], color=look.colour, marker=look.marker, linewidth=look.width, label=look.label)  # fmt: skip
-        known = part["low"].notna()
-        ax.vlines(x[known], part["low"][known], part["high"][known], color=look.colour, linewidth=1)
+        shift = 1 + 0.02 * place
         single = runs[runs["algorithm"] == algorithm]
-        ax.plot(single["learner.lr"] * (1 + 0.02 * place), single["last_k"], ".", color=look.colour, alpha=0.4, markersize=3)  # fmt: skip
+        seeds = single["learner.lr"] * shift, single["last_k"]
+        handles.append(common.draw_estimates(ax, part["learning_rate"] * shift, part, look, seeds))
     ax.set_xscale("log")
     rates = sorted(table["learning_rate"].unique())
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -155,9 +154,11 @@ def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
 
 
 def _order_words(table: pd.DataFrame) -> str:
-    orders = {
-        rate: " > ".join(style.look(a).label for a in part.sort_values("value", ascending=False)["algorithm"])
-        for rate, part in table.groupby("learning_rate")
+    orders: dict[float, str] = {
+        float(part["learning_rate"].iloc[0]): " > ".join(
+            style.look(a).label for a in part.sort_values("value", ascending=False)["algorithm"]
+        )
+        for _, part in table.groupby("learning_rate")
         if len(part) == table["algorithm"].nunique()
     }
     if len(orders) > 1 and len(set(orders.values())) == 1:

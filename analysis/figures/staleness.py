@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
 from analysis import statistics, style
@@ -32,7 +33,7 @@ def diagnostics_vs_staleness(study: Study) -> Drawing:
     if "ratio_positive_q99" in there and low in one.updates:
         tables[low] = _second_half(one, low)
     figure, axes = common.canvas(2, 3.0, len(there))
-    handles = {}
+    handles: dict[str, Line2D] = {}
     for ax, name in zip(axes, there, strict=True):
         for key in [name, low] if name == "ratio_positive_q99" and low in tables else [name]:
             handles |= _lines(ax, tables[key])
@@ -98,7 +99,9 @@ def staleness_protocols(study: Study) -> Drawing:
 def _realised(study: Study) -> pd.DataFrame:
     """One row a run: protocol, and mean, min and max of the staleness of its tokens."""
     groups = study.updates.groupby("run", observed=True)
-    measured = groups.agg(mean=("staleness_mean", "mean"), low=("staleness_min", "min"), high=("staleness_max", "max"))
+    measured = groups.agg(
+        mean=("staleness_mean", "mean"), smallest=("staleness_min", "min"), largest=("staleness_max", "max")
+    )
     runs = study.used.merge(measured.reset_index().astype({"run": str}), on="run")
     free = runs["lag"] != "exact"
     runs["core"] = runs["core"].where(free, "any driver")
@@ -106,19 +109,8 @@ def _realised(study: Study) -> pd.DataFrame:
         f"{lag}, s {'≤' if lag == 'bounded' else '='} {s}" + (f", {core}" if lag != "exact" else "")
         for lag, s, core in zip(runs["lag"], runs["staleness"], runs["core"], strict=True)
     ]
-    columns = [
-        "protocol",
-        "lag",
-        "core",
-        "staleness",
-        "algorithm",
-        "seed",
-        "repeat",
-        "run",
-        "mean",
-        "low",
-        "high",
-    ]
+    columns = ["protocol", "lag", "core", "staleness", "algorithm", "seed", "repeat", "run"]
+    columns += ["mean", "smallest", "largest"]
     return runs[columns].sort_values(["lag", "staleness", "core", "run"], ignore_index=True)
 
 
@@ -144,9 +136,9 @@ def _ranges(ax, table: pd.DataFrame, protocols: list[str]) -> None:
     for place, name in enumerate(protocols):
         part = table[table["protocol"] == name]
         if part["lag"].iloc[0] == "exact":
-            part = part.drop_duplicates(["mean", "low", "high"])
+            part = part.drop_duplicates(["mean", "smallest", "largest"])
         y = place + np.linspace(-0.28, 0.28, len(part)) if len(part) > 1 else np.array([float(place)])
-        ax.hlines(y, part["low"], part["high"], color=shade[place], linewidth=1)
+        ax.hlines(y, part["smallest"], part["largest"], color=shade[place], linewidth=1)
         ax.plot(part["mean"], y, "o", color=shade[place], markersize=3.5)
     ax.set_yticks(range(len(protocols)), protocols)
     ax.invert_yaxis()
@@ -163,7 +155,7 @@ def cost_of_staleness(study: Study) -> Drawing:
     runs = statistics.cost_of_staleness(one, target)
     table = _ratios(runs)
     figure, (ax,) = common.canvas(2, 3.2)
-    handles, top = [], float(np.nanmax(table["high"].fillna(table["value"]), initial=1.5)) * 1.12
+    handles, top = [], _highest(table) * 1.12
     ticks = sorted(table["staleness"].unique())
     first, algorithms = min((s for s in ticks if s > 0), default=1), style.order(table["algorithm"])
     for place, algorithm in enumerate(algorithms):
@@ -171,11 +163,8 @@ def cost_of_staleness(study: Study) -> Drawing:
         part = table[table["algorithm"] == algorithm].sort_values("staleness")
         x = common.side_by_side(part["staleness"], place, len(algorithms), first)
         reached = part["value"].notna().to_numpy()
-        handles += ax.plot(x[reached], part["value"][reached], color=look.colour, marker=look.marker,
-                           linewidth=look.width, label=look.label)  # fmt: skip
-        ax.vlines(x[reached], part["low"][reached], part["high"][reached], color=look.colour)
-        ax.plot(x[~reached], np.full((~reached).sum(), top * 1.12), look.marker, color=look.colour,
-                fillstyle="none", markersize=5)  # fmt: skip
+        handles.append(common.draw_estimates(ax, x[reached], part[reached], look))
+    _not_reached(ax, table, top * 1.12)
     ax.annotate("target not\nreached by\nevery seed", (0, top * 1.12), xycoords=("axes fraction", "data"), fontsize=6.5,
                 xytext=(3, 0), textcoords="offset points", va="center", color="#555555")  # fmt: skip
     ax.axhspan(top, top * 1.24, color="#f3f3f3", zorder=0)
@@ -187,16 +176,23 @@ def cost_of_staleness(study: Study) -> Drawing:
     )
     caption = (
         f"Target accuracy {target.accuracy:.3f} ({target.words}). Ratios pair runs of one seed. Hollow, on "
-        f"top: cells in which a seed never reached it (how many did stands in the CSV). {common.sampling_words(table['n'])}"
+        "top: cells in which a seed never reached it (how many did stands in the CSV). "
+        f"{common.sampling_words(table['n'])}"
     )
     return common.finish(figure, table, caption, missing, handles)
+
+
+def _highest(table: pd.DataFrame) -> float:
+    """Top of the drawn ratios; a target reached before the first update has none that is finite."""
+    drawn = table["high"].fillna(table["value"]).to_numpy(float)
+    return float(drawn[np.isfinite(drawn)].max(initial=1.5))
 
 
 def _ratios(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (algorithm, staleness), group in runs.groupby(["algorithm", "staleness"]):
         reached = np.isfinite(group["updates_to_target"])
-        ratio = group["ratio"].to_numpy() if reached.all() else []
+        ratio = group["ratio"].to_numpy(float) if reached.all() else np.array([])
         rows.append(
             {"algorithm": algorithm, "staleness": staleness, "reached": int(reached.sum()), "runs": len(group),
              "updates": group["updates_to_target"].mean() if reached.all() else np.nan,
@@ -204,6 +200,16 @@ def _ratios(runs: pd.DataFrame) -> pd.DataFrame:
             | vars(statistics.estimate(ratio, statistics.mean))
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _not_reached(ax, table: pd.DataFrame, height: float) -> None:
+    """A hollow marker for each method without a ratio, in a row above its staleness."""
+    for _, part in table[table["value"].isna()].groupby("staleness"):
+        for place, algorithm in enumerate(part["algorithm"]):
+            shift = 1.085 ** (place - (len(part) - 1) / 2)
+            look = style.look(algorithm)
+            x = float(part["staleness"].iloc[0]) * shift
+            ax.plot(x, height, look.marker, color=look.colour, fillstyle="none", markersize=4.5)
 
 
 def difference_to_grpo(study: Study) -> Drawing:

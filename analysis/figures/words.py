@@ -96,7 +96,8 @@ def _recorded(
 
 def _entropy_table(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for place, group in runs[runs["bin"] < tokens.BINS].groupby("bin"):
+    for place in range(tokens.BINS):
+        group = runs[runs["bin"] == place]
         if group["count"].sum() < FEWEST:
             continue
         filled = group[group["count"] > 0]
@@ -126,7 +127,7 @@ def _cloud(runs: pd.DataFrame) -> np.ndarray:
 
     frequency = runs.groupby("text")["masked"].sum()
     frequency = frequency[frequency > 0].sort_index().sort_values(ascending=False, kind="stable").head(60)
-    words = {visible(text).replace(r"\$", "$"): float(count) for text, count in frequency.items()}
+    words = {visible(str(text)).replace(r"\$", "$"): float(count) for text, count in frequency.items()}
     cloud = WordCloud(width=1000, height=760, background_color="white", random_state=1, prefer_horizontal=1.0,
                       colormap="cividis", font_path=_font())  # fmt: skip
     return cloud.generate_from_frequencies(words).to_array()

@@ -17,7 +17,7 @@
     const label = document.createElement("label");
     const input = document.createElement("input");
     input.type = "checkbox";
-    input.checked = true;
+    input.defaultChecked = true;
     input.name = name;
     input.value = value;
     label.append(input, " ");

@@ -36,9 +36,7 @@ def write_run(
     """One finished run; `overrides` are dotted config keys written with `__` (learner__lr=1e-4)."""
     folder.mkdir(parents=True, exist_ok=True)
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-    rng = np.random.default_rng(
-        zlib.crc32(f"{algorithm} {staleness} {seed} {sorted(dotted.items())}".encode())
-    )
+    rng = np.random.default_rng(zlib.crc32(f"{algorithm} {staleness} {seed} {sorted(dotted.items())}".encode()))
     config = _config(algorithm, staleness, seed, updates, eval_every, task, dotted)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     held = {

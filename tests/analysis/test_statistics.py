@@ -1,0 +1,187 @@
+"""Every statistic against numbers found by hand, and the bootstrap against scipy's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import synthetic
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis import runs, statistics
+from analysis.errors import AnalysisError
+
+VALUES = np.array([0.41, 0.52, 0.47, 0.60, 0.33, 0.55])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 2, 9], 4.0),  # n < 4: the mean
+        ([1, 2, 3, 100], 2.5),  # one of each end is left out
+        ([5, 1, 100, 2, 3, -7, 4, 6], 3.5),  # two of each end: 2, 3, 4, 5 stay
+    ],
+)
+def test_interquartile_mean_by_hand(values, expected):
+    assert statistics.iqm(np.array(values)) == expected
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
+def test_interquartile_mean_is_scipys_trimmed_mean(values):
+    assert statistics.iqm(np.array(values)) == pytest.approx(scipy.stats.trim_mean(values, 0.25), abs=1e-9)
+
+
+@pytest.mark.parametrize("statistic", [statistics.mean, statistics.iqm])
+def test_interval_is_scipys_percentile_bootstrap(statistic):
+    low, high = statistics.interval([VALUES], statistic, resamples=40_000)
+    theirs = scipy.stats.bootstrap(
+        (VALUES,), statistic, method="percentile", n_resamples=40_000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert low == pytest.approx(theirs.low, abs=2e-3)
+    assert high == pytest.approx(theirs.high, abs=2e-3)
+
+
+def test_interval_of_three_values_has_the_exact_percentiles():
+    # of the 27 equally likely resamples of {0, 1, 2} one has mean 0 and one mean 2 (3.7 % each), so both
+    # 2.5 % quantiles are the extremes themselves
+    low, high = statistics.interval([np.array([0.0, 1.0, 2.0])], statistics.mean)
+    assert (low, high) == (0.0, 2.0)
+
+
+def test_strata_are_drawn_apart_and_count_alike():
+    a, b = np.array([0.0, 0.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0])
+    assert statistics.interval([a, b], statistics.mean) == (0.5, 0.5)  # pooled they would spread
+    assert statistics.estimate_over_strata([a, b]).value == 0.5
+
+
+def test_bootstrap_works_on_whole_curves():
+    curves = np.stack([VALUES, VALUES + 1], axis=1)
+    low, high = statistics.interval([curves])
+    assert low[1] == pytest.approx(low[0] + 1) and high[1] == pytest.approx(high[0] + 1)
+
+
+def test_same_data_same_numbers():
+    assert statistics.estimate(VALUES) == statistics.estimate(VALUES.copy())
+
+
+@pytest.mark.parametrize(("values", "n"), [([], 0), ([0.5], 1), ([0.5, 0.6], 2), ([0.5, math.nan], 1)])
+def test_fewer_than_three_carry_no_interval(values, n):
+    found = statistics.estimate(values)
+    assert found.n == n and math.isnan(found.low) and math.isnan(found.high)
+
+
+def test_paired_difference_uses_the_common_seeds_only():
+    a = pd.Series([0.5, 0.75, 1.0, 0.7], index=[1, 2, 3, 4])
+    b = pd.Series([0.0, 0.5, 0.5, 9.0], index=[1, 2, 3, 5])
+    found = statistics.paired_difference(a, b)
+    assert found.n == 3 and found.value == pytest.approx((0.5 + 0.25 + 0.5) / 3)
+    assert (found.low, found.high) == (0.25, 0.5)
+
+
+def test_pairing_removes_what_the_seeds_share():
+    shared = np.array([0.0, 0.3, -0.2, 0.1, 0.4])
+    a, b = pd.Series(shared + 0.05), pd.Series(shared)
+    paired = statistics.paired_difference(a, b)
+    assert paired.high - paired.low < 1e-12 < statistics.estimate(a).high - statistics.estimate(a).low
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([1, 2, 3], [0, 0, 0], 1.0),
+        ([1, 1, 1], [1, 1, 1], 0.5),
+        ([1, 4, 2], [3, 0, 2], (1 + 0 + 0 + 3 + 1 + 0.5) / 9),  # 1: beats 0; 4: beats all; 2: beats 0, ties 2
+    ],
+)
+def test_probability_of_improvement_by_hand(a, b, expected):
+    assert statistics.probability_of_improvement([np.array(a)], [np.array(b)]).value == pytest.approx(expected)
+
+
+def test_probability_of_improvement_is_mann_whitneys_u():
+    other = VALUES[:4] + 0.05
+    u = scipy.stats.mannwhitneyu(VALUES, other).statistic
+    found = statistics.probability_of_improvement([VALUES], [other])
+    assert found.value == pytest.approx(u / (len(VALUES) * len(other)))
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "expected"),
+    [
+        ([0.1, 0.3, 0.5], 15.0),  # half way between 0.3 at 10 and 0.5 at 20
+        ([0.4, 0.5, 0.6], 0.0),  # there from the start
+        ([0.1, 0.4, 0.2], 10.0),  # the first time counts
+        ([0.1, 0.2, 0.3], math.inf),
+    ],
+)
+def test_updates_to_target_by_hand(accuracy, expected):
+    assert statistics.updates_to_target(np.array([0, 10, 20]), np.array(accuracy), 0.4) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "onset"),
+    [
+        ([0.2, 0.4, 0.5, 0.1, 0.1], 30),  # falls below half its best and stays
+        ([0.2, 0.4, 0.1, 0.5, 0.5], math.nan),  # recovers
+        ([0.2, 0.5, 0.1, 0.4, 0.1, 0.0], 40),  # the last fall, that stays, counts
+        ([0.2, 0.4, 0.5, 0.5, 0.1], math.nan),  # one bad evaluation at the end
+        ([0.04, 0.02, 0.01, 0.01], math.nan),  # less than 0.05 deep: noise
+        ([0.2, 0.4, 0.5, 0.3, 0.3], math.nan),  # above half of the best
+        ([0.5, 0.1, 0.1, 0.1], 10),
+        ([0.5], math.nan),
+    ],
+)
+def test_collapse_by_hand(accuracy, onset):
+    found = statistics.collapse_onset(np.arange(len(accuracy)) * 10, np.array(accuracy))
+    assert found == onset or (math.isnan(found) and math.isnan(onset))
+
+
+def write_evaluations(folder, rows):
+    lines = [
+        f'{{"update": {u}, "split": "{split}", "n": 10, "sampled_accuracy": {value}}}\n' for u, split, value in rows
+    ]
+    (folder / "eval.jsonl").write_text("".join(lines))
+
+
+def test_best_is_chosen_on_validation_and_read_on_test(tmp_path):
+    run = synthetic.write_run(tmp_path / "a", updates=30)
+    validation, test = [0.1, 0.5, 0.4, 0.2], [0.2, 0.3, 0.9, 0.6]
+    rows = [(10 * i, "validation", v) for i, v in enumerate(validation)]
+    rows += [(10 * i, "test", v) for i, v in enumerate(test)]
+    write_evaluations(run, rows)
+    score = statistics.scores(runs.load([run]), last=2).iloc[0]
+    assert (score["best"], score["best_update"]) == (0.3, 10)  # not the 0.9 that test alone would choose
+    assert score["final"] == 0.6 and score["last_k"] == pytest.approx(0.75) and score["initial"] == 0.2
+
+
+def test_benchmarks_are_averaged_and_an_incomplete_average_is_left_out(tmp_path):
+    run = synthetic.write_run(tmp_path / "a", updates=20)
+    rows = [(0, "validation", 0.1), (20, "validation", 0.2), (10, "aime", 0.9)]
+    rows += [(0, "aime", 0.2), (0, "math", 0.4), (20, "aime", 0.4), (20, "math", 0.8)]
+    write_evaluations(run, rows)
+    study = runs.load([run])
+    assert statistics.accuracy_curves(study)["accuracy"].tolist() == pytest.approx([0.3, 0.6])
+    assert statistics.reported_split(study) == "mean of 2 benchmarks"
+
+
+def test_cost_is_a_ratio_to_on_policy_grpo_of_the_same_seed(tmp_path):
+    for seed, (fast, slow) in {1: (10, 20), 2: (20, 30), 3: (10, 30)}.items():
+        for staleness, reached in ((0, fast), (64, slow)):
+            run = synthetic.write_run(tmp_path / f"{staleness}-{seed}", "grpo", staleness, seed, updates=40)
+            rows = [(u, s, 0.1 if u < reached else 0.5) for u in range(0, 50, 10) for s in ("validation", "test")]
+            write_evaluations(run, rows)
+    study = runs.load([tmp_path])
+    target = statistics.Target(0.5, "by hand", ("grpo", 0))
+    cost = statistics.cost_of_staleness(study, target)
+    stale = cost[cost["staleness"] == 64].set_index("seed")
+    assert stale["ratio"].to_dict() == {1: 2.0, 2: 1.5, 3: 3.0}
+    assert stale["samples_to_target"].to_dict() == {1: 20 * 128, 2: 30 * 128, 3: 30 * 128}
+
+
+def test_unknown_metric_names_the_nearest(study):
+    with pytest.raises(AnalysisError, match="sampled_accuracy"):
+        statistics.scores(study, "sampled_acuracy")
