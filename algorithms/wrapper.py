@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from algorithms.importance import Bounded
 from algorithms.interface import Algorithm, TokenStats, TokenWeights
@@ -22,8 +22,8 @@ class Wrapper(Algorithm):
     base: str = "grpo"
     base_parameters: Mapping[str, Any] = field(default_factory=dict)
 
-    own_scope = "token"
-    own_needs: Any = frozenset()
+    own_scope: ClassVar[str] = "token"
+    own_needs: ClassVar[Any] = frozenset()
 
     @cached_property
     def inner(self) -> Algorithm:
