@@ -51,8 +51,9 @@ class Plan:
 
 
 def set_project_root() -> None:
-    """conf/config.yaml finds sweeps/ through this, whatever folder the command is typed in."""
+    """conf/config.yaml finds sweeps/ through this, whatever folder the command is typed in; --help lists them."""
     os.environ["LAGRANGE_ROOT"] = str(PROJECT)
+    os.environ["LAGRANGE_SWEEPS"] = ", ".join(_options([])["sweep"])
 
 
 def plan(arguments: Sequence[str]) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -45,7 +46,7 @@ class Progress:
         self._show(
             f"{self._label} {row['update']:>{len(str(self._total))}}/{self._total} "
             f"reward {row['reward']:.3f}{accuracy} "
-            f"masked {100 * row.get('masked_fraction', 0):.2f}% M2 {row.get('m2_before', 0):.4f} "
+            f"masked {100 * row.get('masked_fraction', 0):.2f}% M2 {_number(row.get('m2_before'))} "
             f"{rate:.1f}/s {_clock(left)} left"
         )
 
@@ -67,3 +68,8 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _number(value: float | None) -> str:
+    """A metric in four decimals; a dash where it is undefined (on-policy there is no trust-region token)."""
+    return "–" if value is None or math.isnan(value) else f"{value:.4f}"
