@@ -60,7 +60,7 @@ def task(config: Config) -> Task:
 
 
 def model(config: Config) -> LoadedModel:
-    return load_model(config.model, config.device)
+    return load_model(config.served_model, config.device)
 
 
 def learner(config: Config, loaded: LoadedModel) -> Learner:
@@ -85,7 +85,7 @@ def generation(config: Config, loaded: LoadedModel) -> Generation:
     """Inline with the learner's own model, or beside it with a replica."""
     if config.core == "serial":
         return InlineGeneration(_torch_engine(config, loaded))
-    replica = load_model(config.model, config.device)
+    replica = load_model(config.served_model, config.device)
     return WorkerGeneration([_torch_engine(config, replica, version=-1)], config.max_versions)
 
 

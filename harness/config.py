@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ NOT_IDENTITY = ("runs_dir", "tracking", "dry_run", "retry_failed")
 @dataclass
 class ModelConfig:
     """path: folder or hub name · dtype: compute type (master weights stay float32) · parameters: size, for
-    the estimates of dry_run where the model is not at hand."""
+    the estimates of dry_run where the model is not at hand · pad_token, end_token: where the tokenizer names none,
+    or another than the model was trained with."""
 
     path: str = "harness/models/carry"
     dtype: str = "float32"
@@ -30,6 +31,8 @@ class ModelConfig:
     gradient_checkpointing: bool = False
     template: str = "plain"
     system_prompt: str = ""
+    pad_token: str | None = None
+    end_token: str | None = None
     parameters: float | None = None
 
 
@@ -81,7 +84,8 @@ class LearnerConfig:
 @dataclass
 class EvalConfig:
     """every: updates between evaluations · samples: k of avg@k · greedy: also one greedy answer a problem ·
-    last: evaluations in the last-k mean."""
+    last: evaluations in the last-k mean · suites: benchmarks by name, from suites_path (a folder with a file for
+    each) or the hub · suite_samples: k for every suite instead of each one's published k."""
 
     every: int = 40
     samples: int = 4
@@ -89,6 +93,8 @@ class EvalConfig:
     temperature: float = 1.0
     batch_prompts: int = 256
     suites: list[str] = field(default_factory=list)
+    suites_path: str | None = None
+    suite_samples: int | None = None
     sample_responses: int = 8
 
 
@@ -164,6 +170,11 @@ class Config:
         """S, the staleness in rollout batches."""
         return self.staleness // self.updates_per_step
 
+    @property
+    def served_model(self) -> ModelConfig:
+        """The model the run loads: with mode=evaluate the checkpoint."""
+        return self.model if self.checkpoint is None else replace(self.model, path=self.checkpoint)
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -179,7 +190,10 @@ class Config:
     def folder(self) -> Path:
         """The run folder, a function of the config: readable first, unique through the hash."""
         lag = f"s{self.staleness}" if self.lag == "exact" else f"{self.lag}{self.staleness}"
-        name = f"{self.choices['algo']}-{lag}-seed{self.seed}-{self.sha256()[:10]}"
+        what = f"{self.choices['algo']}-{lag}"
+        if self.mode == "evaluate":
+            what = f"evaluate-{Path(str(self.checkpoint)).name}"
+        name = f"{what}-seed{self.seed}-{self.sha256()[:10]}"
         return Path(self.runs_dir) / self.choices["task"] / name
 
 
@@ -314,7 +328,7 @@ def _check_combinations(config: Config) -> None:
     tokens = config.record.tokens
     if tokens is not None and not (len(tokens) == 2 and 0 <= tokens[0] <= tokens[1]):
         raise UserError(f"record.tokens={tokens}: expected [first, last] updates, for instance [800,1200]")
-    if config.device != "cpu":
+    if config.device != "cpu" and not config.dry_run:
         _check_device(config.device)
 
 

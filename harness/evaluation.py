@@ -1,11 +1,11 @@
-"""Evaluation: sampled accuracy avg@k at the training temperature and greedy accuracy, split by split."""
+"""Evaluation: sampled accuracy avg@k, unbiased pass@k and greedy accuracy, split by split and suite by suite."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 from typing import Any
 
@@ -16,27 +16,43 @@ from harness.config import Config
 from harness.drivers.generation import Generation
 from harness.grading import Grader
 from harness.models.sequences import Rollouts
+from harness.progress import Progress
+from harness.records.folder import RunFolder
 from harness.rollout.interface import Request, batched
 from harness.rollout.prompts import PromptEncoder
 from harness.tasks.interface import Problem, Task
+from harness.tasks.prepare import Prepared
+from harness.tasks.suites import Suite
 
 
 @dataclass(frozen=True)
 class _Split:
+    """samples: k of avg@k · index: part of the samples' seeds."""
+
     problems: Sequence[Problem]
     prompts: list[list[int]]
     index: int
+    samples: int
+    grader: Grader
 
 
 class Evaluator:
     """The same problems and the same seeds at every evaluation, so that differences are the policy's."""
 
-    def __init__(self, config: Config, task: Task, encode: PromptEncoder, grader: Grader) -> None:
+    def __init__(
+        self, config: Config, task: Task, encode: PromptEncoder, grader: Grader, suites: Sequence[Suite] = ()
+    ) -> None:
+        """grader: the task's, whose own splits come first."""
         self._config = config
-        self._grader = grader
+        parts: dict[str, tuple[Sequence[Problem], int, Grader]] = {
+            name: (task.split(name), config.eval.samples, grader) for name in task.evaluation_splits()
+        }
+        for suite in suites:
+            own = replace(grader, task=suite)
+            parts[suite.name] = (suite.problems, config.eval.suite_samples or suite.samples, own)
         self._splits = {
-            name: _Split(problems := task.split(name), encode.all(problems), i)
-            for i, name in enumerate(task.evaluation_splits())
+            name: _Split(problems, encode.all(problems), i, samples, own)
+            for i, (name, (problems, samples, own)) in enumerate(parts.items())
         }
 
     def run(self, generation: Generation, version: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
@@ -60,7 +76,7 @@ class Evaluator:
             )
 
     def _submit(self, generation: Generation, split: _Split, version: int, *, greedy: bool) -> list[Future[Rollouts]]:
-        count = 1 if greedy else self._config.eval.samples
+        count = 1 if greedy else split.samples
         keys = randomness.keys(
             self._config.seed,
             "evaluation",
@@ -78,11 +94,12 @@ class Evaluator:
         lengths: list[int] = []
         finished: list[bool] = []
         samples: list[dict[str, Any]] = []
-        start = 0
+        start = failures = 0
         for rollouts in parts:
             problems = split.problems[start : start + rollouts.n_prompts]
             start += rollouts.n_prompts
-            grades, texts = self._grader.grades(problems, rollouts)
+            grades, texts = split.grader.grades(problems, rollouts)
+            failures += sum(bool(grade.failure) for grade in grades)
             right = np.array([g.correct for g in grades]).reshape(rollouts.n_prompts, -1)
             correct.append(right)
             lengths += rollouts.response_lengths.tolist()
@@ -94,6 +111,8 @@ class Evaluator:
                         "prompt": printable(problem.prompt),
                         "response": printable(texts[k]),
                         "reward": grades[k].reward,
+                        "finished": bool(rollouts.finished[k]),
+                        "failure": grades[k].failure,
                         "answer": printable(problem.answer),
                     }
                 )
@@ -106,8 +125,17 @@ class Evaluator:
             "pass_at_k": {str(j): pass_at_k(table.sum(1), k, j) for j in _powers(k)},
             "response_length": float(np.mean(lengths)),
             "truncated_fraction": 1 - float(np.mean(finished)),
+            "grader_failures": failures,
         }
         return row, samples
+
+
+def report_data(data: Prepared, folder: RunFolder, progress: Progress) -> None:
+    """Provenance of the data into the manifest; what had to be dropped, a line each."""
+    if data.provenance:
+        folder.update_manifest(data=data.provenance, dropped=data.notes)
+    for note in data.notes:
+        progress.warn(note)
 
 
 def pass_at_k(right: np.ndarray, n: int, k: int) -> float:

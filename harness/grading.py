@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.learner.batch import GradedRollouts
 from harness.models.sequences import Rollouts
-from harness.tasks.interface import Grade, Problem, Task
+from harness.tasks.interface import Grade, Grades, Problem
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Grader:
     """truncated: "grade" a response without an end token as it is, give it "zero", or "mask" it out of the loss
     (its reward then is zero too, and still counts in its group's baseline)."""
 
-    task: Task
+    task: Grades
     tokenizer: PreTrainedTokenizerBase
     truncated: str
 

@@ -20,6 +20,10 @@ PURPOSES: Final = {
     "worked solution": 5,
     "carry validation": 6,
     "carry test": 7,
+    "word problem": 8,
+    "order of an epoch": 9,
+    "countdown validation": 10,
+    "countdown test": 11,
 }
 
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)

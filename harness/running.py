@@ -43,19 +43,20 @@ def run_cell(config: Config) -> Outcome:
 
 def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
     # Imported late: a finished cell is skipped without loading torch's world.
+    from harness.evaluate import Evaluation
     from harness.training import Interrupted, Training
 
     if status_of(path) == "finished":
         return "skipped"  # by another launcher, between our look and our lock
-    training: Training | None = None
+    training: Training | Evaluation | None = None
     folder = RunFolder(path, config)
     _open_manifest(config, folder, progress)
     try:
-        training = Training(config, folder, progress)
+        training = (Evaluation if config.mode == "evaluate" else Training)(config, folder, progress)
         digest = training.run()
         folder.join_tokens()
         folder.update_manifest(status="finished", finished=time.time(), final_weights_sha256=digest, error=None)
-        progress.close(f"finished · validation best {training.best.accuracy:.3f} at {training.best.update} · {path}")
+        progress.close(f"finished · {training.outcome()} · {path}")
         return "finished"
     except Interrupted as stop:
         folder.update_manifest(status="interrupted", finished=time.time())

@@ -21,16 +21,17 @@ from harness.config import Config
 from harness.drivers.delay_line import DelayLine
 from harness.drivers.generation import Generation
 from harness.errors import RunFailed
-from harness.evaluation import Evaluator
+from harness.evaluation import Evaluator, report_data
 from harness.grading import Grader
 from harness.learner.learner import Learner, Update
-from harness.models.loading import LoadedModel
+from harness.models.loading import LoadedModel, longest_prompt
 from harness.progress import Progress
 from harness.records import checkpoint
 from harness.records.folder import RunFolder
 from harness.rollout.interface import Request
 from harness.rollout.prompts import PromptEncoder
 from harness.tasks.interface import Problem, Task
+from harness.tasks.prepare import prepare
 from harness.warmstart import weights_sha256
 
 
@@ -56,11 +57,13 @@ class Training:
         torch.set_num_threads(config.torch_threads)
         progress.note("loading the model")
         self.model: LoadedModel = build.model(config)
-        self.task: Task = build.task(config)
         self.encode = PromptEncoder(self.model.tokenizer, config.model)
+        data = prepare(config, build.task(config), self.encode, longest_prompt(config))
+        self.task: Task = data.task
+        report_data(data, folder, progress)
         self.grader = Grader(self.task, self.model.tokenizer, config.learner.truncated)
         self.learner: Learner = build.learner(config, self.model)
-        self.evaluator = Evaluator(config, self.task, self.encode, self.grader)
+        self.evaluator = Evaluator(config, self.task, self.encode, self.grader, data.suites)
         self.best = Best()
         self.refused_in_a_row = 0
         self.started = time.perf_counter()
@@ -201,6 +204,10 @@ class Training:
         self.refused_in_a_row = found.counters["refused_in_a_row"]
         self.line.restore(found.line, self.learner.version // self.config.updates_per_step)
         self.progress.first = self.learner.version
+
+    def outcome(self) -> str:
+        """One line about how it ended."""
+        return f"validation best {self.best.accuracy:.3f} at {self.best.update}"
 
     def close(self) -> None:
         self.generation.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -16,14 +18,15 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
 
-from harness.config import ModelConfig
+from harness.config import Config, ModelConfig
 from harness.errors import UserError
 from harness.models import decoder
-from harness.models.policy import Policy, TransformersPolicy
+from harness.models.policy import ComputePolicy, Policy, TransformersPolicy
 
 hf_logging.disable_progress_bar()  # one progress line a run is ours
 
 PROJECT = Path(__file__).resolve().parents[2]
+FOLDER = "a Hugging Face model folder (config.json, *.safetensors, tokenizer.json)"
 
 
 def resolve_path(path: str) -> str:
@@ -34,37 +37,77 @@ def resolve_path(path: str) -> str:
     return path
 
 
-def check_model(config: ModelConfig) -> None:
-    """Refuses a folder that is missing or no causal LM, from its config.json alone.
+def check_model(config: ModelConfig) -> Any:
+    """The model's architecture, from its config.json alone, once it is known to be a causal LM with safetensors.
 
-    Raises UserError. A hub name (`organisation/model`, no such folder) is left to loading time.
+    Raises UserError. Of a hub name (`organisation/model`, no such folder) only config.json is fetched.
     """
     folder = Path(resolve_path(config.path))
     if not folder.is_dir():
         looks_local = config.path.startswith((".", "/", "~")) or config.path.count("/") != 1
         if looks_local:
-            raise UserError(
-                f"model.path={config.path}: no such folder; "
-                "expected a Hugging Face model folder (config.json, *.safetensors, tokenizer.json) or a hub name"
-            )
-        return
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model.path={config.path}: no config.json in it; expected a Hugging Face model folder")
-    try:
-        architecture = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"model.path={config.path}: config.json cannot be read ({reason})") from error
+            raise UserError(f"model.path={config.path}: no such folder; expected {FOLDER} or a hub name")
+    elif not (folder / "config.json").is_file():
+        raise UserError(f"model.path={config.path}: no config.json in it; expected {FOLDER}")
+    architecture = _architecture(config.path)
     if architecture.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UserError(
             f"model.path={config.path}: a {architecture.model_type} model is not a causal language model; "
             "give the folder of one that is"
         )
-    if not list(folder.glob("*.safetensors")):
+    if folder.is_dir() and not list(folder.glob("*.safetensors")):
         raise UserError(
             f"model.path={config.path}: no *.safetensors in it; expected weights as safetensors "
             "(convert them with save_pretrained; pickled weights are not loaded)"
         )
+    return architecture
+
+
+def _architecture(path: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(resolve_path(path), trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(
+            f"model.path={path}: config.json cannot be read ({_first_line(error)}); without network give {FOLDER}"
+        ) from error
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer with an end and a padding token. Raises UserError."""
+    return _tokenizer(config.path, config.end_token, config.pad_token)
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(path: str, end_token: str | None, pad_token: str | None) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve_path(path), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path={path}: no tokenizer ({_first_line(error)}); expected {FOLDER}") from error
+    for key, name, token in (("end_token", "eos_token", end_token), ("pad_token", "pad_token", pad_token)):
+        if token is not None:
+            if token not in tokenizer.get_vocab():
+                raise UserError(f"model.{key}={token}: not in the tokenizer of {path}; choose one of its tokens")
+            setattr(tokenizer, name, token)
+        if getattr(tokenizer, name) is None:
+            raise UserError(
+                f"model.path={path}: its tokenizer has no {name}; give model.{key}=TOKEN, a token of its vocabulary"
+            )
+    return tokenizer
+
+
+def longest_prompt(config: Config) -> int:
+    """Tokens a prompt may have: rollout.max_prompt_tokens, and what the model's positions leave. Raises UserError."""
+    architecture = check_model(config.served_model)
+    positions = getattr(architecture, "max_position_embeddings", None) or getattr(architecture, "n_positions", None)
+    wanted, new = config.rollout.max_prompt_tokens, config.rollout.max_new_tokens
+    if positions is None or positions - new >= wanted:
+        return wanted
+    if positions <= new:
+        raise UserError(
+            f"rollout.max_new_tokens={new}: {config.served_model.path} has {positions} positions for prompt and "
+            f"response; expected at most {positions - 1}"
+        )
+    return int(positions - new)
 
 
 @dataclass(frozen=True)
@@ -78,29 +121,32 @@ class LoadedModel:
 
 
 def load_model(config: ModelConfig, device: str) -> LoadedModel:
-    """Loads float32 master weights in eval mode (no dropout: behaviour and current policy must agree).
+    """Loads float32 master weights, in eval mode and without dropout: behaviour and current policy must agree.
 
     Raises UserError naming what is missing.
     """
-    path = resolve_path(config.path)
+    tokenizer = load_tokenizer(config)
+    architecture = check_model(config)
+    for name in [name for name in vars(architecture) if name.endswith(("dropout", "_pdrop"))]:
+        setattr(architecture, name, 0.0)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         module = AutoModelForCausalLM.from_pretrained(
-            path,
+            resolve_path(config.path),
+            config=architecture,
             dtype=torch.float32,
             attn_implementation=config.attention,
             use_safetensors=True,
             trust_remote_code=False,
         )
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"model.path={config.path}: {reason}; without network give a local Hugging Face folder"
-        ) from error
-    check_tokenizer(config, module, tokenizer)
+    except (OSError, ImportError, ValueError) as error:
+        raise UserError(f"model.path={config.path}: {_first_line(error)}; without network give {FOLDER}") from error
+    check_vocabulary(config, module, tokenizer)
     if config.gradient_checkpointing:
-        module.gradient_checkpointing_enable()
-    return LoadedModel(make_policy(_on(module, device)), tokenizer)
+        module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    policy = make_policy(_on(module, device))
+    if config.dtype != "float32" or config.gradient_checkpointing:
+        policy = ComputePolicy(policy, getattr(torch, config.dtype))
+    return LoadedModel(policy, tokenizer)
 
 
 def _on(module: PreTrainedModel, device: str) -> PreTrainedModel:
@@ -113,12 +159,8 @@ def make_policy(module: PreTrainedModel) -> Policy:
     return decoder.SharedPrefixPolicy(module) if decoder.supports(module) else TransformersPolicy(module)
 
 
-def check_tokenizer(config: ModelConfig, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            f"model.path={config.path}: its tokenizer has no end-of-sequence token; "
-            "set eos_token in tokenizer_config.json"
-        )
+def check_vocabulary(config: ModelConfig, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses a tokenizer with more tokens than the model embeds."""
     embedded = module.get_input_embeddings().weight
     assert isinstance(embedded, torch.Tensor)
     if len(tokenizer) > len(embedded):
@@ -126,3 +168,7 @@ def check_tokenizer(config: ModelConfig, module: PreTrainedModel, tokenizer: Pre
             f"model.path={config.path}: the tokenizer has {len(tokenizer)} tokens, the model embeds "
             f"{len(embedded)}; they do not belong together"
         )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -35,7 +35,12 @@ def head_scores(hidden: Tensor, head: nn.Linear, targets: Tensor, temperature: f
     """hidden [..., H] → scores of targets [...] under the output head."""
     if targets.numel() * head.weight.shape[0] <= CHUNK_ELEMENTS or head.bias is not None:
         return scores_from_logits(head(hidden), targets, temperature)
-    logp, entropy = _ChunkedScores.apply(hidden.flatten(0, -2), head.weight, targets.flatten(), temperature)
+    weight = head.weight
+    if torch.is_autocast_enabled(hidden.device.type):
+        compute = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(compute), weight.to(compute)
+    with torch.autocast(hidden.device.type, enabled=False):
+        logp, entropy = _ChunkedScores.apply(hidden.flatten(0, -2), weight, targets.flatten(), temperature)
     return TokenScores(logp.view(targets.shape), entropy.view(targets.shape))
 
 

@@ -115,6 +115,41 @@ class TransformersPolicy:
         ).logits[:, -1]
 
 
+class ComputePolicy:
+    """Another policy computed in `dtype` while its parameters, and with them the optimizer state, stay float32.
+
+    The only place that knows of mixed precision (autocast) and of gradient checkpointing, which transformers does
+    in training mode only; there is no dropout, so the mode changes no number. Decoding stays in eval mode.
+    """
+
+    def __init__(self, inner: Policy, dtype: torch.dtype) -> None:
+        self.model = inner.model
+        self._inner = inner
+        self._dtype = dtype
+
+    def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+        self.model.train(self.model.is_gradient_checkpointing and torch.is_grad_enabled())
+        try:
+            with self._compute():
+                return self._inner.score(batch, temperature)
+        finally:
+            self.model.eval()
+
+    def start(
+        self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
+    ) -> tuple[Any, Tensor]:
+        with self._compute():
+            return self._inner.start(prompt_ids, prompt_lengths, group, max_new_tokens)
+
+    def advance(self, state: Any, tokens: Tensor) -> Tensor:
+        with self._compute():
+            return self._inner.advance(state, tokens)
+
+    def _compute(self) -> torch.autocast:
+        enabled = self._dtype != torch.float32
+        return torch.autocast(self.model.device.type, self._dtype if enabled else None, enabled=enabled)
+
+
 def _left_pad(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Rows padded on the right → the same rows padded on the left, and their mask."""
     columns = torch.arange(ids.shape[1], device=ids.device)

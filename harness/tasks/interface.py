@@ -33,7 +33,15 @@ class Grade:
     failure: str = ""
 
 
-class Task(Protocol):
+class Grades(Protocol):
+    """Whatever can tell right from wrong."""
+
+    def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
+        """One grade for each pair. Never raises on account of a response's text."""
+        ...
+
+
+class Task(Grades, Protocol):
     """Training problems are an endless stream keyed by consumption index, so every algorithm and every
     staleness sees the same prompts in the same order (common random numbers)."""
 
@@ -42,13 +50,9 @@ class Task(Protocol):
         ...
 
     def split(self, name: str) -> list[Problem]:
-        """All problems of an evaluation split; "validation" and "test" exist in every task."""
+        """All problems of an evaluation split."""
         ...
 
     def evaluation_splits(self) -> list[str]:
-        """Names of the evaluation splits, "validation" first."""
-        ...
-
-    def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
-        """One grade for each pair. Never raises on account of a response's text."""
+        """Names of the evaluation splits: "validation", which chooses the checkpoint, first; "test" if there is one."""
         ...

@@ -1,0 +1,50 @@
+"""A grading worker: `python -m harness.rewards.worker LIMIT_S`, a JSON line in, a JSON line out.
+
+A process of its own, so that whatever a response does to a verifier (a hang, a gigabyte, a crash of the
+interpreter) ends here. It ends itself when its parent is gone or one answer takes far too long.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import warnings
+
+from harness.rewards.verifiers import VERIFIERS
+
+MEMORY_BYTES = 4 * 2**30
+
+
+def main() -> None:
+    limit = float(sys.argv[1])
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not pass for a reply
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    if "math" in sys.argv[2:]:
+        import math_verify  # noqa: F401  (half a second, paid before the clock of the first answer starts)
+    if "reasoning_gym" in sys.argv[2:]:
+        import reasoning_gym  # noqa: F401
+    print("{}", file=replies, flush=True)
+    for line in sys.stdin:
+        # The parent kills at the limit; this is for a parent that was itself killed meanwhile.
+        signal.setitimer(signal.ITIMER_REAL, 2 * limit + 1)
+        job = json.loads(line)
+        try:
+            score, formatted = VERIFIERS[job["verifier"]](**job["arguments"])
+            reply: dict[str, object] = {"score": score, "formatted": formatted}
+        except Exception as error:  # a verifier's bug on hostile text: reward 0, counted
+            reply = {"failure": type(error).__name__}
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The task and the suites of a run, loaded and checked: before anything is written, and again where it runs.
+
+Splits must not share a problem, prompts must fit the model. What had to be dropped is counted and listed; above
+`task.max_dropped_share` of a corpus the run is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.config import Config
+from harness.errors import UserError
+from harness.rollout.prompts import PromptEncoder
+from harness.tasks.corpus import Corpus, Loaded, in_order
+from harness.tasks.interface import Grade, Problem, Task
+from harness.tasks.suites import Suite, check_names, suite
+
+SHOWN = 3  # examples in a message
+PROBED = 64  # problems of an endless task whose prompts are measured
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A corpus after the checks, as a task."""
+
+    corpus: Corpus
+    splits: dict[str, list[Problem]]
+
+    def train(self, seed: int, indices: Sequence[int]) -> list[Problem]:
+        return in_order(self.splits["train"], seed, indices)
+
+    def split(self, name: str) -> list[Problem]:
+        return self.splits[name]
+
+    def evaluation_splits(self) -> list[str]:
+        return [name for name in self.splits if name != "train"]
+
+    def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
+        return self.corpus.grade(problems, responses)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """task and suites ready to use · provenance: revision, rows and content hash of every source, for the manifest
+    · notes: what was dropped, a line each."""
+
+    task: Task
+    suites: list[Suite] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(config: Config, task: Task, encode: PromptEncoder, longest_prompt: int) -> Prepared:
+    """Raises UserError; writes nothing. longest_prompt: tokens that a prompt may have."""
+    check_names(config.eval.suites)
+    suites = [suite(name, config.eval.suites_path) for name in config.eval.suites]
+    for one in suites:
+        _refuse_long(one.problems, encode, longest_prompt, f"suite {one.name}")
+    notes = [f"suite {one.name}: {len(one.unreadable)} unreadable answers left out" for one in suites if one.unreadable]
+    provenance = {one.name: one.provenance for one in suites}
+    if not isinstance(task, Corpus):
+        held_out = [problem for name in task.evaluation_splits() for problem in task.split(name)]
+        seen = task.train(config.seed, range(PROBED))
+        _refuse_long([*held_out, *seen], encode, longest_prompt, "task")
+        return Prepared(task, suites, provenance, notes)
+    loaded = task.load()
+    splits, dropped = _fitting(task, loaded, suites, encode, longest_prompt)
+    return Prepared(InMemory(task, splits), suites, loaded.provenance | provenance, notes + dropped)
+
+
+def _fitting(
+    task: Corpus, loaded: Loaded, suites: Sequence[Suite], encode: PromptEncoder, longest: int
+) -> tuple[dict[str, list[Problem]], list[str]]:
+    """The splits without what must be dropped, and a note for each reason. Raises UserError above the share."""
+    held_out = {p.id: f"{name}" for name, problems in loaded.splits.items() if name != "train" for p in problems}
+    held_out |= {p.id: one.name for one in suites for p in one.problems}
+    _refuse_shared_evaluation(loaded)
+    shared = [p for p in loaded.splits["train"] if p.id in held_out]
+    if shared and task.overlap == "refuse":
+        examples = "; ".join(f"{_shorten(p)} (in {held_out[p.id]})" for p in shared[:SHOWN])
+        raise UserError(
+            f"task: {len(shared)} training problems are evaluation problems too: {examples}; "
+            "drop them from training with task.overlap=drop or give other files"
+        )
+    splits = dict(loaded.splits)
+    splits["train"] = [p for p in splits["train"] if p.id not in held_out]
+    long: list[Problem] = []
+    for name, problems in splits.items():
+        fits = _length_filter(encode, longest)
+        long += [p for p in problems if not fits(p)]
+        splits[name] = [p for p in problems if fits(p)]
+        if not splits[name]:
+            raise UserError(
+                f"task: no prompt of the {name} split fits in {longest} tokens; "
+                "raise rollout.max_prompt_tokens or take a model with more positions"
+            )
+    reasons = {
+        "answers could not be read": loaded.unreadable,
+        f"prompts are longer than {longest} tokens": [_shorten(p) for p in long],
+        "training problems are evaluation problems": [_shorten(p) for p in shared],
+    }
+    notes = [f"{len(bad)} {what}: {'; '.join(bad[:SHOWN])}" for what, bad in reasons.items() if bad]
+    share = sum(map(len, reasons.values())) / loaded.rows
+    if share > task.max_dropped_share:
+        raise UserError(
+            f"task: {share:.1%} of {loaded.rows} problems would be dropped ({' · '.join(notes)}); "
+            f"at most task.max_dropped_share={task.max_dropped_share} is allowed: mend the file or raise it"
+        )
+    return splits, notes
+
+
+def _refuse_shared_evaluation(loaded: Loaded) -> None:
+    test = {p.id for p in loaded.splits.get("test", [])}
+    both = [p for p in loaded.splits["validation"] if p.id in test]
+    if both:
+        examples = "; ".join(map(_shorten, both[:SHOWN]))
+        raise UserError(f"task: {len(both)} validation problems are test problems too: {examples}; give other files")
+
+
+def _length_filter(encode: PromptEncoder, longest: int) -> Callable[[Problem], bool]:
+    lengths: dict[str, int] = {}
+
+    def fits(problem: Problem) -> bool:
+        if problem.id not in lengths:
+            lengths[problem.id] = len(encode(problem))
+        return lengths[problem.id] <= longest
+
+    return fits
+
+
+def _refuse_long(problems: Sequence[Problem], encode: PromptEncoder, longest: int, what: str) -> None:
+    for problem in problems:
+        length = len(encode(problem))
+        if not 0 < length <= longest:
+            raise UserError(
+                f"{what}: a prompt of {length} tokens ({_shorten(problem)}), expected 1 to {longest}; raise "
+                "rollout.max_prompt_tokens, lower rollout.max_new_tokens or take a model with more positions"
+            )
+
+
+def _shorten(problem: Problem) -> str:
+    text = " ".join(str(problem.data.get("problem", problem.prompt)).split())
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,98 @@
+"""Evaluation suites: the eight benchmarks of the M2PO paper (arXiv 2510.01161), graded by math-verify.
+
+`eval.suites=[math500,aime24]`; `eval.suites_path=FOLDER` reads `FOLDER/<name>.jsonl` or `.parquet` instead of the hub.
+The paper gives the hub names but two sets' columns could not be looked up here; both spellings are accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError, nearest
+from harness.rewards.grading import Reward
+from harness.tasks.corpus import problem_id, read_answer
+from harness.tasks.interface import Grade, Problem
+from harness.tasks.sources import PROJECT, Source, load
+
+INSTRUCTION = "\n\nReason step by step and put the final answer in \\boxed{}."
+PROBLEM, ANSWER = "problem|question|Question|Problem", "answer|final_answer|Answer"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """samples: k of the paper's avg@k · problems: how many there are, for the estimates of dry_run."""
+
+    hub: str
+    split: str
+    samples: int
+    problems: int
+
+
+BENCHMARKS = {
+    "math500": Benchmark("HuggingFaceH4/MATH-500", "test", 4, 500),
+    "aime24": Benchmark("HuggingFaceH4/aime_2024", "train", 16, 30),
+    "aime25": Benchmark("yentinglin/aime_2025", "train", 16, 30),
+    "amc23": Benchmark("math-ai/amc23", "test", 4, 40),
+    "amc24": Benchmark("rawsh/2024_AMC12", "train", 4, 45),
+    "minerva": Benchmark("math-ai/minervamath", "test", 4, 272),
+    "gaokao2023en": Benchmark("MARIO-Math-Reasoning/Gaokao2023-Math-En", "train", 4, 385),
+    "olympiadbench": Benchmark("math-ai/olympiadbench", "test", 4, 674),
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A benchmark in memory; grades like a task."""
+
+    name: str
+    samples: int
+    problems: list[Problem]
+    provenance: dict[str, Any]
+    unreadable: list[str]
+
+    def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
+        return Reward("math").grade(problems, responses)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises UserError for a name that is no benchmark's."""
+    for name in names:
+        if name not in BENCHMARKS:
+            raise UserError(f"eval.suites: {name}: no such suite; {nearest(name, BENCHMARKS)}")
+    if len(set(names)) < len(names):
+        raise UserError(f"eval.suites={list(names)}: a suite stands there twice; drop one")
+
+
+@lru_cache(maxsize=16)
+def suite(name: str, folder: str | None) -> Suite:
+    """Loads one benchmark. Raises UserError."""
+    benchmark = BENCHMARKS[name]
+    path = None if folder is None else _file(name, folder)
+    rows = load(Source(benchmark.hub, benchmark.split, (PROBLEM, ANSWER), path=path, key="eval.suites_path"))
+    problems, unreadable = [], []
+    for number, row in enumerate(rows.rows, 1):
+        text, answer = _first(row, PROBLEM), read_answer(_first(row, ANSWER), "plain")
+        if not isinstance(text, str) or answer is None:
+            unreadable.append(f"{name} row {number}: {str(_first(row, ANSWER))[:60]!r}")
+        else:
+            problems.append(Problem(problem_id(text), text + INSTRUCTION, answer, {"problem": text}))
+    if not problems:
+        raise UserError(f"eval.suites: {name} has no problem with a readable answer")
+    return Suite(name, benchmark.samples, problems, rows.provenance, unreadable)
+
+
+def _first(row: dict[str, Any], columns: str) -> Any:
+    return next((row[c] for c in columns.split("|") if row.get(c) is not None), None)
+
+
+def _file(name: str, folder: str) -> str:
+    for base in (Path.cwd(), PROJECT):
+        for ending in ("jsonl", "parquet"):
+            file = base / folder / f"{name}.{ending}"
+            if file.is_file():
+                return str(file)
+    raise UserError(f"eval.suites_path={folder}: no {name}.jsonl or {name}.parquet in it")
