@@ -47,9 +47,9 @@ class BAPO(Algorithm):
         share = positive / (positive + negative)
         # NaN (P + Q = 0) is not below the target, so it stops the walk at its start.
         stop = (share < self.positive_share).long().cumprod(0).sum().clamp(max=len(share) - 1)
-        low = ratio.new_tensor(lows)[(stop - len(highs) + 1).clamp(min=0)]
-        high = ratio.new_tensor(highs)[stop.clamp(max=len(highs) - 1)]
-        return low, high, share[stop]
+        low = ratio.new_tensor(lows).take((stop - len(highs) + 1).clamp(min=0))
+        high = ratio.new_tensor(highs).take(stop.clamp(max=len(highs) - 1))
+        return low, high, share.take(stop)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
         low, high, share = self.bounds(stats)

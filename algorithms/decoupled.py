@@ -7,7 +7,7 @@ from torch import Tensor
 
 from algorithms.grpo import sign_clip
 from algorithms.importance import Bounded, bound
-from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
+from algorithms.interface import LARGE, Algorithm, TokenStats, TokenWeights, number, weigh
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Decoupled(Algorithm):
         staleness = staleness[:, None] if staleness.dim() == 1 else staleness
         # At d = 0 all three policies are one; the floor only keeps 0/0 away.
         share = (1 - self.proximal_lag / staleness.clamp(min=1e-9)).clamp(min=0)
-        behind = stats.used(share.expand(stats.mask.shape)) * stats.log_ratio64
-        return behind, stats.log_ratio64 - behind
+        log_ratio = stats.log_ratio64.clamp(-LARGE, LARGE)
+        behind = stats.used(share.expand(stats.mask.shape)) * log_ratio
+        return behind, log_ratio - behind
 
     def bounded(self, log_weight: Tensor, stats: TokenStats) -> Bounded:
         """w_b as `mode` bounds it."""

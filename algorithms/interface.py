@@ -21,6 +21,10 @@ LOG_RATIO_BOUND = 20.0
 """r = exp(clamp(l, ±20)): bounds the weight of a wild token and still leaves it a gradient."""
 
 
+LARGE = 1e150
+"""Stands in for Inf where Inf − Inf or Inf · 0 would be NaN; its square is still finite."""
+
+
 class once:
     """functools.cached_property without its lock, which costs as much as a small kernel."""
 
@@ -159,17 +163,17 @@ class TokenStats:
 
     @once
     def count(self) -> Tensor:
-        """N = |V|, 0-d int64."""
-        return self.lengths.sum()
+        """N = |V|, 0-d float64."""
+        return self.lengths.sum().double()
 
     @once
     def outward(self) -> Tensor:
         """|l| of the trust-region tokens, [B,T] float64, 0 elsewhere: how far each has moved where A pushes
         it.
 
-        Squares are M2. Capped at 1e150, whose square is finite, for +Inf · 0 would be NaN where A = 0.
+        Squares are M2. +Inf is held at LARGE: times a zero advantage it would be NaN.
         """
-        return self.log_ratio64.clamp(max=1e150).mul_(self.advantage.sign().double()).clamp_(min=0)
+        return self.log_ratio64.clamp(max=LARGE).mul_(self.advantage.sign().double()).clamp_(min=0)
 
     @once
     def trust_region(self) -> Tensor:
@@ -398,6 +402,10 @@ class Algorithm:
         for f in fields(self):
             if f.name != "aggregation":
                 _check_parameter(type(self).__name__, f.name, getattr(self, f.name), f.type, f.metadata)
+        for kind in ("ratio", "weight"):
+            low, high = getattr(self, f"{kind}_low", 0), getattr(self, f"{kind}_high", 0)
+            if low > high:
+                raise ValueError(f"{type(self).__name__}: {kind}_low={low} is above {kind}_high={high}")
 
     def weights(self, stats: TokenStats) -> TokenWeights:
         """The method itself: w, c and what was kept, for every token."""

@@ -11,6 +11,7 @@ nats².
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def paper(m2: Tensor, count: Tensor, threshold: float) -> Tensor:
 def areal(m2: Tensor, count: Tensor, threshold: float) -> Tensor:
     """AReaL's rule: as `paper` with strict <, but the smallest value always stays."""
     ordered = _ascending(m2)
-    smallest = ordered[(len(ordered) - count).clamp(max=len(ordered) - 1)]
+    smallest = ordered.take((len(ordered) - count).long().clamp(max=len(ordered) - 1))
     cap = _largest(ordered, ordered.cumsum(0) / _ranks(ordered, count) < threshold)
     return torch.maximum(cap, smallest)
 
@@ -60,6 +61,14 @@ def all_tokens_mean(m2: Tensor, count: Tensor, threshold: float, harmless: Tenso
     cap = _largest(ordered, (ranks > 0) & (mean < threshold))
     reached = (cap > 0) | (base / harmless_count.clamp(min=1) < threshold)
     return torch.where(reached, cap, -1.0)
+
+
+CAPS: dict[str, Callable[..., Tensor]] = {
+    "paper": paper,
+    "released": released,
+    "all_tokens_mean": all_tokens_mean,
+    "areal": areal,
+}
 
 
 def _ascending(m2: Tensor) -> Tensor:

@@ -9,11 +9,10 @@ from torch import Tensor
 from algorithms.decoupled import Decoupled
 from algorithms.grpo import sign_clip
 from algorithms.importance import Bounded
-from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
-from algorithms.m2_mask import all_tokens_mean, areal, paper, released
+from algorithms.interface import LARGE, Algorithm, TokenStats, TokenWeights, number, weigh
+from algorithms.m2_mask import CAPS
 from algorithms.wrapper import multiply
 
-LARGE = 1e150  # its square is finite
 SURELY_UNDER = 1 - 1e-9
 """Only a mean under this share of τ skips the sort: nearer, an unsorted sum may round to the wrong side."""
 
@@ -45,41 +44,39 @@ class M2PO(Algorithm):
     def weights(self, stats: TokenStats) -> TokenWeights:
         cap, kept = self.rule(stats)
         metrics = {"m2_cap": cap.clamp(min=0).masked_fill(cap == math.inf, math.nan)}
-        if self.variant == "areal":
-            inner = Decoupled().weights(stats)
-            if kept is not None:
-                inner = multiply(stats, inner, Bounded(kept.to(stats.dtype), kept, None))
-                inner = replace(inner, counted=stats.mask & kept)
-            return replace(inner, metrics=metrics)
         if self.variant == "all_tokens_mean":
             metrics["m2_unreachable"] = (cap < 0).double()
-        return weigh(stats, stats.ratio, kept=kept, metrics=metrics)
+        if self.variant != "areal":
+            return weigh(stats, stats.ratio, kept=kept, metrics=metrics)
+        inner = replace(Decoupled().weights(stats), metrics=metrics)
+        if kept is None:
+            return inner
+        return replace(multiply(stats, inner, Bounded(kept.to(stats.dtype), kept, None)), counted=stats.mask & kept)
 
     def rule(self, stats: TokenStats) -> tuple[Tensor, Tensor | None]:
         """The cap on M2, 0-d (NaN if there is none), and the tokens within it, [B,T] bool (None: all)."""
+        distance, region = stats.outward, stats.trust_region
         if self.variant == "areal":
             proximal = stats.require("logp_proximal", "m2po variant=areal")
-            distance = stats.difference(proximal, stats.logp_behaviour).clamp(-LARGE, LARGE)
-            region = stats.mask
-        else:
-            distance, region = stats.outward, stats.trust_region
-        m2, count = distance.square(), region.sum()
-        budgeted, size = m2, count
+            distance, region = stats.difference(proximal, stats.logp_behaviour), stats.mask
+        m2, count = distance.clamp(-LARGE, LARGE).square(), region.sum()
+        total, size, rest = m2.sum(), count, []
         if self.variant == "all_tokens_mean":
-            budgeted, size = stats.log_ratio64.clamp(-LARGE, LARGE).square(), stats.count
+            harmless = stats.log_ratio64.clamp(-LARGE, LARGE).square().masked_fill(region, 0.0)
+            total, size, rest = total + harmless.sum(), stats.count, [harmless, stats.count - count]
         # The one synchronisation of the method.
-        if m2.numel() == 0 or budgeted.sum() / size.clamp(min=1) < self.m2_threshold * SURELY_UNDER:
+        if m2.numel() == 0 or total / size.clamp(min=1) < self.m2_threshold * SURELY_UNDER:
             return m2.new_full((), math.nan), None
-        if self.variant == "all_tokens_mean":
-            rest = budgeted.masked_fill(region, 0.0), size - count
-            cap = all_tokens_mean(m2, count, self.m2_threshold, *rest)
-        else:
-            cap = {"paper": paper, "released": released, "areal": areal}[self.variant](m2, count, self.m2_threshold)
+        cap = CAPS[self.variant](m2, count, self.m2_threshold, *rest)
         kept = m2 <= cap.clamp(min=0)
         if self.variant == "released" and (self.miniclip_low or self.miniclip_high):
-            low, high = 1 - (self.miniclip_low or 0.0), 1 + (self.miniclip_high or 0.0)
-            kept |= sign_clip(stats.ratio, stats.advantage, low, high) == stats.ratio
+            kept |= sign_clip(stats.ratio, stats.advantage, *self.floor) == stats.ratio
         return cap, kept
+
+    @property
+    def floor(self) -> tuple[float, float]:
+        """The bounds that variant released never tightens beyond."""
+        return 1 - (self.miniclip_low or 0.0), 1 + (self.miniclip_high or 0.0)
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
         if self.variant == "areal":
@@ -88,6 +85,5 @@ class M2PO(Algorithm):
             return super().objective(stats, weights)
         # The authors clip, so a dropped token keeps the bound in the surrogate's value.
         reach = weights.metrics["m2_cap"].nan_to_num(math.inf).sqrt()
-        low = (-reach).exp().clamp(max=1 - (self.miniclip_low or 0.0))
-        high = reach.exp().clamp(min=1 + (self.miniclip_high or 0.0))
+        low, high = (-reach).exp().clamp(max=self.floor[0]), reach.exp().clamp(min=self.floor[1])
         return sign_clip(stats.ratio, stats.advantage, low, high) * stats.advantage

@@ -1,0 +1,107 @@
+"""Diagnostics against their formulas, written with numpy over lists of tokens."""
+
+import numpy as np
+import pytest
+import torch
+from cases import random_batch
+
+import algorithms
+from algorithms import diagnose
+
+BINDING = {
+    "m2_before", "m2_after", "m2_valid", "trust_region_fraction", "masked_fraction", "clip_fraction",
+    "k1", "k2", "k3", "ess", "entropy",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["grpo", "m2po", "tis", "cispo", "gppo"])
+def test_formulas(name: str):
+    x = random_batch(30, rows=24, width=16)
+    x.A[3] = 0
+    x.mask[5] = False
+    entropy = torch.rand(24, 16)
+    method = algorithms.make(name)
+    stats = x.stats()
+    weights = method.weights(stats)
+    found = {key: value.item() for key, value in diagnose(stats, weights, entropy).items()}
+
+    def tokens(value: torch.Tensor) -> np.ndarray:
+        return value[x.mask].double().numpy()
+
+    l, A, w = tokens(x.l), tokens(x.A), tokens(weights.weights)  # noqa: E741
+    kept, changed, H = tokens(weights.kept) > 0, tokens(weights.changed) > 0, tokens(entropy)
+    r, T, u = np.exp(l), ((A > 0) & (l > 0)) | ((A < 0) & (l < 0)), tokens(x.staleness[:, None].expand(24, 16))
+    expected = {
+        "m2_before": np.mean(l[T] ** 2),
+        "m2_after": np.mean(l[T & kept] ** 2),
+        "m2_valid": np.mean(l**2),
+        "trust_region_fraction": T.mean(),
+        "masked_fraction": 1 - kept.mean(),
+        "clip_fraction": changed.mean(),
+        "mask_ratio_low": r[T & kept & (A < 0)].min(),
+        "mask_ratio_high": r[T & kept & (A > 0)].max(),
+        "k1": -l.mean(),
+        "k2": np.mean(l**2) / 2,
+        "k3": np.mean(r - 1 - l),
+        "chi2": np.mean((r - 1) ** 2),
+        "chi2_second_moment": np.mean(r**2) - 1,
+        "ess": 1 / np.mean((r / r.mean()) ** 2),
+        "ess_weighted": 1 / np.mean((w / w.mean()) ** 2),
+        "clamped_fraction": 0,
+        "empty_responses": 1,
+        "entropy": H.mean(),
+        "entropy_kept": H[kept].mean(),
+        "entropy_masked": H[~kept].mean() if (~kept).any() else np.nan,
+        "staleness_min": u.min(),
+        "staleness_mean": u.mean(),
+        "staleness_max": u.max(),
+        "ratio_positive_q50": np.quantile(r[A > 0], 0.5, method="nearest"),
+        "ratio_negative_q01": np.quantile(r[A < 0], 0.01, method="nearest"),
+        "ratio_negative_q99": np.quantile(r[A < 0], 0.99, method="nearest"),
+    }
+    gap = tokens(x.behaviour - x.engine)
+    expected |= {"engine_gap_mean": gap.mean(), "engine_gap_square": (gap**2).mean()}
+    expected |= {"engine_gap_max": abs(gap).max()}
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=True), key
+    assert set(found) >= BINDING
+
+
+def test_metrics_of_a_loss_are_the_diagnostics_and_the_surrogate():
+    x = random_batch(31)
+    method, stats = algorithms.make("m2po"), x.stats()
+    out = method(stats, entropy=torch.ones_like(x.logp))
+    direct = diagnose(stats, method.weights(stats), torch.ones_like(x.logp))
+    assert set(out.metrics) == set(direct) | {"surrogate"}
+    for name, value in direct.items():
+        torch.testing.assert_close(out.metrics[name], value, equal_nan=True)
+    with pytest.raises(KeyError):
+        out.metrics["nonsense"]
+
+
+def test_undefined_is_nan():
+    x = random_batch(32)
+    x.A.zero_()
+    found = diagnose(x.stats(), algorithms.make("grpo").weights(x.stats()), torch.ones_like(x.logp))
+    assert found["m2_before"].isnan() and found["entropy_masked"].isnan()
+    assert found["ratio_positive_q50"].isnan() and found["masked_fraction"] == 0
+
+
+def test_quantiles_of_a_large_batch_come_from_an_even_stride():
+    torch.manual_seed(0)
+    logp = 0.1 * torch.randn(64, 512)
+    mask = torch.ones(64, 512, dtype=torch.bool)
+    stats = algorithms.TokenStats(logp, torch.zeros_like(logp), torch.ones(64), mask)
+    found = diagnose(stats, algorithms.make("grpo").weights(stats))["ratio_positive_q99"]
+    assert found.item() == pytest.approx(np.quantile(logp.exp().numpy(), 0.99), rel=0.02)
+
+
+def test_every_metric_is_in_the_documentation():
+    from pathlib import Path
+
+    x = random_batch(33)
+    names = set(algorithms.make("m2po", variant="all_tokens_mean")(x.stats(), entropy=x.logp).metrics)
+    names |= set(algorithms.make("bapo")(x.stats()).metrics)
+    text = (Path(__file__).parents[2] / "docs" / "diagnostics.md").read_text()
+    missing = {name for name in names if f"`{name}`" not in text}
+    assert not missing
