@@ -203,7 +203,8 @@ def _cache_folder() -> Path:
 
 def _from_cache(entry: Path, folder: Path, signature: str) -> Record | None:
     try:
-        updates = pq.read_table(entry, use_threads=False, memory_map=True)
+        # a third of the time of pq.read_table, which looks at every file as a dataset
+        updates = pq.ParquetFile(entry, memory_map=True).read(use_threads=False)
         held = json.loads((updates.schema.metadata or {})[b"lagrange"])
     except (OSError, KeyError, ValueError):  # ArrowInvalid is a ValueError
         return None

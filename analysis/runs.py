@@ -250,7 +250,8 @@ def _finish(study: Study, incomplete: bool) -> Study:
     names = set(runs.loc[runs["used"], "run"])
 
     def tidy(frame: pd.DataFrame) -> pd.DataFrame:
-        return _identify(frame[frame["run"].isin(names)].reset_index(drop=True), runs)
+        kept = frame["run"].isin(names)
+        return _identify(frame if kept.all() else frame[kept].reset_index(drop=True), runs)
 
     return replace(study, runs=runs, updates=tidy(study.updates), evaluations=tidy(study.evaluations))
 
@@ -258,7 +259,8 @@ def _finish(study: Study, incomplete: bool) -> Study:
 def _identify(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the identity columns of their runs, taken over as categories (cheap at 400,000 rows)."""
     used = runs[runs["used"]].reset_index(drop=True)
-    place = pd.Index(used["run"]).get_indexer(pd.Index(rows["run"].astype(object)))
+    names = pd.Categorical(rows["run"])
+    place = pd.Index(used["run"]).get_indexer(pd.Index(names.categories))[names.codes]
     added = {}
     for column in IDENTITY:
         values = used[column]
@@ -267,5 +269,4 @@ def _identify(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
             added[column] = pd.Categorical.from_codes(codes[place], pd.Index(categories))
         else:
             added[column] = values.to_numpy()[place]
-    rest = rows.drop(columns=[column for column in IDENTITY if column in rows.columns])
-    return pd.concat([rest, pd.DataFrame(added, index=rest.index)], axis=1)
+    return rows.assign(**added)

@@ -67,22 +67,26 @@ def decide(runs: pd.DataFrame, incomplete: bool) -> pd.DataFrame:
     if "why_not" not in runs:
         runs["why_not"] = ""
     runs["why_not"] = runs["why_not"].fillna("").astype(str)
-    for place, row in runs.iterrows():
-        if not row["why_not"] and row["status"] != "finished" and not (incomplete and row["updates_done"] > 0):
-            told = f" ({row['error']})" if row["error"] else ""
-            runs.loc[place, "why_not"] = f"{row['status']} after {row['updates_done']:.0f} updates{told}"
-        elif not row["why_not"] and json.loads(row["config"]).get("mode") == "evaluate":
-            runs.loc[place, "why_not"] = "an evaluation, not a training run"
+    runs["why_not"] = [row["why_not"] or _why_not(row, incomplete) for row in runs.to_dict("records")]
     _mark_duplicates(runs)
     runs["used"] = runs["why_not"] == ""
     return runs
+
+
+def _why_not(row: dict[Any, Any], incomplete: bool) -> str:
+    if row["status"] != "finished" and not (incomplete and row["updates_done"] > 0):
+        told = f" ({row['error']})" if row["error"] else ""
+        return f"{row['status']} after {row['updates_done']:.0f} updates{told}"
+    if json.loads(row["config"]).get("mode") == "evaluate":
+        return "an evaluation, not a training run"
+    return ""
 
 
 def _mark_duplicates(runs: pd.DataFrame) -> None:
     """Under an exact lag core and repeat change nothing: such runs are one run, and must agree bit for bit."""
     first: dict[str, Any] = {}
     candidates = runs[runs["why_not"] == ""].sort_values("status", key=lambda s: s != "finished", kind="stable")
-    for place, row in candidates.iterrows():
+    for place, row in zip(candidates.index, candidates.to_dict("records"), strict=True):
         settings = settings_of(json.loads(row["config"]))
         repeat = row["repeat"] if row["lag"] == "bounded" else 0
         identity = [
@@ -107,8 +111,8 @@ def _mark_duplicates(runs: pd.DataFrame) -> None:
 def describe(runs: pd.DataFrame) -> pd.DataFrame:
     """`runs` with `reference` and `setting`: what differs from the method's reference, as text ("" if nothing)."""
     runs = runs.copy()
-    runs["setting"] = ""
-    runs["reference"] = False
+    texts: dict[Any, str] = {}
+    references: set[Any] = set()
     for _, group in runs[runs["used"]].groupby(["task", "model"], sort=True):
         settings = {place: settings_of(json.loads(config)) for place, config in group["config"].items()}
         outer = _varying({p: _part(s, algo=False) for p, s in settings.items()})
@@ -119,10 +123,12 @@ def describe(runs: pd.DataFrame) -> pd.DataFrame:
         anyone = settings[next(iter(chosen.values()))[0]]
         for algorithm, same in group.groupby("algorithm"):
             places = chosen.get(str(algorithm), [])
-            runs.loc[places, "reference"] = True
+            references |= set(places)
             own = settings[places[0]] if places else _part(anyone, algo=False)
             for place in same.index:
-                runs.loc[place, "setting"] = _difference(settings[place], own, with_algo=bool(places))
+                texts[place] = _difference(settings[place], own, with_algo=bool(places))
+    runs["setting"] = pd.Series([texts.get(place, "") for place in runs.index], index=runs.index, dtype=object)
+    runs["reference"] = [place in references for place in runs.index]
     return runs
 
 

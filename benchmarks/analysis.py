@@ -1,0 +1,100 @@
+"""How long the analysis of a large study takes: 200 runs of 2,000 updates, made up on the spot.
+
+    python benchmarks/analysis.py [--runs 200] [--updates 2000] [--out results.json]
+
+Bounds: loading ≤ 5 s cold and ≤ 1 s from the cache, all figures ≤ 60 s on 2 cores, report ≤ 5 MB, pack ≤ 5 MB.
+"Cold" means an empty cache of the analysis; the files may lie in the operating system's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/analysis")]
+
+BOUNDS = {"load_cold_s": 5, "load_cached_s": 1, "figures_s": 60, "report_mb": 5, "pack_mb": 5}
+TIMED = """
+import sys, time
+from pathlib import Path
+from analysis import {module}
+import analysis.runs
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+started = time.perf_counter()
+{statement}
+print(time.perf_counter() - started)
+"""
+
+
+def main() -> int:
+    choices = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    choices.add_argument("--runs", type=int, default=200)
+    choices.add_argument("--updates", type=int, default=2000)
+    choices.add_argument("--out", type=Path)
+    asked = choices.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        os.environ["LAGRANGE_CACHE"] = str(place / "cache")
+        write_study(place / "runs", asked.runs, asked.updates)
+        found = measure(place)
+    found |= {"runs": asked.runs, "updates": asked.updates}
+    missed = [name for name, bound in BOUNDS.items() if found[name] > bound]
+    for name, value in found.items():
+        print(f"{name:16} {value:8.2f}" + (f"   (bound {BOUNDS[name]})" if name in BOUNDS else ""))
+    if asked.out:
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+    print("missed: " + ", ".join(missed) if missed else "all within their bounds")
+    return bool(missed)
+
+
+def write_study(root: Path, runs: int, updates: int) -> None:
+    """5 algorithms × 4 staleness values × as many seeds as it takes, tokens in the first of each."""
+    import synthetic
+
+    algorithms, staleness = ("grpo", "gspo", "tis", "m2po", "no_trust_region"), (0, 16, 64, 256)
+    cells = [(a, s) for a in algorithms for s in staleness]
+    for number in range(runs):
+        algorithm, lag = cells[number % len(cells)]
+        seed = 1 + number // len(cells)
+        synthetic.write_run(
+            root / f"{algorithm}-s{lag}-seed{seed}",
+            algorithm,
+            lag,
+            seed,
+            updates=updates,
+            eval_every=40,
+            tokens=seed < 4,
+        )
+
+
+def measure(place: Path) -> dict[str, float]:
+    """Each step in a process of its own, as on the command line, imports not counted."""
+    runs, load = place / "runs", "study = analysis.runs.load([folder])"
+    found = {
+        "load_cold_s": timed("runs", load, runs, place),
+        "load_cached_s": min(timed("runs", load, runs, place) for _ in range(3)),
+        "figures_s": timed("figures", f"{load}\nfigures.write(study, out / 'figures')", runs, place),
+        "tables_s": timed("tables", f"{load}\ntables.summary(study); tables.leaderboard(study)", runs, place),
+        "report_s": timed("report", f"{load}\nreport.write(study, out)", runs, place),
+        "pack_s": timed("pack", f"{load}\npack.write(study, out / 'study.parquet')", runs, place),
+    }
+    found["report_mb"] = (place / "index.html").stat().st_size / 1e6
+    found["pack_mb"] = (place / "study.parquet").stat().st_size / 1e6
+    return found
+
+
+def timed(module: str, statement: str, folder: Path, out: Path) -> float:
+    code = TIMED.format(module=module, statement=statement)
+    command = [sys.executable, "-c", code, str(folder), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return float(done.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
