@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from harness.config import Config
+from harness.drivers.delay_line import DelayLine, FirstComeLine, ReplayLine
 from harness.drivers.generation import Generation, InlineGeneration, WorkerGeneration
 from harness.errors import UserError, nearest
-from harness.lag.policy import ExactLag, StalenessPolicy
+from harness.lag import schedule
+from harness.lag.policy import BoundedLag, ExactLag, StalenessPolicy
 from harness.learner.learner import Learner
 from harness.models.loading import LoadedModel, load_model
-from harness.rollout.interface import RolloutEngine
+from harness.rollout.interface import Request, RolloutEngine
 from harness.rollout.torch_engine import TorchEngine
 from harness.tasks.interface import Task
+from harness.weight_store import SnapshotStore
 
 OUR_PACKAGES = ("algorithms", "harness.tasks")
 
@@ -78,17 +83,36 @@ def learner(config: Config, loaded: LoadedModel) -> Learner:
 
 
 def staleness_policy(config: Config) -> StalenessPolicy:
-    return ExactLag(config.staleness, config.updates_per_step)
+    kind = ExactLag if config.lag == "exact" else BoundedLag
+    return kind(config.staleness, config.updates_per_step)
+
+
+def delay_line(config: Config, generation: Generation, request: Callable[[int], Request]) -> DelayLine:
+    parts: tuple[Any, ...] = (generation, staleness_policy(config), request, config.batches, config.rollout.shards)
+    if config.lag == "replay":
+        return ReplayLine(*parts, schedule=schedule.read(config))
+    if config.lag == "bounded" and config.on_excess != "wait":
+        return FirstComeLine(*parts, mask=config.on_excess == "mask")
+    return DelayLine(*parts)
 
 
 def generation(config: Config, loaded: LoadedModel) -> Generation:
-    """Inline with the learner's own model, or beside it with a replica."""
+    """Inline with the learner's own weights, or beside it: one engine in a thread, or one in each Ray actor."""
     if config.core == "serial":
-        return InlineGeneration(_torch_engine(config, loaded))
-    replica = load_model(config.served_model, config.device)
-    return WorkerGeneration([_torch_engine(config, replica, version=-1)], config.max_versions)
+        return InlineGeneration(rollout_engine(config, loaded))
+    if config.core == "overlapped":
+        return WorkerGeneration([replica(config)], SnapshotStore(config.max_versions), config.torch_threads)
+    from harness.drivers import ray_actors
+
+    size = sum(tensor.nbytes for tensor in loaded.module.state_dict().values())
+    return ray_actors.generation(config, functools.partial(replica, config), size)
 
 
-def _torch_engine(config: Config, loaded: LoadedModel, version: int = 0) -> RolloutEngine:
+def replica(config: Config) -> RolloutEngine:
+    """An engine with weights of its own, none loaded yet. Runs in a rollout actor, too."""
+    return rollout_engine(config, load_model(config.served_model, config.device), version=-1)
+
+
+def rollout_engine(config: Config, loaded: LoadedModel, version: int = 0) -> RolloutEngine:
     end = loaded.tokenizer.eos_token_id
     return TorchEngine(loaded.policy, end, trainer_logp=config.rollout.behaviour == "trainer", version=version)

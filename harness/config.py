@@ -299,13 +299,10 @@ def _check_units(config: Config) -> None:
 
 
 def _check_combinations(config: Config) -> None:
-    if config.lag == "bounded" and config.staleness < config.updates_per_step - 1:
-        raise UserError(
-            f"staleness={config.staleness} with lag=bounded: the last of {config.updates_per_step} updates of a step "
-            f"is {config.updates_per_step - 1} updates stale by construction; expected at least that"
-        )
-    if config.lag == "bounded" and config.core == "serial" and config.rollout.inflight != "drain":
-        raise UserError(f"rollout.inflight={config.rollout.inflight}: core=serial never publishes during generation")
+    if config.lag == "bounded":
+        _check_bounded(config)
+    elif config.on_excess != "wait":
+        raise UserError(f"on_excess={config.on_excess} with lag={config.lag}: only a bounded lag has an excess")
     if config.lag != "bounded" and config.rollout.inflight != "drain":
         raise UserError(
             f"rollout.inflight={config.rollout.inflight} with lag={config.lag}: "
@@ -330,6 +327,25 @@ def _check_combinations(config: Config) -> None:
         raise UserError(f"record.tokens={tokens}: expected [first, last] updates, for instance [800,1200]")
     if config.device != "cpu" and not config.dry_run:
         _check_device(config.device)
+
+
+def _check_bounded(config: Config) -> None:
+    if config.core == "serial":
+        raise UserError(
+            "lag=bounded with core=serial: nothing runs free where generation waits for training; "
+            "use core=overlapped or core=ray, or lag=exact"
+        )
+    if config.staleness < config.updates_per_step - 1:
+        raise UserError(
+            f"staleness={config.staleness} with lag=bounded: the last of {config.updates_per_step} updates of a step "
+            f"is {config.updates_per_step - 1} updates stale by construction; expected at least that"
+        )
+    prompts, shards = config.rollout.prompts_per_step, config.rollout.shards
+    if config.on_excess != "wait" and prompts % shards:
+        raise UserError(
+            f"on_excess={config.on_excess}: a batch is any {shards} shards, so they must be of one size; "
+            f"rollout.prompts_per_step={prompts} is not divisible by rollout.shards={shards}"
+        )
 
 
 def _check_device(device: str) -> None:

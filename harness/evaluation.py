@@ -15,6 +15,7 @@ from harness import randomness
 from harness.config import Config
 from harness.drivers.generation import Generation
 from harness.grading import Grader
+from harness.interrupts import result_of
 from harness.models.sequences import Rollouts
 from harness.progress import Progress
 from harness.records.folder import RunFolder
@@ -64,9 +65,9 @@ class Evaluator:
             else {}
         )
         for name, split in self._splits.items():
-            row, samples = self._accuracy(split, [f.result() for f in sampled[name]])
+            row, samples = self._accuracy(split, [result_of(f) for f in sampled[name]])
             if name in greedy:
-                greedy_row, _ = self._accuracy(split, [f.result() for f in greedy[name]])
+                greedy_row, _ = self._accuracy(split, [result_of(f) for f in greedy[name]])
                 row["greedy_accuracy"] = greedy_row["sampled_accuracy"]
             else:
                 row["greedy_accuracy"] = None
@@ -87,7 +88,7 @@ class Evaluator:
         temperature = 0.0 if greedy else self._config.eval.temperature
         request = Request(split.prompts, keys, temperature, self._config.rollout.max_new_tokens)
         parts = batched(request, self._config.eval.batch_prompts)
-        return [generation.submit([part], version, urgent=True) for part in parts]
+        return [generation.submit(part, version, urgent=True) for part in parts]
 
     def _accuracy(self, split: _Split, parts: Sequence[Rollouts]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         correct: list[np.ndarray] = []

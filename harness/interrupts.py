@@ -1,14 +1,29 @@
-"""SIGTERM and Ctrl-C ask a run to stop at the next safe point; a second Ctrl-C stops it where it is."""
+"""SIGTERM and Ctrl-C ask a run to stop at the next safe point; a second Ctrl-C stops it where it is.
+
+What the main thread waits for (a rollout, room for a version) may take minutes; once a stop was asked for it
+waits PATIENCE_S more, and then the run ends at its last checkpoint.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
+PATIENCE_S = 2.0
+
+_T = TypeVar("_T")
 _requested: list[str] = []
+_requested_at: list[float] = []
+
+
+class Interrupted(RuntimeError):
+    """The run stopped on request. At a safe point there is a checkpoint of that very moment."""
 
 
 def requested() -> str | None:
@@ -16,19 +31,47 @@ def requested() -> str | None:
     return _requested[0] if _requested else None
 
 
+def give_up_if_overdue() -> None:
+    """For loops that wait. Raises Interrupted when a stop was asked for more than PATIENCE_S ago."""
+    if _requested_at and time.monotonic() - _requested_at[0] > PATIENCE_S:
+        raise Interrupted(f"{_requested[0]}, without waiting for the rollouts in flight")
+
+
+def result_of(future: Future[_T]) -> _T:
+    """`future.result()`, given up when a stop is overdue."""
+    while True:
+        try:
+            return future.result(timeout=0.1)
+        except TimeoutError:
+            if future.done():
+                raise  # the work itself timed out
+            give_up_if_overdue()
+
+
 def _note(number: int, _: FrameType | None) -> None:
     if _requested and number == signal.SIGINT:
         raise KeyboardInterrupt
     _requested.append(signal.Signals(number).name)
+    _requested_at.append(time.monotonic())
 
 
 @contextmanager
 def graceful() -> Iterator[None]:
     """Installs the handlers while the block runs (in the main thread; elsewhere nothing can be installed)."""
+    with handlers_kept():
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, _note)
+        yield
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Puts the signal handlers back after a block that may replace them (Ray's start does)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ What is not here: the loss (algorithms/), how tokens are sampled (rollout/), who
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,25 +18,25 @@ import torch
 
 from harness import build, interrupts, randomness
 from harness.config import Config
-from harness.drivers.delay_line import DelayLine
+from harness.drivers.delay_line import Batch, DelayLine, Shard
 from harness.drivers.generation import Generation
 from harness.errors import RunFailed
 from harness.evaluation import Evaluator, report_data
 from harness.grading import Grader
+from harness.interrupts import Interrupted
+from harness.lag import realised, schedule
+from harness.learner.batch import GradedRollouts
 from harness.learner.learner import Learner, Update
 from harness.models.loading import LoadedModel, longest_prompt
+from harness.models.sequences import concatenate
 from harness.progress import Progress
 from harness.records import checkpoint
 from harness.records.folder import RunFolder
-from harness.rollout.interface import Request
+from harness.rollout.interface import Request, part
 from harness.rollout.prompts import PromptEncoder
 from harness.tasks.interface import Problem, Task
 from harness.tasks.prepare import prepare
 from harness.warmstart import weights_sha256
-
-
-class Interrupted(RuntimeError):
-    """The run stopped at a safe point on request, with a checkpoint."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Training:
         self.started = time.perf_counter()
         # Started last: an error above must not leave worker threads or actors behind.
         self.generation: Generation = build.generation(config, self.model)
-        self.line = DelayLine(self.generation, build.staleness_policy(config), self.shards, config.batches)
+        self.line: DelayLine = build.delay_line(config, self.generation, self.request)
 
     # The loop ----------------------------------------------------------------------------------------
 
@@ -81,6 +81,7 @@ class Training:
         self.resume()
         self.publish()
         if self.learner.version == 0:
+            self.open_schedule()
             self.evaluate()
         while self.learner.version < self.config.updates:
             self.stop_if_asked()
@@ -90,14 +91,29 @@ class Training:
             self.keep_records()
         return weights_sha256(self.model.module.state_dict())
 
-    def train_on(self, batch: int) -> None:
+    def train_on(self, number: int) -> None:
         """One rollout batch: pop, grade, learn, record."""
         waited = time.perf_counter()
-        rollouts = self.line.pop(batch)
+        batch = self.line.pop(number, self.wait_for_rollouts)
         waited = time.perf_counter() - waited
-        graded, grading_metrics = self.grader(self.problems(batch), rollouts)
-        for update in self.learner.step(graded):
-            self.record(update, {**grading_metrics, "time/wait_s": waited / self.config.updates_per_step})
+        graded, more = self.grade(batch.shards)
+        more |= self.lag_records(number, batch, graded)
+        more["time/wait_s"] = waited / self.config.updates_per_step
+        more["time/generator_idle_s"] = self.generation.idle_s() / self.config.updates_per_step
+        histograms = realised.histograms(graded, self.learner.version, self.config.updates_per_step)
+        for update, histogram in zip(self.learner.step(graded), histograms, strict=True):
+            self.record(update, {**more, "staleness_hist": histogram})
+
+    def wait_for_rollouts(self) -> None:
+        self.line.wait(seconds=0.1)
+        self.stop_if_asked()
+
+    def grade(self, shards: list[Shard]) -> tuple[GradedRollouts, dict[str, Any]]:
+        """The shards as one batch with its rewards; those masked for their staleness are not trained on."""
+        problems = [problem for shard in shards for problem in self.problems(shard.index)]
+        graded, metrics = self.grader(problems, concatenate([shard.rollouts for shard in shards]))
+        fresh = torch.cat([torch.full((shard.rollouts.n_responses,), shard.trained) for shard in shards])
+        return replace(graded, trained=graded.trained & fresh), metrics
 
     def publish(self) -> None:
         """Makes the learner's weights the newest version."""
@@ -121,27 +137,35 @@ class Training:
 
     # Where the data come from ------------------------------------------------------------------------
 
-    def problems(self, batch: int) -> list[Problem]:
-        """Prompts are keyed by consumption index: the same for every algorithm and staleness."""
-        size = self.config.rollout.prompts_per_step
-        return self.task.train(self.config.seed, range(batch * size, (batch + 1) * size))
-
-    def shards(self, batch: int) -> list[Request]:
+    def places(self, shard: int) -> tuple[int, range]:
+        """The batch a shard is numbered in, and which of the batch's prompts are its own."""
         rollout = self.config.rollout
+        batch, index = divmod(shard, rollout.shards)
+        return batch, part(rollout.prompts_per_step, rollout.shards, index)
+
+    def problems(self, shard: int) -> list[Problem]:
+        """Prompts are keyed by the order of asking, which under an exact lag is that of consumption: the same
+        for every algorithm and staleness."""
+        batch, prompts = self.places(shard)
+        first = batch * self.config.rollout.prompts_per_step
+        return self.task.train(self.config.seed, range(first + prompts.start, first + prompts.stop))
+
+    def request(self, shard: int) -> Request:
+        rollout = self.config.rollout
+        batch, prompts = self.places(shard)
         keys = randomness.keys(
             self.config.seed,
             "sample",
             batch,
-            np.arange(rollout.prompts_per_step)[:, None],
+            np.arange(prompts.start, prompts.stop)[:, None],
             np.arange(rollout.group_size),
         )
-        prompts = self.encode.all(self.problems(batch))
-        return Request(prompts, keys, rollout.temperature, rollout.max_new_tokens).cut(rollout.shards)
+        return Request(self.encode.all(self.problems(shard)), keys, rollout.temperature, rollout.max_new_tokens)
 
     # Records -----------------------------------------------------------------------------------------
 
-    def record(self, update: Update, more: dict[str, float]) -> None:
-        row = update.metrics | more
+    def record(self, update: Update, more: dict[str, Any]) -> None:
+        row: dict[str, Any] = {**update.metrics, **more}
         row["time/elapsed_s"] = time.perf_counter() - self.started
         self.folder.append("metrics.jsonl", row)
         self.progress.updated(row)
@@ -159,6 +183,21 @@ class Training:
                 f"{update.refusal.reason}; see {evidence}"
             )
 
+    def open_schedule(self) -> None:
+        if self.config.lag == "bounded":
+            self.folder.append("schedule.jsonl", {"identity": schedule.identity(self.config)})
+
+    def lag_records(self, number: int, batch: Batch, graded: GradedRollouts) -> dict[str, Any]:
+        """Metrics of how the batch came about; under a bounded lag also what was too stale, and the schedule."""
+        metrics: dict[str, Any] = realised.timing(batch)
+        if self.config.lag != "bounded":
+            return metrics
+        shards = [schedule.ScheduledShard(shard.index, shard.version, shard.trained) for shard in batch.shards]
+        seconds = time.perf_counter() - self.started
+        self.folder.append("schedule.jsonl", schedule.row(number, shards, seconds))
+        masked = [shard for shard in batch.shards if not shard.trained]
+        return metrics | realised.losses([self.grade([shard])[0] for shard in [*batch.dropped, *masked]])
+
     def evaluate(self) -> None:
         self.progress.note("evaluating")
         for row, samples in self.evaluator.run(self.generation, self.learner.version):
@@ -172,8 +211,10 @@ class Training:
     # Checkpoints -------------------------------------------------------------------------------------
 
     def save(self) -> None:
+        line = self.line.contents()
         counters: dict[str, Any] = {
             "version": self.learner.version,
+            "line": self.line.counters(),
             "best": vars(self.best),
             "refused_in_a_row": self.refused_in_a_row,
             "records": self.folder.offsets(),
@@ -183,7 +224,7 @@ class Training:
             self.learner.version,
             self.model,
             checkpoint.optimizer_tensors(self.learner.optimizer),
-            self.line.contents(),
+            line,
             counters,
         )
         checkpoint.prune(self.folder.checkpoints, keep_also={self.best.update})
@@ -202,7 +243,7 @@ class Training:
         self.learner.version = found.counters["version"]
         self.best = Best(**found.counters["best"])
         self.refused_in_a_row = found.counters["refused_in_a_row"]
-        self.line.restore(found.line, self.learner.version // self.config.updates_per_step)
+        self.line.restore(found.line, found.counters["line"])
         self.progress.first = self.learner.version
 
     def outcome(self) -> str:

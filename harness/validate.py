@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from harness import build
 from harness.config import Config
+from harness.lag import schedule
 from harness.models.loading import load_tokenizer, longest_prompt
 from harness.records.folder import check_folder
 from harness.rollout.prompts import PromptEncoder
@@ -16,8 +17,12 @@ def parts(config: Config) -> None:
     """Raises UserError. Writes nothing. A dry run needs neither model nor data."""
     build.algorithm(config)
     build.task(config)
+    if config.lag == "replay":
+        schedule.read(config)
     if not config.dry_run:
         _data(_Inputs(config))
+    if config.core == "ray":
+        _check_ray(config)
     check_folder(config)
 
 
@@ -44,3 +49,12 @@ def _data(inputs: _Inputs) -> None:
     longest = longest_prompt(config)
     encode = PromptEncoder(load_tokenizer(config.served_model), config.model)
     prepare(config, build.task(config), encode, longest)
+
+
+def _check_ray(config: Config) -> None:
+    # Imported late: only core=ray needs Ray.
+    from harness.drivers import ray_cluster
+
+    ray_cluster.import_ray()
+    if config.ray.address is not None and not config.dry_run:
+        ray_cluster.check_address(config.ray.address)

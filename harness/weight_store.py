@@ -3,80 +3,78 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
+from harness import interrupts
 from harness.rollout.interface import StateDict
 
 
 class WeightStore(Protocol):
+    newest: int
+
     def publish(self, version: int, weights: StateDict) -> None:
-        """Makes a version available as the newest one; may wait until an older one is released."""
+        """Makes a version available as the newest one; may wait until an older one is released. Raises
+        Interrupted when a stop was asked for and no room comes."""
         ...
 
-    def get(self, version: int) -> StateDict: ...
+    def get(self, version: int) -> Any:
+        """What the engines load."""
+        ...
 
     def acquire(self, version: int | None) -> int:
-        """Keeps a version alive for one reader (None: the newest) and says which it is."""
+        """Keeps a version alive for one reader (None: the newest) and says which it is. Raises KeyError."""
         ...
 
     def release(self, version: int) -> None: ...
 
+    def stop(self) -> None:
+        """Every publish from now on fails, a waiting one too."""
+        ...
 
-class LiveStore:
-    """The learner's own tensors: one version, the newest (core=serial, where nobody reads while it learns)."""
 
-    def __init__(self) -> None:
-        self._version = -1
-        self._weights: StateDict = {}
-
-    def publish(self, version: int, weights: StateDict) -> None:
-        self._version, self._weights = version, weights
-
-    def get(self, version: int) -> StateDict:
-        if version != self._version:
-            raise KeyError(f"version {version} is gone; only {self._version}, the newest, is kept")
-        return self._weights
-
-    def acquire(self, version: int | None) -> int:
-        wanted = self._version if version is None else version
-        self.get(wanted)
-        return wanted
-
-    def release(self, version: int) -> None:
-        """One version, never counted."""
+def copied(weights: StateDict) -> StateDict:
+    """A snapshot that the learner's next update does not touch."""
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
 class SnapshotStore:
-    """Copies, counted by reader. `publish` waits while `max_versions` are alive; `stop` wakes it up."""
+    """Snapshots, counted by reader.
 
-    def __init__(self, max_versions: int) -> None:
+    snapshot: weights → what is kept and handed to the readers (a copy; a reference into Ray's object store).
+    `publish` waits while `max_versions` are alive; `stop` wakes it up.
+    """
+
+    def __init__(self, max_versions: int, snapshot: Callable[[StateDict], Any] = copied) -> None:
         self._max_versions = max_versions
-        self._snapshots: dict[int, StateDict] = {}
+        self._snapshot = snapshot
+        self._snapshots: dict[int, Any] = {}
         self._readers: dict[int, int] = {}
-        self._newest = -1
         self._changed = threading.Condition()
         self._stopped = False
+        self.newest = -1
         self.most_alive = 0
 
     def publish(self, version: int, weights: StateDict) -> None:
         with self._changed:
             # The newest without readers gives way to the one that replaces it, so only others count.
-            self._changed.wait_for(lambda: self._stopped or self._alive_after_publish() <= self._max_versions)
+            while not self._changed.wait_for(self._has_room, timeout=0.1):
+                interrupts.give_up_if_overdue()
             if self._stopped:
                 raise RuntimeError("the weight store is closed")
-            self._snapshots[version] = {name: tensor.detach().clone() for name, tensor in weights.items()}
             self._readers.setdefault(version, 0)
-            self._newest = version
-            self._forget()
+            self.newest = version
+            self._forget()  # before the copy is made: never more than max_versions, not even for a moment
+            self._snapshots[version] = self._snapshot(weights)
             self.most_alive = max(self.most_alive, len(self._snapshots))
 
-    def get(self, version: int) -> StateDict:
+    def get(self, version: int) -> Any:
         with self._changed:
             return self._snapshots[version]
 
     def acquire(self, version: int | None) -> int:
         with self._changed:
-            wanted = self._newest if version is None else version
+            wanted = self.newest if version is None else version
             if wanted not in self._snapshots:
                 raise KeyError(f"version {wanted} is not alive; alive: {sorted(self._snapshots)}")
             self._readers[wanted] += 1
@@ -93,9 +91,10 @@ class SnapshotStore:
             self._stopped = True
             self._changed.notify_all()
 
-    def _alive_after_publish(self) -> int:
-        return 1 + sum(1 for readers in self._readers.values() if readers > 0)
+    def _has_room(self) -> bool:
+        return self._stopped or sum(readers > 0 for readers in self._readers.values()) < self._max_versions
 
     def _forget(self) -> None:
-        for version in [v for v, readers in self._readers.items() if readers == 0 and v != self._newest]:
-            del self._readers[version], self._snapshots[version]
+        for version in [v for v, readers in self._readers.items() if readers == 0 and v != self.newest]:
+            del self._readers[version]
+            self._snapshots.pop(version, None)

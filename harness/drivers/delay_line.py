@@ -1,63 +1,258 @@
-"""The delay line: rollout batches that have been asked for and not yet trained on, in order of consumption.
+"""The delay line: rollouts that have been asked for and not yet trained on.
 
-It asks for a batch as soon as the staleness policy accepts the newest version for it, and never for one
-that would not be trained on. What it holds is part of a checkpoint: a run resumed without it is another run.
+Its unit is a shard, one of the fixed parts that a batch is generated in, numbered in the order of asking.
+It asks for a shard as soon as the staleness policy accepts the newest version for the batch the shard would
+be trained in, and never for one that would not be trained on. At every instant
+
+    asked = trained + dropped + running + queued        (shards)
+
+What it holds is part of a checkpoint: a run resumed without it is another run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
 
+from harness import interrupts
 from harness.drivers.generation import Generation
 from harness.lag.policy import StalenessPolicy
+from harness.lag.schedule import ScheduledShard
 from harness.models.sequences import Rollouts
 from harness.rollout.interface import Request
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One shard as it leaves the line.
+
+    trained: False where its samples are too stale and take their place in the batch masked ·
+    queue_s: seconds since it was generated · publish_lag: updates that had been made and that the engine did
+    not have when it finished
+    """
+
+    index: int
+    rollouts: Rollouts
+    trained: bool
+    queue_s: float
+    publish_lag: int
+
+    @property
+    def version(self) -> int:
+        """The oldest version that sampled one of its tokens."""
+        return int(self.rollouts.version.min()) if len(self.rollouts.version) else 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on, and what was too stale for it and thrown away."""
+
+    shards: list[Shard]
+    dropped: list[Shard]
+
+
 class DelayLine:
-    """shards(i): the requests of batch i. batches: how many the run trains on."""
+    """In order: batch i is shards i·n … i·n + n − 1. Under an exact lag, and a bounded one with on_excess=wait.
+
+    request: the request of a shard · batches: how many the run trains on · shards: n, of a batch
+    """
 
     def __init__(
         self,
         generation: Generation,
         policy: StalenessPolicy,
-        shards: Callable[[int], Sequence[Request]],
+        request: Callable[[int], Request],
         batches: int,
+        shards: int,
     ) -> None:
         self._generation = generation
-        self._policy = policy
-        self._shards = shards
+        self.policy = policy
+        self._request = request
         self._batches = batches
+        self._shards = shards
         self._waiting: dict[int, Future[Rollouts]] = {}
-        self._next = 0  # first batch not asked for
+        self._arrivals: dict[int, tuple[float, int]] = {}  # time and newest version when a shard was done, in order
+        self._arrived = threading.Event()
+        self._version = 0
+        self.asked = 0
+        self.trained = 0
+        self.dropped = 0
+
+    # Asking ------------------------------------------------------------------------------------------
 
     def refill(self, version: int) -> None:
-        """Asks for every further batch that `version`, the newest, may sample."""
-        while self._next < self._batches and self._policy.accept(self._next, version):
-            self.ask(version)
+        """Asks for every further shard that `version`, the newest, may sample."""
+        self._version = version
+        while self._may_ask():
+            wanted = self._version_for(self.asked)
+            assert wanted is None or wanted == version, f"shard {self.asked} needs version {wanted}, not {version}"
+            self._ask(self.asked, wanted)
 
-    def ask(self, version: int) -> None:
-        wanted = self._policy.version_for(self._next)
-        assert wanted is None or wanted == version, f"batch {self._next} needs version {wanted}, not {version}"
-        self._waiting[self._next] = self._generation.submit(self._shards(self._next), wanted)
-        self._next += 1
+    def _may_ask(self) -> bool:
+        # A dropped shard has left its place in a batch to one that is asked for later.
+        batch = (self.asked - self.dropped) // self._shards
+        return batch < self._batches and self.policy.accept(batch, self._version)
 
-    def pop(self, batch: int) -> Rollouts:
-        """Batch `batch`, waiting for it; raises whatever stopped its generation."""
-        rollouts = self._waiting.pop(batch).result()
-        oldest = int(rollouts.version.min()) if len(rollouts.version) else 0
-        assert self._policy.accept(batch, oldest), f"batch {batch} was sampled by version {oldest}"
-        return rollouts
+    def _version_for(self, shard: int) -> int | None:
+        return self.policy.version_for(shard // self._shards)
+
+    def _ask(self, shard: int, version: int | None) -> None:
+        self.asked = shard + 1
+        future = self._generation.submit(self._request(shard), version)
+        self._waiting[shard] = future
+        future.add_done_callback(lambda _: self._note_arrival(shard))
+
+    def _note_arrival(self, shard: int) -> None:
+        self._arrivals[shard] = (time.perf_counter(), self._version)
+        self._arrived.set()
+
+    # Taking ------------------------------------------------------------------------------------------
+
+    def wait(self, seconds: float) -> None:
+        """Until another shard arrives, at most so long. Raises what stopped a worker."""
+        self._arrived.wait(seconds)
+        self._arrived.clear()
+        self._generation.check()
+
+    def pop(self, batch: int, wait: Callable[[], None]) -> Batch:
+        """Batch `batch`; `wait` is called until its shards are there. Raises whatever stopped their generation.
+
+        Until it returns nothing has left the line: `wait` may save a checkpoint and raise.
+        """
+        while (chosen := self._choose(batch)) is None:
+            wait()
+        made = Batch([self._take(*one) for one in chosen], [self._take(index, False) for index in self._excess()])
+        self.trained += len(made.shards)
+        for shard in made.shards:
+            assert not shard.trained or self._accepts(batch, shard), (
+                f"batch {batch} was sampled by version {shard.version}"
+            )
+        return made
+
+    def _choose(self, batch: int) -> list[tuple[int, bool]] | None:
+        """The shards of a batch, and whether they are trained on; None as long as one is missing."""
+        wanted = range(batch * self._shards, (batch + 1) * self._shards)
+        return [(index, True) for index in wanted] if all(i in self._arrivals for i in wanted) else None
+
+    def _excess(self) -> Sequence[int]:
+        """Shards that have been dropped for the batch just chosen."""
+        return ()
+
+    def _accepts(self, batch: int, shard: Shard) -> bool:
+        return self.policy.accept(batch, shard.version)
+
+    def _take(self, index: int, trained: bool) -> Shard:
+        shard = self._look(index, trained)
+        del self._waiting[index]
+        del self._arrivals[index]
+        return shard
+
+    def _look(self, index: int, trained: bool = True) -> Shard:
+        rollouts = self._waiting[index].result()
+        done, newest = self._arrivals[index]
+        lag = newest - int(rollouts.version.max()) if len(rollouts.version) else 0
+        return Shard(index, rollouts, trained, time.perf_counter() - done, max(lag, 0))
+
+    # Counting and checkpoints ------------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        return sum(not future.done() for future in self._waiting.values())
+
+    @property
+    def queued(self) -> int:
+        return sum(future.done() for future in self._waiting.values()) - len(self._excess())
 
     def contents(self) -> dict[int, Rollouts]:
-        """Everything in the line, waiting for what is still being generated."""
-        return {batch: future.result() for batch, future in self._waiting.items()}
+        """Everything in the line by shard, waiting for what is being generated. Raises Interrupted when a stop
+        was asked for and that takes too long."""
+        return {index: interrupts.result_of(future) for index, future in self._waiting.items()}
 
-    def restore(self, contents: dict[int, Rollouts], consumed: int) -> None:
-        """The line of a checkpoint taken after `consumed` batches."""
-        for batch, rollouts in contents.items():
+    def counters(self) -> dict[str, Any]:
+        """What `restore` needs beside the contents."""
+        return {
+            "asked": self.asked,
+            "trained": self.trained,
+            "dropped": self.dropped - len(self._excess()),
+            "order": list(self._arrivals),
+        }
+
+    def restore(self, contents: Mapping[int, Rollouts], counters: Mapping[str, Any]) -> None:
+        """The line of a checkpoint."""
+        self.asked, self.trained, self.dropped = (counters[name] for name in ("asked", "trained", "dropped"))
+        order = [index for index in counters["order"] if index in contents]
+        for index in [*order, *sorted(contents.keys() - set(order))]:
             future: Future[Rollouts] = Future()
-            future.set_result(rollouts)
-            self._waiting[batch] = future
-        self._next = max(contents, default=consumed - 1) + 1
+            future.set_result(contents[index])
+            self._waiting[index] = future
+            self._arrivals[index] = (time.perf_counter(), 0)
+
+
+class FirstComeLine(DelayLine):
+    """A batch is the n shards that were done first: nobody waits for a straggler.
+
+    Admission promised it a place in an earlier batch, so it may be too stale when its turn comes. mask=False:
+    it is dropped and another shard asked for in its place. mask=True: it takes its place, and no token of it
+    is trained on.
+    """
+
+    def __init__(self, *args: Any, mask: bool, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._mask = mask
+        self._too_stale: list[int] = []
+
+    def _choose(self, batch: int) -> list[tuple[int, bool]] | None:
+        chosen: list[tuple[int, bool]] = []
+        for index in [index for index in list(self._arrivals) if index not in self._too_stale]:
+            fresh = self._accepts(batch, self._look(index))
+            if fresh or self._mask:
+                chosen.append((index, fresh))
+            else:
+                self._too_stale.append(index)
+                self.dropped += 1
+            if len(chosen) == self._shards:
+                return chosen
+        self.refill(self._version)
+        return None
+
+    def _excess(self) -> Sequence[int]:
+        return list(self._too_stale)
+
+    def _take(self, index: int, trained: bool) -> Shard:
+        if index in self._too_stale:
+            self._too_stale.remove(index)
+        return super()._take(index, trained)
+
+
+class ReplayLine(DelayLine):
+    """The batches of a schedule: which shards, by which version each, whatever happens when."""
+
+    def __init__(self, *args: Any, schedule: Sequence[Sequence[ScheduledShard]], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._schedule = schedule[: self._batches]
+        self._to_ask = sorted((one for batch in self._schedule for one in batch), key=lambda one: one.version)
+        self._asked_for = 0
+
+    def refill(self, version: int) -> None:
+        self._version = version
+        while self._asked_for < len(self._to_ask) and self._to_ask[self._asked_for].version == version:
+            shard = self._to_ask[self._asked_for]
+            self._asked_for += 1
+            self._ask(shard.index, shard.version)
+            self.asked = self._asked_for
+
+    def _choose(self, batch: int) -> list[tuple[int, bool]] | None:
+        wanted = self._schedule[batch]
+        done = all(one.index in self._arrivals for one in wanted)
+        return [(one.index, one.trained) for one in wanted] if done else None
+
+    def _accepts(self, batch: int, shard: Shard) -> bool:
+        return any(one.index == shard.index and one.version == shard.version for one in self._schedule[batch])
+
+    def restore(self, contents: Mapping[int, Rollouts], counters: Mapping[str, Any]) -> None:
+        super().restore(contents, counters)
+        self._asked_for = self.asked

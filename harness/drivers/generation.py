@@ -1,30 +1,41 @@
 """Where generation happens: inline in the learner's thread, or in workers beside it.
 
-Work comes as requests already cut into fixed shards. A shard's tokens depend on its request and its version
-alone, so who serves it, when, and beside what cannot matter.
+The unit of work is a shard, a request cut from a rollout batch. Its tokens depend on the request and the
+version alone, so who serves it, when, and beside what cannot matter.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.models.sequences import Rollouts, concatenate
+import torch
+
+from harness.models.sequences import Rollouts
 from harness.rollout.interface import Request, RolloutEngine, StateDict
-from harness.weight_store import LiveStore, SnapshotStore
+from harness.weight_store import WeightStore
 
 
 class Generation(Protocol):
-    """version None: the newest published when the first shard starts."""
+    def publish(self, version: int, weights: StateDict) -> None:
+        """Makes a version the newest; may wait for room. Raises what stopped a worker, and Interrupted."""
+        ...
 
-    def publish(self, version: int, weights: StateDict) -> None: ...
+    def submit(self, request: Request, version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
+        """version None: the newest when the work starts. Urgent work (evaluation) goes before what waits."""
+        ...
 
-    def submit(self, shards: Sequence[Request], version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
-        """The shards' rollouts, joined in order. Urgent work (evaluation) goes before what waits."""
+    def check(self) -> None:
+        """Raises what stopped a worker, if anything did."""
+        ...
+
+    def idle_s(self) -> float:
+        """Seconds the workers have waited for work since the last call, on average over them."""
         ...
 
     def close(self) -> None:
@@ -33,76 +44,99 @@ class Generation(Protocol):
 
 
 class InlineGeneration:
-    """core=serial: work is done when it is submitted."""
+    """core=serial: work is done when it is submitted, with the learner's own weights."""
 
     def __init__(self, engine: RolloutEngine) -> None:
         self._engine = engine
-        self._store = LiveStore()
 
     def publish(self, version: int, weights: StateDict) -> None:
-        self._store.publish(version, weights)
         self._engine.load(version, weights)
 
-    def submit(self, shards: Sequence[Request], version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
-        self._store.acquire(version)
+    def submit(self, request: Request, version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
+        assert version in (None, self._engine.version), (
+            f"version {version} is gone; only {self._engine.version} is kept"
+        )
         future: Future[Rollouts] = Future()
-        future.set_result(concatenate([self._engine.generate(shard) for shard in shards]))
+        future.set_result(self._engine.generate(request))
         return future
+
+    def check(self) -> None:
+        """Errors have been raised where they happened."""
+
+    def idle_s(self) -> float:
+        return 0.0
 
     def close(self) -> None:
         self._engine.close()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Ticket:
-    """One submission: shards left to start, and the rollouts that have come."""
-
-    shards: Sequence[Request]
+    request: Request
     version: int | None
-    future: Future[Rollouts]
-    started: int = 0
-    done: dict[int, Rollouts] = field(default_factory=dict)
+    future: Future[Rollouts] = field(default_factory=Future)
 
 
 class WorkerGeneration:
-    """core=overlapped and core=ray: one thread an engine takes shards from a common queue, in order.
+    """core=overlapped and core=ray: a thread for each engine takes tickets from one queue, in order.
 
-    An error in a worker ends up in the future of its ticket and in every later call, with its traceback.
+    An error in a worker ends up in every future that waits and in every later call, with its traceback.
+    threads: of torch, for each worker. finally_: called once, after the engines are closed.
     """
 
-    def __init__(self, engines: Sequence[RolloutEngine], max_versions: int) -> None:
-        self._store = SnapshotStore(max_versions)
+    def __init__(
+        self,
+        engines: Sequence[RolloutEngine],
+        store: WeightStore,
+        threads: int = 1,
+        finally_: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._finally = finally_
+        self._threads_of_torch = threads
         self._queue: deque[_Ticket] = deque()
+        self._running: list[_Ticket] = []
         self._wake = threading.Condition()
         self._closed = False
         self._error: BaseException | None = None
         self._engines = list(engines)
+        self._idle = [0.0] * len(engines)
         self._threads = [
-            threading.Thread(target=self._work, args=(engine,), name=f"rollout-{i}", daemon=True)
+            threading.Thread(target=self._work, args=(i, engine), name=f"rollout-{i}", daemon=True)
             for i, engine in enumerate(engines)
         ]
         for thread in self._threads:
             thread.start()
 
     def publish(self, version: int, weights: StateDict) -> None:
-        self._raise_error()
+        self.check()
         try:
             self._store.publish(version, weights)
         finally:
-            self._raise_error()
+            self.check()
 
-    def submit(self, shards: Sequence[Request], version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
-        self._raise_error()
+    def submit(self, request: Request, version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
+        self.check()
         if version is not None:
             self._store.acquire(version)
-        ticket = _Ticket(shards, version, Future())
+        ticket = _Ticket(request, version)
         with self._wake:
             if urgent:
                 self._queue.appendleft(ticket)
             else:
                 self._queue.append(ticket)
-            self._wake.notify_all()
+            self._wake.notify()
         return ticket.future
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def idle_s(self) -> float:
+        with self._wake:
+            total = sum(self._idle)
+            self._idle = [0.0] * len(self._idle)
+        return total / len(self._engines)
 
     def close(self) -> None:
         with self._wake:
@@ -113,55 +147,52 @@ class WorkerGeneration:
         for engine in self._engines:
             engine.close()
         for thread in self._threads:
-            thread.join(timeout=5)
+            thread.join(timeout=1)
+        self._finally()
 
-    def _work(self, engine: RolloutEngine) -> None:
-        while (task := self._take()) is not None:
-            ticket, index, version = task
+    def _work(self, index: int, engine: RolloutEngine) -> None:
+        # Each thread has its own number of OpenMP threads; another one would add in another order.
+        torch.set_num_threads(self._threads_of_torch)
+        while (ticket := self._take(index)) is not None:
+            assert ticket.version is not None
             try:
-                if engine.version != version:
-                    engine.load(version, self._store.get(version))
-                self._finish(ticket, index, engine.generate(ticket.shards[index]))
-            except BaseException as error:
-                self._fail(ticket, error)
+                if engine.version != ticket.version:
+                    engine.load(ticket.version, self._store.get(ticket.version))
+                rollouts = engine.generate(ticket.request)
+            except BaseException as error:  # whatever it is belongs to the main loop
+                self._fail(error)
                 return
+            self._finish(ticket, rollouts)
 
-    def _take(self) -> tuple[_Ticket, int, int] | None:
-        """The next shard and its version; None when closed."""
+    def _take(self, index: int) -> _Ticket | None:
+        """The next ticket, its version fixed; None when closed."""
+        waited_from = time.perf_counter()
         with self._wake:
             self._wake.wait_for(lambda: self._closed or self._queue)
+            self._idle[index] += time.perf_counter() - waited_from
             if self._closed:
                 return None
-            ticket = self._queue[0]
+            ticket = self._queue.popleft()
             if ticket.version is None:
                 ticket.version = self._store.acquire(None)
-            index = ticket.started
-            ticket.started += 1
-            if ticket.started == len(ticket.shards):
-                self._queue.popleft()
-            return ticket, index, ticket.version
+            self._running.append(ticket)
+            return ticket
 
-    def _finish(self, ticket: _Ticket, index: int, rollouts: Rollouts) -> None:
+    def _finish(self, ticket: _Ticket, rollouts: Rollouts) -> None:
+        assert ticket.version is not None
+        self._store.release(ticket.version)
         with self._wake:
-            ticket.done[index] = rollouts
-            complete = len(ticket.done) == len(ticket.shards)
-        if complete:
-            assert ticket.version is not None
-            self._store.release(ticket.version)
-            ticket.future.set_result(concatenate([ticket.done[i] for i in range(len(ticket.shards))]))
+            self._running.remove(ticket)
+            if not ticket.future.done():
+                ticket.future.set_result(rollouts)
 
-    def _fail(self, ticket: _Ticket, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         with self._wake:
             if self._closed:
                 return
             self._error = self._error or error
-            waiting = [ticket, *self._queue]
+            for ticket in [*self._running, *self._queue]:
+                if not ticket.future.done():
+                    ticket.future.set_exception(error)
             self._queue.clear()
-        for lost in waiting:
-            if not lost.future.done():
-                lost.future.set_exception(error)
         self._store.stop()
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error

@@ -1,4 +1,4 @@
-"""How stale a rollout batch may be: exactly so many updates (the controlled experiment) or at most so many.
+"""How stale a rollout may be: exactly so many updates (the controlled experiment) or at most so many.
 
 Batch i (from 0) is trained on by updates U·i … U·i + U − 1, U = updates_per_step.
 """
@@ -15,7 +15,7 @@ class StalenessPolicy(Protocol):
         ...
 
     def accept(self, batch: int, version: int) -> bool:
-        """Whether a batch sampled by `version` may be the batch-th to be trained on."""
+        """Whether a sample of `version` may be part of the batch-th batch to be trained on."""
         ...
 
 
@@ -35,3 +35,22 @@ class ExactLag:
 
     def accept(self, batch: int, version: int) -> bool:
         return version == self.version_for(batch)
+
+
+@dataclass(frozen=True)
+class BoundedLag:
+    """No token is trained on more than `staleness` updates after the version that sampled it.
+
+    The last update of batch i is U·i + U − 1, so its samples need version ≥ U·(i + 1) − 1 − staleness. Asked
+    of the newest version before generation starts (versions only grow from there) this is admission; asked
+    again at consumption it is the check of what really happened.
+    """
+
+    staleness: int
+    updates_per_step: int
+
+    def version_for(self, batch: int) -> None:
+        return None
+
+    def accept(self, batch: int, version: int) -> bool:
+        return version >= self.updates_per_step * (batch + 1) - 1 - self.staleness

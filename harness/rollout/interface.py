@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,21 +34,22 @@ class Request:
     def samples(self) -> int:
         return self.keys.shape[1]
 
-    def cut(self, shards: int) -> list[Request]:
-        """The request in `shards` parts of contiguous prompts, sizes as equal as possible; never empty."""
-        edges = np.linspace(0, len(self.prompts), min(shards, len(self.prompts)) + 1).round().astype(int)
-        return [
-            Request(self.prompts[a:b], self.keys[a:b], self.temperature, self.max_new_tokens)
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
-        ]
+
+def part(prompts: int, shards: int, index: int) -> range:
+    """Which of a batch's prompts are its shard `index`: contiguous parts, sizes as equal as possible."""
+    edges = np.linspace(0, prompts, shards + 1).round().astype(int).tolist()
+    return range(edges[index], edges[index + 1])
 
 
 class RolloutEngine(Protocol):
-    """`version` is that of the weights last loaded; `generate` samples from exactly those."""
+    """`version` is that of the weights last loaded; `generate` samples from exactly those.
+
+    weights: a StateDict, or what the weight store keeps in its place (a reference).
+    """
 
     version: int
 
-    def load(self, version: int, weights: StateDict) -> None: ...
+    def load(self, version: int, weights: Any) -> None: ...
 
     def generate(self, request: Request) -> Rollouts: ...
 

@@ -1,0 +1,81 @@
+"""Ray for one run: a cluster joined at an address, or a local one that starts and stops with the run."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from types import ModuleType
+
+from harness import interrupts
+from harness.config import RayConfig
+from harness.errors import UserError
+
+ANSWER_S = 12.0  # a cluster that has not answered by then is not there
+STORE_BYTES = 128 * 2**20  # of the local object store, beside the weights it holds
+
+# Read by Ray when it is imported: no token file, no usage report.
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def import_ray() -> ModuleType:
+    """Ray without its opinions. Raises UserError with the command that installs it."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(f"core=ray: Ray is not installed ({error}); pip install 'lagrange-rl[ray]'") from error
+    return ray
+
+
+@functools.cache
+def check_address(address: str) -> None:
+    """Raises UserError, within 15 seconds, when no Ray cluster answers at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"ray.address={address}: expected HOST:PORT, as `ray start --head` prints it")
+    import_ray()
+    advice = "start one with `ray start --head`, or leave ray.address out for a local one"
+    deadline = time.monotonic() + ANSWER_S
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"ray.address={address}: nothing answers there ({error}); {advice}") from error
+    # Ray's own connection tries for minutes, so a process that can be ended asks whether this is a cluster.
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        answer = subprocess.run(ask, capture_output=True, timeout=deadline - time.monotonic(), check=False)
+    except subprocess.TimeoutExpired:
+        answer = None
+    if answer is None or answer.returncode != 0:
+        raise UserError(f"ray.address={address}: something listens there, but no Ray cluster answers; {advice}")
+
+
+def connect(config: RayConfig, weights_bytes: int, max_versions: int) -> Callable[[], None]:
+    """Joins or starts a cluster and returns what leaves or stops it. One that this process is part of stays."""
+    ray = import_ray()
+    if ray.is_initialized():
+        return lambda: None
+    quiet = {"log_to_driver": False, "configure_logging": False, "include_dashboard": False}
+    with interrupts.handlers_kept():  # ray.init puts its own SIGTERM handler over ours
+        if config.address is not None:
+            check_address(config.address)
+            ray.init(address=config.address, log_to_driver=False, configure_logging=False)
+        else:
+            ray.init(
+                num_cpus=max(1, round(config.actors * config.cpus_per_actor)),
+                object_store_memory=STORE_BYTES + (max_versions + 1) * weights_bytes,
+                **quiet,
+            )
+    return lambda: _shutdown(ray)
+
+
+def _shutdown(ray: ModuleType) -> None:
+    with interrupts.handlers_kept(), contextlib.redirect_stderr(None):
+        ray.shutdown()

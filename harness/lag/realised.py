@@ -1,0 +1,51 @@
+"""What the staleness of a free-running run really was, and what it cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from harness.drivers.delay_line import Batch
+from harness.learner.batch import GradedRollouts
+
+
+def histograms(graded: GradedRollouts, version: int, updates: int) -> list[dict[str, int]]:
+    """For each of the step's updates, tokens trained on by their staleness: {"5": 812, "9": 120}.
+
+    version: of the learner before the step. Keys are text because JSON's are.
+    """
+    found = []
+    for update, part in enumerate(graded.minibatches(updates)):
+        trained = part.trained.repeat_interleave(part.rollouts.response_lengths.long())
+        staleness = version + update - part.rollouts.version[trained]
+        values, counts = torch.unique(staleness, return_counts=True)
+        found.append({str(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)})
+    return found
+
+
+def losses(excess: Sequence[GradedRollouts]) -> dict[str, float]:
+    """Samples that the bound kept from being trained on: how many, how long (tokens) and how good on average.
+
+    Long responses are the late ones, so what is lost is not a fair sample.
+    """
+    lengths = [length for part in excess for length in part.rollouts.response_lengths.tolist()]
+    rewards = [reward for part in excess for reward in part.rewards.tolist()]
+    return {
+        "dropped_samples": float(len(lengths)),
+        "dropped_length": _mean(lengths),
+        "dropped_reward": _mean(rewards),
+    }
+
+
+def timing(batch: Batch) -> dict[str, float]:
+    """Of the shards of a batch: mean seconds in the queue, mean publish lag in updates."""
+    return {
+        "time/queue_s": _mean([shard.queue_s for shard in batch.shards]),
+        "time/publish_lag": _mean([shard.publish_lag for shard in batch.shards]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,135 @@
+"""Actors that die, hang or raise; workers that raise; Ctrl-C."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from short_runs import PROJECT, SHORT, configured
+
+from harness import frontdoor
+from harness.drivers import ray_cluster
+from harness.errors import UserError
+from harness.records.checkpoint import newest_good
+from harness.records.state import status_of
+
+
+class Failing:
+    """An engine that fails once in each of `ways`, in the middle of the run, whoever serves."""
+
+    def __init__(self, engine: Any, folder: str, ways: tuple[str, ...]) -> None:
+        self._engine, self._folder, self._ways = engine, folder, ways
+
+    @property
+    def version(self) -> int:
+        return self._engine.version
+
+    def load(self, version: int, weights: Any) -> None:
+        self._engine.load(version, weights)
+
+    def generate(self, request: Any) -> Any:
+        rollouts = self._engine.generate(request)
+        for way in self._ways if self.version > 0 else ():
+            try:
+                os.close(os.open(os.path.join(self._folder, way), os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                continue
+            if way == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if way == "hanging":
+                time.sleep(600)
+            raise RuntimeError("the engine broke")
+        return rollouts
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def test_a_failed_actors_shard_is_generated_again(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
+    lag = ("staleness=4", "rollout.shards=4")
+    serial = run(*lag)
+    cluster.cloudpickle.register_pickle_by_value(__import__(Failing.__module__))
+    ways = ("killed", "raising", "hanging")
+    engines(functools.partial(Failing, folder=str(tmp_path), ways=ways))
+    ray = run(*lag, "core=ray", "ray.actors=2", "ray.shard_timeout_s=3")
+    assert all((tmp_path / way).exists() for way in ways)
+    assert ray.sha256 == serial.sha256
+
+
+def test_an_actor_that_always_raises_ends_the_run(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
+    cluster.cloudpickle.register_pickle_by_value(__import__(Failing.__module__))
+    engines(functools.partial(Failing, folder=str(tmp_path), ways=tuple(f"raising {i}" for i in range(9))))
+    ended = run("staleness=4", "core=ray")
+    assert ended.outcome == "failed"
+    assert "3 times on one shard" in ended.manifest["error"]
+    assert "the engine broke" in ended.manifest["error"]
+
+
+def test_an_error_of_a_worker_ends_the_run_with_its_traceback(run: Any, engines: Any, tmp_path: Path) -> None:
+    engines(functools.partial(Failing, folder=str(tmp_path), ways=("raising",)))
+    ended = run("staleness=4", "core=overlapped")
+    assert ended.outcome == "failed"
+    assert ended.manifest["error"] == "RuntimeError: the engine broke"
+    assert "in generate" in (ended.folder / "error.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "core", [("core=overlapped", "lag=bounded", "staleness=11"), ("core=ray", "staleness=8")], ids=["overlapped", "ray"]
+)
+def test_ctrl_c_stops_everything_within_five_seconds_with_a_checkpoint(core: tuple[str, ...], tmp_path: Path) -> None:
+    overrides = (*core, "updates=4000", "eval.every=4000", "checkpoint_every=4000")
+    config = configured(tmp_path, *overrides)
+    command = [sys.executable, str(PROJECT / "run.py"), *SHORT, f"runs_dir={tmp_path}", *overrides]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})  # fmt: skip
+    metrics = config.folder / "metrics.jsonl"
+    deadline = time.monotonic() + 150
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    stopped = time.monotonic()
+    process.communicate(timeout=30)
+    took = time.monotonic() - stopped
+    assert status_of(config.folder) == "interrupted"
+    saved, complaints = newest_good(config.folder / "checkpoints")
+    assert saved is not None
+    assert not complaints
+    assert saved.counters["version"] > 0
+    assert not _left_behind(process.pid)
+    assert took < 5, f"{took:.1f} s"
+
+
+def _left_behind(session: int) -> list[str]:
+    """Processes of a session that outlived its leader, Ray's helpers included, after a moment of grace."""
+    for _ in range(30):
+        listed = subprocess.run(["ps", "-eo", "sid=,stat=,args="], capture_output=True, text=True, check=True)
+        rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
+        alive = [args for sid, state, args in rows if int(sid) == session and not state.startswith("Z")]
+        if not alive:
+            return []
+        time.sleep(0.1)
+    return alive
+
+
+def test_an_address_that_does_not_answer_is_refused_in_time(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        for address in ("127.0.0.1:1", f"127.0.0.1:{port}", "nonsense"):
+            started = time.monotonic()
+            with pytest.raises(UserError, match=r"ray\.address=.*; |expected HOST:PORT"):
+                frontdoor.plan(["core=ray", f"ray.address={address}", f"runs_dir={tmp_path}", "tracking=none"])
+            assert time.monotonic() - started < 15
+
+
+def test_ray_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'lagrange-rl\[ray\]'"):
+        ray_cluster.import_ray()
