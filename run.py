@@ -44,6 +44,12 @@ def main() -> int:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
 
+    if plan.cells[0].dry_run:
+        from harness import dry_run
+
+        print(dry_run.report(plan))
+        return 0
+
     from harness import launch
     from harness.watch import watching
 

@@ -74,7 +74,10 @@ class _ChunkedScores(torch.autograd.Function):
             grad_logits.scatter_add_(-1, targets[rows, None], scale)
             grad_logits = grad_logits.to(weight.dtype)
             grad_hidden[rows] = grad_logits @ weight
-            grad_weight += grad_logits.T @ hidden[rows]
+            if grad_logits.dtype == grad_weight.dtype:
+                grad_weight.addmm_(grad_logits.T, hidden[rows])  # no second [V, H] matrix
+            else:
+                grad_weight += grad_logits.T @ hidden[rows]
         return grad_hidden, grad_weight.to(weight.dtype), None, None
 
 
