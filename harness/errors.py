@@ -21,3 +21,8 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     if near:
         return "did you mean " + " or ".join(near) + "?"
     return "valid: " + ", ".join(names)
+
+
+def printable(text: str) -> str:
+    """Text without control characters: a message that quotes a stranger's file must not steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harness import interrupts
 from harness.config import Config
-from harness.errors import RunFailed, UserError
+from harness.errors import RunFailed, UserError, printable
 from harness.progress import Progress
 from harness.records.files import LockHeld, exclusive, read_json
 from harness.records.folder import RunFolder
 from harness.records.manifest import code_state, new_manifest, versions
 from harness.records.state import LOCK, MANIFEST, status_of
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Outcome = str  # finished | skipped | failed | interrupted | held | waiting
 
 
@@ -50,8 +53,8 @@ def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
         return "skipped"  # by another launcher, between our look and our lock
     training: Training | Evaluation | None = None
     folder = RunFolder(path, config)
-    _open_manifest(config, folder, progress)
     try:
+        _open_manifest(config, folder, progress)
         training = (Evaluation if config.mode == "evaluate" else Training)(config, folder, progress)
         digest = training.run()
         folder.join_tokens()
@@ -59,25 +62,39 @@ def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
         progress.close(f"finished · {training.outcome()} · {path}")
         return "finished"
     except Interrupted as stop:
-        folder.update_manifest(status="interrupted", finished=time.time())
+        _end(folder, progress, status="interrupted")
         progress.warn(f"stopped by {stop}; the same command carries on · {path}")
         return "interrupted"
     except KeyboardInterrupt:
-        folder.update_manifest(status="interrupted", finished=time.time())
+        _end(folder, progress, status="interrupted")
         progress.warn(f"stopped at once; the same command carries on from the last checkpoint · {path}")
         return "interrupted"
     except Exception as error:  # every failure of a run is recorded in its folder; other cells go on
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if not isinstance(error, RunFailed | UserError):
+        message = printable(str(error)).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            message = f"no room for the run's records ({message}); free space, run again with retry_failed=true"
+        elif not isinstance(error, RunFailed | UserError):
             message = f"{type(error).__name__}: {message}"
-            (path / "error.txt").write_text(traceback.format_exc())
-        folder.update_manifest(status="failed", finished=time.time(), error=message)
+            with suppress(OSError):  # the message itself is kept in the manifest
+                (path / "error.txt").write_text(traceback.format_exc())
+        _end(folder, progress, status="failed", error=message)
         progress.warn(f"failed: {message} · {path}")
         return "failed"
     finally:
         if training is not None:
             training.close()
         folder.close()
+
+
+def _end(folder: RunFolder, progress: Progress, **status: str) -> None:
+    """Records how the run ended. On a full disk that may fail too: without a holder it then counts as interrupted,
+    and as waiting if it never had a manifest."""
+    if not (folder.path / MANIFEST).is_file():
+        return
+    try:
+        folder.update_manifest(finished=time.time(), **status)
+    except OSError as error:
+        progress.warn(f"{folder.path / MANIFEST} could not be written ({error})")
 
 
 def _open_manifest(config: Config, folder: RunFolder, progress: Progress) -> None:

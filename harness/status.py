@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.errors import printable
 from harness.records.files import lock_owner, read_json
 from harness.records.state import LOCK, MANIFEST, SWEEP, find, status_of
 
@@ -123,11 +124,6 @@ def table(cells: Sequence[Cell]) -> Table:
         name, status = Text(cell.folder.name), Text(cell.status, style=COLOUR.get(cell.status, ""))
         made.add_row(name, status, progress, Text(printable(cell.detail)))
     return made
-
-
-def printable(text: str) -> str:
-    """Without control characters: an error message must not reach the terminal as an escape sequence."""
-    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ class Training:
         self.best = Best()
         self.refused_in_a_row = 0
         self.started = time.perf_counter()
+        self.checkpoints = checkpoint.Checkpoints(folder.checkpoints, self.model)
         # Started last: an error above must not leave worker threads or actors behind.
         self.generation: Generation = build.generation(config, self.model)
         self.line: DelayLine = build.delay_line(config, self.generation, self.request)
@@ -217,28 +218,20 @@ class Training:
             "line": self.line.counters(),
             "best": vars(self.best),
             "refused_in_a_row": self.refused_in_a_row,
-            "records": self.folder.offsets(),
+            "records": self.folder.marks(),
         }
-        checkpoint.save(
-            self.folder.checkpoints,
-            self.learner.version,
-            self.model,
-            checkpoint.optimizer_tensors(self.learner.optimizer),
-            line,
-            counters,
-        )
-        checkpoint.prune(self.folder.checkpoints, keep_also={self.best.update})
+        state = checkpoint.optimizer_tensors(self.learner.optimizer)
+        self.checkpoints.save(self.learner.version, state, line, counters, keep_also={self.best.update})
 
     def resume(self) -> None:
         """Carries on from the newest checkpoint that is whole, or from the start."""
-        found, complaints = checkpoint.newest_good(self.folder.checkpoints)
+        found, complaints = checkpoint.newest_good(self.folder.checkpoints, self.folder.damage)
         for complaint in complaints:
             self.progress.warn(complaint)
         self.folder.rewind({} if found is None else found.counters["records"])
         if found is None:
             return
-        self.model.module.load_state_dict(found.weights, strict=False)
-        self.model.module.tie_weights()
+        checkpoint.restore_weights(self.model, found.weights)
         checkpoint.restore_optimizer(self.learner.optimizer, found.optimizer)
         self.learner.version = found.counters["version"]
         self.best = Best(**found.counters["best"])

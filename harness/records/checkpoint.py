@@ -4,19 +4,26 @@
                           optimizer.safetensors, rollouts.safetensors       the rest of the state
                           checkpoint.json                                   counters, and every file's size and hash
 
+Hashes are those of the bytes in memory; every file is read back and compared before the folder gets its name.
 A checkpoint whose files do not match its checkpoint.json is named, left alone, and the one before is used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from harness.errors import RunFailed
@@ -26,6 +33,9 @@ from harness.records.files import file_sha256, read_json, sync_folder, write_jso
 
 MANIFEST = "checkpoint.json"
 KEEP = 2  # newest checkpoints kept, beside the best one
+FIELDS = tuple(Rollouts.__dataclass_fields__)
+# Integers are stored in the smallest of these that holds them, and come back as int32.
+INTEGERS = (torch.uint8, torch.int16, torch.int32)
 
 
 @dataclass(frozen=True)
@@ -39,79 +49,118 @@ class Checkpoint:
     line: dict[int, Rollouts]
 
 
-def save(
-    root: Path,
-    update: int,
-    model: LoadedModel,
-    optimizer: dict[str, Tensor],
-    line: dict[int, Rollouts],
-    counters: dict[str, Any],
-) -> Path:
-    """Writes checkpoint `update` below `root`, verifies it, and only then drops older ones.
+class Checkpoints:
+    """Writes the checkpoints of one run below `root`."""
 
-    Raises RunFailed when the disk is full or the folder cannot be written; what was there stays good.
-    """
-    final = root / f"{update:06d}"
-    if final.exists() and defect(final) is None:
+    def __init__(self, root: Path, model: LoadedModel) -> None:
+        self._root = root
+        self._model = model
+        self._unchanging: dict[str, bytes] | None = None
+
+    def save(
+        self,
+        update: int,
+        optimizer: dict[str, Tensor],
+        line: dict[int, Rollouts],
+        counters: dict[str, Any],
+        keep_also: set[int],
+    ) -> Path:
+        """Writes checkpoint `update`, verifies it, and only then drops all but the newest and `keep_also`.
+
+        Raises RunFailed when the disk is full or the folder cannot be written; what was there stays good.
+        """
+        final = self._root / f"{update:06d}"
+        if final.exists() and defect(final) is None:
+            return final
+        partial = self._root / f".{update:06d}.partial"
+        try:
+            self._clean()
+            partial.mkdir(parents=True)
+            contents = self._model_files() | {
+                "optimizer.safetensors": to_bytes(optimizer),
+                "rollouts.safetensors": to_bytes(_flat_line(line)),
+            }
+            with ThreadPoolExecutor(len(contents)) as pool:  # the syncs wait together, not one after the other
+                files = dict(pool.map(lambda item: _write(partial / item[0], item[1]), contents.items()))
+            manifest = {"update": update, "counters": counters, "files": files}
+            write_json(partial / MANIFEST, manifest)
+            problem = defect(partial)
+            if problem:
+                raise OSError(f"read back otherwise than written: {problem}")
+            sync_folder(partial)
+            if final.exists():
+                shutil.rmtree(final)  # it was found defective, or we would not have come here
+            partial.rename(final)
+            sync_folder(self._root)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise RunFailed(
+                f"checkpoint at update {update} could not be written ({error}); "
+                "the one before is intact: free space, run again"
+            ) from error
+        self._prune(final, keep_also)
         return final
-    partial = root / f".{update:06d}.partial"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        model.module.save_pretrained(partial)
-        model.tokenizer.save_pretrained(partial)
-        save_file(optimizer, partial / "optimizer.safetensors")
-        save_file(_flat_line(line), partial / "rollouts.safetensors")
-        files = {path.name: _commit(path) for path in sorted(partial.iterdir())}
-        write_json(partial / MANIFEST, {"update": update, "counters": counters, "line": sorted(line), "files": files})
-        sync_folder(partial)
-        if final.exists():
-            shutil.rmtree(final)  # it was found defective, or we would not have come here
-        partial.rename(final)
-        sync_folder(root)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise RunFailed(
-            f"checkpoint at update {update} could not be written ({error}); "
-            "the one before is intact: free space, run again"
-        ) from error
-    return final
+
+    def _prune(self, newest: Path, keep_also: set[int]) -> None:
+        older = [folder for folder in _folders(self._root) if folder != newest]
+        for folder in older[: len(older) - KEEP + 1]:
+            if int(folder.name) not in keep_also:
+                shutil.rmtree(folder)
+
+    def _clean(self) -> None:
+        """Drops what a killed save left behind."""
+        for left in self._root.glob(".*.partial"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _model_files(self) -> dict[str, bytes]:
+        if self._unchanging is None:
+            self._unchanging = _described(self._model, self._root)
+        # Tied tensors are stored once, under the name that comes first, as save_pretrained does.
+        seen: set[tuple[int, torch.Size]] = set()
+        weights = {}
+        for name, tensor in self._model.module.state_dict().items():
+            place = (tensor.data_ptr(), tensor.shape)
+            if place not in seen:
+                weights[name] = tensor.detach().cpu().contiguous()
+                seen.add(place)
+        return self._unchanging | {"model.safetensors": to_bytes(weights, metadata={"format": "pt"})}
 
 
-def prune(root: Path, keep_also: set[int]) -> None:
-    """Drops all but the newest `KEEP` checkpoints and `keep_also`, once the newest is known to be good."""
-    found = _folders(root)
-    if not found or defect(found[-1]):
-        return
-    for folder in found[:-KEEP]:
-        if int(folder.name) not in keep_also:
-            shutil.rmtree(folder)
+def restore_weights(model: LoadedModel, weights: dict[str, Tensor]) -> None:
+    """Loads a checkpoint's weights. Raises RunFailed if a parameter is missing that no tie fills in."""
+    result = model.module.load_state_dict(weights, strict=False)
+    model.module.tie_weights()
+    state = model.module.state_dict()
+    stored = {state[name].data_ptr() for name in weights if name in state}
+    missing = [name for name in result.missing_keys if state[name].data_ptr() not in stored]
+    if missing or result.unexpected_keys:
+        odd = (missing or result.unexpected_keys)[0]
+        raise RunFailed(f"the checkpoint's weights are not this model's: {odd}; move the run folder away")
 
 
-def newest_good(root: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a line about each newer one that is not."""
+def newest_good(root: Path, usable: Callable[[dict[str, Any]], str | None]) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole and `usable` (of its counters; why not, or None), and a line about each
+    newer one that is not."""
     complaints: list[str] = []
     for folder in reversed(_folders(root)):
-        problem = defect(folder)
+        problem = defect(folder) or usable(read_json(folder / MANIFEST)["counters"])
         if problem is None:
-            return load(folder), complaints
+            try:
+                return load(folder), complaints
+            except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+                problem = f"cannot be read ({type(error).__name__}: {error})"
         complaints.append(f"{folder}: {problem}; using the one before")
     return None, complaints
 
 
 def load(folder: Path) -> Checkpoint:
     manifest = read_json(folder / MANIFEST)
-    flat = load_file(folder / "rollouts.safetensors")
-    line = {
-        index: Rollouts(**{name: flat[f"{index}.{name}"] for name in Rollouts.__dataclass_fields__})
-        for index in manifest["line"]
-    }
     return Checkpoint(
         folder,
         manifest["counters"],
         load_file(folder / "model.safetensors"),
         load_file(folder / "optimizer.safetensors"),
-        line,
+        _line(load_file(folder / "rollouts.safetensors")),
     )
 
 
@@ -147,19 +196,63 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
 
 
 def _flat_line(line: dict[int, Rollouts]) -> dict[str, Tensor]:
+    """All batches joined field by field; `index` [batches] and the `lengths` [batches, fields] cut them again."""
+    parts = [line[index].tensors() for index in sorted(line)]
+    if not parts:
+        return {}
+    tensors = {name: _small(torch.cat([part[name] for part in parts])) for name in FIELDS}
+    tensors["index"] = torch.tensor(sorted(line))
+    tensors["lengths"] = torch.tensor([[len(part[name]) for name in FIELDS] for part in parts])
+    return tensors
+
+
+def _line(flat: dict[str, Tensor]) -> dict[int, Rollouts]:
+    if not flat:
+        return {}
+    pieces = {
+        name: _large(flat[name]).split(lengths)
+        for name, lengths in zip(FIELDS, flat["lengths"].T.tolist(), strict=True)
+    }
     return {
-        f"{index}.{name}": tensor.contiguous()
-        for index, rollouts in line.items()
-        for name, tensor in rollouts.tensors().items()
+        index: Rollouts(**{name: pieces[name][i].clone() for name in FIELDS})
+        for i, index in enumerate(flat["index"].tolist())
     }
 
 
-def _commit(path: Path) -> dict[str, Any]:
-    """Size and hash of a file that has reached the disk."""
-    with path.open("rb") as file:
+def _small(tensor: Tensor) -> Tensor:
+    if tensor.dtype != torch.int32 or not len(tensor):
+        return tensor.contiguous()
+    low, high = int(tensor.min()), int(tensor.max())
+    return tensor.to(next(d for d in INTEGERS if torch.iinfo(d).min <= low and high <= torch.iinfo(d).max))
+
+
+def _large(tensor: Tensor) -> Tensor:
+    return tensor.int() if tensor.dtype in INTEGERS else tensor
+
+
+def _described(model: LoadedModel, root: Path) -> dict[str, bytes]:
+    """config.json and the tokenizer's files: the same in every checkpoint of a run."""
+    with tempfile.TemporaryDirectory(prefix=".described-", suffix=".partial", dir=root) as folder:
+        model.module.config.save_pretrained(folder)
+        if model.module.can_generate() and model.module.generation_config is not None:
+            model.module.generation_config.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
+
+
+def _write(path: Path, content: bytes) -> tuple[str, dict[str, Any]]:
+    """Brings the bytes to the disk; the name, and what the manifest says about it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
         os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    return path.name, {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(p for p in root.iterdir() if p.is_dir() and p.name.isdigit()) if root.is_dir() else []
+
+
+def size(folder: Path) -> int:
+    """Bytes of everything a checkpoint needs."""
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
@@ -59,7 +62,8 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         path.mkdir(parents=True, exist_ok=True)
         self._config = config
-        self._files = {name: (path / name).open("a", encoding="utf-8") for name in STREAMS}
+        self._files = {name: (path / name).open("ab") for name in STREAMS}
+        self._hashes = {name: hashlib.sha256() for name in STREAMS}
 
     def write_config(self) -> None:
         text = yaml.safe_dump(self._config.as_dict(), sort_keys=False, allow_unicode=True)
@@ -71,7 +75,9 @@ class RunFolder:
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """One JSON row; undefined (NaN or infinite) numbers become null."""
-        self._files[name].write(json.dumps({k: _finite(v) for k, v in row.items()}) + "\n")
+        line = json.dumps({k: _finite(v) for k, v in row.items()}).encode() + b"\n"
+        self._hashes[name].update(line)
+        self._files[name].write(line)
 
     def append_tokens(self, update: int, columns: dict[str, Tensor], text: list[str]) -> None:
         """One update's rows, a part file each: written again by a resumed run, joined at the end."""
@@ -98,6 +104,7 @@ class RunFolder:
                 "shape": list(t.shape),
                 "min": _finite(t.double().min().item()),
                 "max": _finite(t.double().max().item()),
+                "non_finite": int((~torch.isfinite(t)).sum()),
             }
             for name, t in tensors.items()
             if t.numel()
@@ -105,21 +112,36 @@ class RunFolder:
         write_json(folder / f"{update:06d}.json", {"update": update, "reason": reason, "tensors": statistics})
         return folder / f"{update:06d}.json"
 
-    def offsets(self) -> dict[str, int]:
-        """Bytes of every stream, all of them on the disk: what a checkpoint remembers."""
+    def marks(self) -> dict[str, dict[str, Any]]:
+        """Size and hash of every stream, all of it on the disk: what a checkpoint remembers."""
         try:
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise RunFailed(f"{self.path}: records could not be written ({error}); free space, run again") from error
-        return {name: (self.path / name).stat().st_size for name in STREAMS}
+        return {
+            name: {"bytes": (self.path / name).stat().st_size, "sha256": self._hashes[name].hexdigest()}
+            for name in STREAMS
+        }
 
-    def rewind(self, offsets: dict[str, int]) -> None:
+    def damage(self, counters: dict[str, Any]) -> str | None:
+        """Why a checkpoint's records are no longer those it remembers; None if they are."""
+        for name, mark in counters["records"].items():
+            with (self.path / name).open("rb") as file:
+                kept = file.read(mark["bytes"])
+            if len(kept) < mark["bytes"]:
+                return f"{name} has lost rows ({len(kept)} of {mark['bytes']} bytes are left)"
+            if hashlib.sha256(kept).hexdigest() != mark["sha256"]:
+                return f"{name} has been changed since"
+        return None
+
+    def rewind(self, marks: dict[str, dict[str, Any]]) -> None:
         """Forgets every row after a checkpoint, so that each update appears once."""
-        for name, file in self._files.items():
-            file.flush()
-            os.truncate(self.path / name, offsets.get(name, 0))
+        for name in STREAMS:
+            length = marks[name]["bytes"] if name in marks else 0
+            os.truncate(self.path / name, length)
+            self._hashes[name] = hashlib.sha256((self.path / name).read_bytes())
 
     def flush(self) -> None:
         for file in self._files.values():
@@ -127,10 +149,10 @@ class RunFolder:
         (self.path / "heartbeat").write_text(f"{time.time():.0f}\n")
 
     def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-        for name in STREAMS:
-            if (self.path / name).stat().st_size == 0:
+        for name, file in self._files.items():
+            with suppress(OSError):  # rows that a full disk refuses: the run has failed with that already
+                file.close()
+            if (self.path / name).is_file() and (self.path / name).stat().st_size == 0:
                 (self.path / name).unlink()
 
 
