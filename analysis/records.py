@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import yaml
 
 _FILES = ("manifest.json", "config.yaml", "metrics.jsonl", "eval.jsonl")
-_LAYOUT = 2  # raise it when what a cache entry holds changes
+_LAYOUT = 3  # raise it when what a cache entry holds changes
 
 
 class ForeignFolder(Exception):
@@ -144,7 +144,7 @@ def _read_line_by_line(text: bytes, name: str, notes: list[str]) -> pa.Table:
         if not isinstance(row, dict):
             notes.append(f"{name}: line {number} is not a JSON object; used up to there")
             break
-        rows.append({k: v for k, v in row.items() if isinstance(v, int | float | str) or v is None})
+        rows.append({k: v for k, v in flatten(row).items() if isinstance(v, int | float | str) or v is None})
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
 
@@ -156,8 +156,10 @@ def _column(values: list[Any]) -> pa.Array:
 
 
 def _numbers(table: pa.Table) -> pa.Table:
-    """Number columns as float64, `split` as text; lists, objects and other text have no place in a curve."""
+    """Number columns as float64, `split` as text, {"pass_at_k": {"4": …}} as pass_at_k.4; no lists, no other text."""
     columns = {}
+    while any(pa.types.is_struct(column.type) for column in table.schema):
+        table = table.flatten()
     for name in table.column_names:
         kind = table.schema.field(name).type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):

@@ -113,8 +113,13 @@ def paired_difference(a: pd.Series, b: pd.Series) -> Estimate:
     Runs with one seed see the same prompts in the same order, so their difference has less noise than the
     difference of two means; pairs are what is resampled.
     """
+    return estimate(differences(a, b).to_numpy(), mean)
+
+
+def differences(a: pd.Series, b: pd.Series) -> pd.Series:
+    """a − b of every seed both have."""
     pairs = pd.concat([a, b], axis=1, join="inner").dropna()
-    return estimate((pairs.iloc[:, 0] - pairs.iloc[:, 1]).to_numpy(), mean)
+    return pairs.iloc[:, 0] - pairs.iloc[:, 1]
 
 
 def probability_of_improvement(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Estimate:

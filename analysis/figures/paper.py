@@ -105,7 +105,7 @@ def f7a(study: Study) -> Drawing:
 def f7b(study: Study) -> Drawing:
     """Mean clipping ratio over the run, bars a base model."""
     models = sorted(study.used["model"].unique())
-    parts, missing = [], []
+    parts, seeds, missing = [], [], []
     for model in models:
         one, notes = common.reference(study.keep(study.runs[study.runs["model"] == model]))
         wanted, lacking = _there(one, [ON_POLICY, GRPO, M2PO])
@@ -113,7 +113,9 @@ def f7b(study: Study) -> Drawing:
         runs = one.used.merge(means, on="run")
         for line in wanted:
             chosen = runs[(runs["algorithm"] == line.algorithm) & (runs["staleness"] == line.staleness)]
-            parts.append({"model": model, **vars(line)} | vars(statistics.estimate(chosen["clipping"].to_numpy())))
+            cell = {"model": model, **vars(line)}
+            seeds += [cell | {"value": value} for value in chosen["clipping"]]
+            parts.append(cell | vars(statistics.estimate(chosen["clipping"].to_numpy())))
         missing += notes + lacking
     if not parts:
         raise MissingData("needs runs of grpo or m2po")
@@ -121,7 +123,7 @@ def f7b(study: Study) -> Drawing:
         missing.append("a second base model")
     table = pd.DataFrame(parts)
     figure, (ax,) = common.canvas(1, 2.9)
-    _bars(ax, table, models)
+    _bars(ax, table, pd.DataFrame(seeds), models)
     ax.set_ylabel("mean clipping ratio")
     common.fraction_scale(ax, table["value"])
     return common.finish(figure, table, f"Mean over the run (F7b). {common.sampling_words(table['n'])}", missing)
@@ -249,8 +251,8 @@ def _one_method(study: Study, algorithm: str, caption: str) -> Drawing:
     return common.finish(figure, rows, f"{caption} {_n(rows)}", missing, handles)
 
 
-def _bars(ax, table: pd.DataFrame, models: Sequence[str]) -> None:
-    """Grouped bars with their interval; on-policy is hatched."""
+def _bars(ax, table: pd.DataFrame, seeds: pd.DataFrame, models: Sequence[str]) -> None:
+    """Grouped bars with their interval, the seeds as points; on-policy is hatched."""
     lines = list(dict.fromkeys(zip(table["algorithm"], table["staleness"], strict=True)))
     width = 0.8 / len(lines)
     for place, (algorithm, s) in enumerate(lines):
@@ -260,6 +262,9 @@ def _bars(ax, table: pd.DataFrame, models: Sequence[str]) -> None:
                hatch="//" if s == 0 else "", edgecolor="white", label=style.label(algorithm, s))  # fmt: skip
         known = part["low"].notna().to_numpy()
         ax.vlines(x[known], part["low"][known], part["high"][known], color="#444444", linewidth=1)
+        mine = seeds[(seeds["algorithm"] == algorithm) & (seeds["staleness"] == s)]
+        centre = dict(zip(part["model"], x, strict=True))
+        ax.plot([centre[m] + 0.2 * width for m in mine["model"]], mine["value"], ".", color="#444444", markersize=3)
         for at, value in zip(x, part["value"], strict=True):
             ax.annotate(f"{100 * value:.2g} %", (at, value), xytext=(0, 6), textcoords="offset points",
                         ha="center", fontsize=6.5)  # fmt: skip

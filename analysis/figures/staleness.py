@@ -28,15 +28,15 @@ def diagnostics_vs_staleness(study: Study) -> Drawing:
     if not there:
         raise MissingData(f"needs {', '.join(DIAGNOSTICS)} in metrics.jsonl")
     missing += [name for name in DIAGNOSTICS if name not in there]
-    tables = {name: _second_half(one, name) for name in there}
     low = "ratio_positive_q01"
-    if "ratio_positive_q99" in there and low in one.updates:
-        tables[low] = _second_half(one, low)
+    drawn = [*there, low] if "ratio_positive_q99" in there and low in one.updates else there
+    runs = {name: _second_half(one, name) for name in drawn}
+    tables = {name: statistics.summarise(values, "value") for name, values in runs.items()}
     figure, axes = common.canvas(2, 3.0, len(there))
     handles: dict[str, Line2D] = {}
     for ax, name in zip(axes, there, strict=True):
         for key in [name, low] if name == "ratio_positive_q99" and low in tables else [name]:
-            handles |= _lines(ax, tables[key])
+            handles |= _lines(ax, tables[key], runs[key])
         ax.set_title(DIAGNOSTICS[name])
         if name == "m2_before":
             ax.set_yscale("log")
@@ -51,13 +51,15 @@ def diagnostics_vs_staleness(study: Study) -> Drawing:
 
 
 def _second_half(study: Study, name: str) -> pd.DataFrame:
+    """The runs with the mean `value` of a metric over their second half."""
     rows = study.updates
     half = rows.groupby("run", observed=True)["update"].transform("max") / 2
-    means = rows[rows["update"] > half].groupby("run", observed=True)[name].mean().rename("mean")
-    return statistics.summarise(study.used.merge(means, on="run"), "mean")
+    means = rows[rows["update"] > half].groupby("run", observed=True)[name].mean().rename("value")
+    return study.used.merge(means, on="run")
 
 
-def _lines(ax, table: pd.DataFrame) -> dict:
+def _lines(ax, table: pd.DataFrame, seeds: pd.DataFrame) -> dict:
+    """Estimates of each method against staleness as a line with a band, its seeds (`value`) as points."""
     handles = {}
     for algorithm in reversed(style.order(table["algorithm"])):
         look = style.look(algorithm)
@@ -67,6 +69,8 @@ def _lines(ax, table: pd.DataFrame) -> dict:
         known = part["low"].notna()
         ax.fill_between(part["staleness"][known], part["low"][known], part["high"][known], color=look.colour,
                         alpha=0.15, linewidth=0)  # fmt: skip
+        single = seeds[seeds["algorithm"] == algorithm]
+        ax.plot(single["staleness"], single["value"], ".", color=look.colour, alpha=0.4, markersize=3)
         handles[look.label] = line
     return dict(reversed(handles.items()))
 
@@ -216,19 +220,19 @@ def difference_to_grpo(study: Study) -> Drawing:
     """Paired difference in final accuracy to GRPO of the same seed and staleness."""
     one, missing = common.reference(study)
     runs = statistics.scores(one, common.metric())
-    rows = []
+    rows, seeds = [], []
     for (algorithm, staleness), group in runs[runs["algorithm"] != "grpo"].groupby(["algorithm", "staleness"]):
         base = runs[(runs["algorithm"] == "grpo") & (runs["staleness"] == staleness)]
         if len(base):
-            difference = statistics.paired_difference(
-                statistics.by_seed(group, "last_k"), statistics.by_seed(base, "last_k")
-            )
-            rows.append({"algorithm": algorithm, "staleness": staleness, **vars(difference)})
+            pairs = statistics.differences(statistics.by_seed(group, "last_k"), statistics.by_seed(base, "last_k"))
+            cell = {"algorithm": algorithm, "staleness": staleness}
+            seeds += [cell | {"value": value} for value in pairs]
+            rows.append(cell | vars(statistics.estimate(pairs.to_numpy(), statistics.mean)))
     table = pd.DataFrame(rows)
     if table.empty or not table["n"].any():
         raise MissingData("needs runs of grpo and of another method with the same seed and staleness")
     figure, (ax,) = common.canvas(2, 3.1)
-    handles = _lines(ax, table)
+    handles = _lines(ax, table, pd.DataFrame(seeds))
     ax.axhline(0, color=style.look("grpo").colour, linewidth=1.2)
     common.staleness_axis(ax, table["staleness"])
     ax.set_ylabel("final accuracy − GRPO's")

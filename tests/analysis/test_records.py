@@ -70,6 +70,14 @@ def test_lists_and_text_do_not_become_columns(run):
     assert not {"staleness_hist", "word"} & set(records.read_record(run).updates.column_names)
 
 
+@pytest.mark.parametrize("bare_nan", ["", ', "k": NaN'])  # the quick and the exact way of reading
+def test_what_is_nested_becomes_dotted_columns(run, bare_nan):
+    row = f'{{"update": 0, "split": "test", "pass_at_k": {{"1": 0.25, "4": 0.5}}{bare_nan}}}\n'
+    (run / "eval.jsonl").write_text(row)
+    evaluations = records.read_record(run).evaluations
+    assert evaluations["pass_at_k.4"].to_pylist() == [0.5] and evaluations["pass_at_k.1"].to_pylist() == [0.25]
+
+
 def test_a_run_without_any_rows_is_empty_not_an_error(run):
     (run / "metrics.jsonl").write_text("")
     (run / "eval.jsonl").unlink()
