@@ -48,18 +48,18 @@ class M2PO(Algorithm):
             metrics["m2_unreachable"] = (cap < 0).double()
         if self.variant != "areal":
             return weigh(stats, stats.ratio, kept=kept, metrics=metrics)
-        inner = replace(Decoupled().weights(stats), metrics=metrics)
-        if kept is None:
-            return inner
-        return replace(multiply(stats, inner, Bounded(kept.to(stats.dtype), kept, None)), counted=stats.mask & kept)
+        kept = stats.mask if kept is None else kept & stats.mask
+        base = multiply(stats, Decoupled().weights(stats), Bounded(kept.to(stats.dtype), kept, None))
+        return replace(base, counted=kept, metrics=metrics)
 
     def rule(self, stats: TokenStats) -> tuple[Tensor, Tensor | None]:
         """The cap on M2, 0-d (NaN if there is none), and the tokens within it, [B,T] bool (None: all)."""
         distance, region = stats.outward, stats.trust_region
         if self.variant == "areal":
             proximal = stats.require("logp_proximal", "m2po variant=areal")
-            distance, region = stats.difference(proximal, stats.logp_behaviour), stats.mask
-        m2, count = distance.clamp(-LARGE, LARGE).square(), region.sum()
+            distance = stats.difference(proximal, stats.logp_behaviour).clamp(-LARGE, LARGE)
+            region = stats.mask
+        m2, count = distance.square(), region.sum()
         total, size, rest = m2.sum(), count, []
         if self.variant == "all_tokens_mean":
             harmless = stats.log_ratio64.clamp(-LARGE, LARGE).square().masked_fill(region, 0.0)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 import torch
 
 import algorithms
-from algorithms import TokenStats
 from algorithms.m2_mask import paper
 from parity.catalogue import MATCHES, stats_of
 from parity.peers import Inputs

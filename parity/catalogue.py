@@ -33,9 +33,7 @@ class Match:
 
 def stats_of(x: Inputs) -> TokenStats:
     """The same mini-batch as TokenStats."""
-    return TokenStats(
-        x.logp, x.behaviour, x.advantages, x.mask, logp_proximal=x.proximal, logp_engine=x.engine
-    )
+    return TokenStats(x.logp, x.behaviour, x.advantages, x.mask, logp_proximal=x.proximal, logp_engine=x.engine)
 
 
 SEQUENCE = {"aggregation": "seq_mean_token_mean"}
@@ -117,9 +115,7 @@ MATCHES = [
         main=True,
     ),
     Match("TIS, token, C = 2", "tis", {}, {"verl": lambda: verl_reinforce(2.0, "token")}, main=True),
-    Match(
-        "TIS, sequence, C = 2", "tis", {"level": "sequence"}, {"verl": lambda: verl_reinforce(2.0, "sequence")}
-    ),
+    Match("TIS, sequence, C = 2", "tis", {"level": "sequence"}, {"verl": lambda: verl_reinforce(2.0, "sequence")}),
     Match("MIS, token, 0.5–5", "mis", {}, {"verl": lambda: verl_reinforce("0.5_5.0", "token")}, main=True),
     Match(
         "MIS, sequence, 0.5–5",
