@@ -29,7 +29,8 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     if "math" in sys.argv[2:]:
-        import math_verify  # noqa: F401  (half a second, paid before the clock of the first answer starts)
+        # Seconds of imports and first calls, paid before the clock of the first answer starts.
+        VERIFIERS["math"](response="\\boxed{x^2+1}", answer="\\frac{1}{2}")
     if "reasoning_gym" in sys.argv[2:]:
         import reasoning_gym  # noqa: F401
     print("{}", file=replies, flush=True)

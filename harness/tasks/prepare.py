@@ -74,18 +74,12 @@ def _fitting(
     task: Corpus, loaded: Loaded, suites: Sequence[Suite], encode: PromptEncoder, longest: int
 ) -> tuple[dict[str, list[Problem]], list[str]]:
     """The splits without what must be dropped, and a note for each reason. Raises UserError above the share."""
-    held_out = {p.id: f"{name}" for name, problems in loaded.splits.items() if name != "train" for p in problems}
-    held_out |= {p.id: one.name for one in suites for p in one.problems}
-    _refuse_shared_evaluation(loaded)
-    shared = [p for p in loaded.splits["train"] if p.id in held_out]
+    splits, shared = _apart(loaded, suites)
     if shared and task.overlap == "refuse":
-        examples = "; ".join(f"{_shorten(p)} (in {held_out[p.id]})" for p in shared[:SHOWN])
         raise UserError(
-            f"task: {len(shared)} training problems are evaluation problems too: {examples}; "
-            "drop them from training with task.overlap=drop or give other files"
+            f"task: {len(shared)} problems are in two splits: {'; '.join(shared[:SHOWN])}; "
+            "keep them for evaluation only with task.overlap=drop or give other files"
         )
-    splits = dict(loaded.splits)
-    splits["train"] = [p for p in splits["train"] if p.id not in held_out]
     long: list[Problem] = []
     for name, problems in splits.items():
         fits = _length_filter(encode, longest)
@@ -99,7 +93,7 @@ def _fitting(
     reasons = {
         "answers could not be read": loaded.unreadable,
         f"prompts are longer than {longest} tokens": [_shorten(p) for p in long],
-        "training problems are evaluation problems": [_shorten(p) for p in shared],
+        "problems are in two splits": shared,
     }
     notes = [f"{len(bad)} {what}: {'; '.join(bad[:SHOWN])}" for what, bad in reasons.items() if bad]
     share = sum(map(len, reasons.values())) / loaded.rows
@@ -111,12 +105,20 @@ def _fitting(
     return splits, notes
 
 
-def _refuse_shared_evaluation(loaded: Loaded) -> None:
-    test = {p.id for p in loaded.splits.get("test", [])}
-    both = [p for p in loaded.splits["validation"] if p.id in test]
-    if both:
-        examples = "; ".join(map(_shorten, both[:SHOWN]))
-        raise UserError(f"task: {len(both)} validation problems are test problems too: {examples}; give other files")
+def _apart(loaded: Loaded, suites: Sequence[Suite]) -> tuple[dict[str, list[Problem]], list[str]]:
+    """Splits without what a more important one has (suites and test, then validation, then training), and how
+    each problem that was in two is to be shown."""
+    taken = {problem.id: one.name for one in suites for problem in one.problems}
+    splits: dict[str, list[Problem]] = {}
+    shared: list[str] = []
+    for name in reversed(loaded.splits):
+        problems = loaded.splits[name]
+        if name != "test":  # a task's test set may well be one of the suites
+            shared += [f"{_shorten(p)} ({name} and {taken[p.id]})" for p in problems if p.id in taken]
+            problems = [p for p in problems if p.id not in taken]
+        taken |= {p.id: name for p in problems}
+        splits[name] = problems
+    return {name: splits[name] for name in loaded.splits}, shared
 
 
 def _length_filter(encode: PromptEncoder, longest: int) -> Callable[[Problem], bool]:

@@ -1,0 +1,92 @@
+"""Stand-ins for what cannot be downloaded: tiny models made from their configs, data files of the real shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+
+from harness.tasks.suites import BENCHMARKS
+from harness.tasks.word_problems import split
+from harness.warmstart_words import bpe_tokenizer
+
+FAMILIES = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}
+CHAT_TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+
+
+def tokenizer(chat: bool = False) -> PreTrainedTokenizerFast:
+    texts = [text for row in split("validation") for text in row.values()]
+    made = bpe_tokenizer(texts, 400)
+    if chat:
+        made.chat_template = CHAT_TEMPLATE
+    return made
+
+
+def make_model(folder: Path, family: str = "qwen2", *, tie: bool = False, chat: bool = False, **settings: Any) -> Path:
+    """A model folder of the family with grouped-query attention, about 30,000 parameters."""
+    words = tokenizer(chat)
+    shape: dict[str, Any] = {
+        "vocab_size": 448,  # more than the tokenizer has, as real models do
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": tie,
+        "pad_token_id": words.pad_token_id,
+        "eos_token_id": words.eos_token_id,
+        "bos_token_id": None,
+    }
+    if family == "qwen2":
+        del shape["head_dim"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(FAMILIES[family](**{**shape, **settings}))
+        for parameter in model.parameters():  # far enough from zero that biases and norms matter
+            torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.1)
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def gsm8k_rows(count: int, first: int = 0) -> list[dict[str, str]]:
+    return [
+        {
+            "question": f"Tom has {i} pens and buys 2. How many?",
+            "answer": f"{i}+2=<<{i}+2={i + 2}>>{i + 2}\n#### {i + 2}",
+        }
+        for i in range(first, first + count)
+    ]
+
+
+def boxed_rows(count: int, first: int = 0) -> list[dict[str, str]]:
+    """Rows with the columns of DeepScaleR and MATH."""
+    return [
+        {"problem": f"What is ${i}+2$?", "answer": f"{i + 2}", "solution": f"It is $\\boxed{{{i + 2}}}$."}
+        for i in range(first, first + count)
+    ]
+
+
+def suites_folder(folder: Path) -> Path:
+    """A file for each of the eight benchmarks, problems that no training set here has."""
+    folder.mkdir()
+    for number, name in enumerate(BENCHMARKS, 1):
+        rows = [
+            {"question": f"Suite {number}: what is ${i}-1$?", "final_answer": [str(i - 1)]}
+            if name == "olympiadbench"
+            else {"problem": f"Suite {number}: what is ${i}-1$?", "answer": i - 1}
+            for i in range(2)
+        ]
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    return folder
