@@ -62,8 +62,8 @@ class M2PO(Algorithm):
         m2, count = distance.square(), region.sum()
         total, size, rest = m2.sum(), count, []
         if self.variant == "all_tokens_mean":
-            harmless = stats.log_ratio64.clamp(-LARGE, LARGE).square().masked_fill(region, 0.0)
-            total, size, rest = total + harmless.sum(), stats.count, [harmless, stats.count - count]
+            all_m2 = stats.log_ratio64.clamp(-LARGE, LARGE).square()
+            total, size, rest = all_m2.sum(), stats.count, [all_m2 - m2, stats.count - count]
         # The one synchronisation of the method.
         if m2.numel() == 0 or total / size.clamp(min=1) < self.m2_threshold * SURELY_UNDER:
             return m2.new_full((), math.nan), None

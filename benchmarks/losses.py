@@ -4,7 +4,8 @@
     python -m benchmarks.losses --sizes 16x16           (ours alone)
 
 Interleaved: each repeat runs every contender once, in an order that rotates, so that a slow minute of the machine
-hits all of them alike. Reported is the median in milliseconds; quote ratios, not milliseconds. Sizes are responses ×
+hits all of them alike. Reported is the median in milliseconds of the thread's CPU time, which a busy neighbour moves
+less than the clock on the wall; quote ratios, not milliseconds. Sizes are responses ×
 tokens with lengths uniform from 1 to T, float32. The peers also compute the metrics that they log.
 """
 
@@ -67,16 +68,16 @@ def theirs(peer: Callable[[Inputs], torch.Tensor], x: Inputs) -> Contender:
 
 
 def interleave(contenders: dict[str, Contender], repeats: int) -> dict[str, float]:
-    """Median seconds of each contender."""
+    """Median CPU seconds of each contender."""
     names = list(contenders)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(repeats + 2):
         for offset in range(len(names)):
             name = names[(repeat + offset) % len(names)]
-            start = time.perf_counter()
+            start = time.thread_time()
             contenders[name]()
             if repeat >= 2:  # warm-up
-                taken[name].append(time.perf_counter() - start)
+                taken[name].append(time.thread_time() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
