@@ -53,29 +53,33 @@ class TorchEngine:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids, mask and log-probs [B, T], T = steps until every sequence has ended."""
         limit, device = request.max_new_tokens, prompt_ids.device
-        uniforms = torch.from_numpy(randomness.uniforms(request.keys.reshape(-1), limit)).to(device)
-        ids = torch.zeros(len(group), limit, dtype=torch.long, device=device)
-        logp = torch.zeros(len(group), limit, device=device)
-        lengths = torch.full((len(group),), limit, device=device)
-        running = torch.arange(len(group), device=device)
+        count = len(group)
+        uniforms = torch.from_numpy(randomness.uniforms(request.keys.reshape(-1), limit).T.copy()).to(device)
+        ids = torch.zeros(limit, count, dtype=torch.long, device=device)
+        logp = torch.zeros(limit, count, device=device)
+        lengths = torch.full((count,), limit, device=device)
+        rows = torch.arange(count, device=device)  # the sequence in each row of the decoding state
+        running = torch.ones(count, dtype=torch.bool, device=device)
         state, logits = self.policy.start(prompt_ids, prompt_lengths, group, limit)
         step = 0
         for step in range(limit):
-            tokens, token_logp = sample(logits, uniforms[running, step], request.temperature)
-            ids[running, step], logp[running, step] = tokens, token_logp
-            ended = tokens == self._end
-            if ended.any():
-                lengths[running[ended]] = step + 1
-                going = (~ended).nonzero()[:, 0]
-                if len(going) == 0:
-                    break
-                running, tokens = running[going], tokens[going]
-                state.keep(going)
-            if step + 1 < limit:
-                logits = self.policy.advance(state, tokens)
+            tokens, token_logp = sample(logits, uniforms[step, rows], request.temperature)
+            ids[step, rows], logp[step, rows] = tokens, token_logp
+            ended = running & (tokens == self._end)
+            lengths[rows[ended]] = step + 1
+            running &= ~ended
+            left = int(running.sum())
+            if left == 0 or step + 1 == limit:
+                break
+            # Ended sequences are carried along until they are half of all: moving the cache costs more.
+            if left <= len(rows) // 2:
+                kept = running.nonzero()[:, 0]
+                rows, tokens, running = rows[kept], tokens[kept], running[kept]
+                state.keep(kept)
+            logits = self.policy.advance(state, tokens)
         width = step + 1
         mask = torch.arange(width, device=device) < lengths[:, None]
-        return ids[:, :width], mask, logp[:, :width]
+        return ids[:width].T.contiguous(), mask, logp[:width].T.contiguous()
 
 
 def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
