@@ -9,7 +9,6 @@ of a run that nobody disturbed.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -24,27 +23,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
-import harness.training  # noqa: F401  so that no forked run imports it again
+from benchmarks.small_runs import RECORDS, TINY, Trace, config_of, finish, prepare, start, trace, undisturbed, wait
 from harness import frontdoor
-from harness.config import Config, ModelConfig
-from harness.models.loading import load_model
+from harness.config import Config
 from harness.records.files import is_held
 from harness.records.state import LOCK, MANIFEST, status_of
-from harness.running import run_cell
 
-TINY = (
-    "rollout.prompts_per_step=8",
-    "rollout.group_size=4",
-    "rollout.max_new_tokens=20",
-    "task.validation_problems=8",
-    "task.test_problems=8",
-    "eval.every=8",
-    "eval.samples=2",
-    "checkpoint_every=8",
-    "updates=24",
-)
 CASES = (
     ("algo=grpo", "staleness=0", "core=serial"),
     ("algo=m2po", "staleness=4", "core=serial"),
@@ -52,84 +36,6 @@ CASES = (
     ("algo=gspo", "staleness=64", "core=overlapped"),
     ("algo=tis", "staleness=4", "core=overlapped"),
 )
-RECORDS = ("metrics.jsonl", "eval.jsonl", "samples.jsonl")
-LONGEST_S = 120.0  # a run that takes longer hangs
-POLL_S = 0.001
-
-
-# Runs ------------------------------------------------------------------------------------------------
-
-
-def config_of(overrides: tuple[str, ...], runs_dir: Path) -> Config:
-    line = [*TINY, *overrides, "tracking=none", "retry_failed=true", f"runs_dir={runs_dir}"]
-    return frontdoor.plan(line).cells[0]
-
-
-def start(config: Config, before: Callable[[], None] = lambda: None) -> int:
-    """Runs the cell in a forked process and returns its id. before: what the child does first."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child:
-        return child
-    status = 70
-    try:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        torch.set_num_threads(1)
-        before()
-        status = {"finished": 0, "skipped": 0, "failed": 1, "interrupted": 2, "held": 3}.get(run_cell(config), 4)
-    finally:
-        os._exit(status)
-
-
-def wait(child: int, until: Callable[[], bool] | None = None) -> bool:
-    """Waits for the child's end, or for `until` to become true; whether the child is still there.
-
-    Raises TimeoutError after LONGEST_S, with the child killed.
-    """
-    deadline = time.monotonic() + LONGEST_S
-    while time.monotonic() < deadline:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return False
-        if until is not None and until():
-            return True
-        time.sleep(POLL_S)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise TimeoutError(f"process {child} was still running after {LONGEST_S:g} s")
-
-
-def finish(config: Config) -> str:
-    """The same command again, until the run has ended; how it ended."""
-    for _ in range(4):
-        wait(start(config))
-        if status_of(config.folder) == "finished":
-            return "finished"
-    return status_of(config.folder)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What must be equal whatever happened: the final weights, and every record without its timings."""
-
-    weights: str
-    records: str
-    updates: tuple[int, ...]
-
-
-def trace(folder: Path) -> Trace:
-    digest = hashlib.sha256()
-    updates: list[int] = []
-    for name in RECORDS:
-        for line in (folder / name).read_text().splitlines():
-            row = {key: value for key, value in json.loads(line).items() if not key.startswith("time/")}
-            digest.update(json.dumps(row, sort_keys=True).encode())
-            if name == "metrics.jsonl":
-                updates.append(row["update"])
-    manifest = json.loads((folder / MANIFEST).read_text())
-    return Trace(str(manifest["final_weights_sha256"]), digest.hexdigest(), tuple(updates))
 
 
 # Faults ----------------------------------------------------------------------------------------------
@@ -178,7 +84,7 @@ def kill_in_warm_up(strike: Strike) -> bool:
 
 
 def kill_at_a_record(strike: Strike) -> bool:
-    bytes_ = strike.dice.randint(1, 24 * 1800)
+    bytes_ = strike.dice.randint(1, 24 * 1000)
     return strike.kill(lambda: strike.size("metrics.jsonl") >= bytes_)
 
 
@@ -259,6 +165,8 @@ def file_limit(strike: Strike) -> bool:
 def corrupt_checkpoint(strike: Strike) -> bool:
     if not strike.kill(lambda: len(list((strike.folder / "checkpoints").glob("0*"))) >= strike.dice.choice((1, 2))):
         return False
+    if status_of(strike.folder) == "finished":
+        return False
     newest = sorted((strike.folder / "checkpoints").glob("0*"))[-1]
     damage(strike.dice.choice(sorted(newest.iterdir())), strike.dice)
     return True
@@ -266,6 +174,8 @@ def corrupt_checkpoint(strike: Strike) -> bool:
 
 def corrupt_record(strike: Strike) -> bool:
     if not strike.kill(lambda: len(list((strike.folder / "checkpoints").glob("0*"))) >= 1):
+        return False
+    if status_of(strike.folder) == "finished":
         return False
     damage(strike.folder / strike.dice.choice(RECORDS), strike.dice)
     return True
@@ -356,8 +266,7 @@ def campaign(count: int, seed: int, report: Callable[[str], None] = lambda _: No
     order: list[str] = []
     results: list[Result] = []
     references: dict[tuple[str, ...], Trace] = {}
-    torch.set_num_threads(1)
-    load_model(ModelConfig(), "cpu")  # what transformers imports late, once for all runs
+    prepare()
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         while sum(len(result.struck) for result in results) < count:
             overrides = CASES[len(results) % len(CASES)]
@@ -377,17 +286,13 @@ def campaign(count: int, seed: int, report: Callable[[str], None] = lambda _: No
     return results
 
 
-def undisturbed(overrides: tuple[str, ...], runs_dir: Path) -> Trace:
-    config = config_of(overrides, runs_dir)
-    assert finish(config) == "finished", f"the undisturbed run {overrides} does not finish"
-    return trace(config.folder)
-
-
 def trial(case: str, config: Config, faults: list[str], expected: Trace, dice: random.Random) -> Result:
     """Strikes one run with the faults in turn, lets it finish, and compares."""
     struck: list[str] = []
     problems: list[str] = []
     for name in faults:
+        if status_of(config.folder) == "finished":
+            break
         strike = Strike(config, dice)
         try:
             hit = FAULTS[name][0](strike)
@@ -401,7 +306,10 @@ def trial(case: str, config: Config, faults: list[str], expected: Trace, dice: r
     if status != "finished":
         problems.append(f"lost: the run ended {status}")
         return Result(case, struck, problems)
-    found = trace(config.folder)
+    try:
+        found = trace(config.folder)
+    except (OSError, ValueError, KeyError) as error:
+        return Result(case, struck, [*problems, f"lost: the records cannot be read ({type(error).__name__}: {error})"])
     if found.updates != expected.updates:
         problems.append(f"lost updates: {len(found.updates)} rows instead of {len(expected.updates)}")
     if found.weights != expected.weights:

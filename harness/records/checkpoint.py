@@ -11,6 +11,7 @@ A checkpoint whose files do not match its checkpoint.json is named, left alone, 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -83,7 +84,7 @@ class Checkpoints:
             with ThreadPoolExecutor(len(contents)) as pool:  # the syncs wait together, not one after the other
                 files = dict(pool.map(lambda item: _write(partial / item[0], item[1]), contents.items()))
             manifest = {"update": update, "counters": counters, "files": files}
-            write_json(partial / MANIFEST, manifest)
+            write_json(partial / MANIFEST, manifest | {"sha256": _own_sha256(manifest)})
             problem = defect(partial)
             if problem:
                 raise OSError(f"read back otherwise than written: {problem}")
@@ -167,8 +168,10 @@ def load(folder: Path) -> Checkpoint:
 def defect(folder: Path) -> str | None:
     """What is wrong with a checkpoint, None if every file has the size and hash its manifest says."""
     try:
-        files: dict[str, dict[str, Any]] = read_json(folder / MANIFEST)["files"]
-        for name, expected in files.items():
+        manifest: dict[str, Any] = read_json(folder / MANIFEST)
+        if manifest.pop("sha256") != _own_sha256(manifest):
+            return f"{MANIFEST} does not have the hash it was written with"
+        for name, expected in manifest["files"].items():
             path = folder / name
             if not path.is_file():
                 return f"{name} is missing"
@@ -251,6 +254,10 @@ def _write(path: Path, content: bytes) -> tuple[str, dict[str, Any]]:
 
 def _folders(root: Path) -> list[Path]:
     return sorted(p for p in root.iterdir() if p.is_dir() and p.name.isdigit()) if root.is_dir() else []
+
+
+def _own_sha256(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def size(folder: Path) -> int:

@@ -1,0 +1,124 @@
+"""Small real runs in forked processes, so that nobody waits for imports: started, watched, and compared.
+
+Import this before anything computes with torch in the process: a fork keeps no threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import harness.training  # noqa: F401  so that no forked run imports it again
+from harness import frontdoor
+from harness.config import Config, ModelConfig
+from harness.models.loading import load_model
+from harness.records.state import MANIFEST, status_of
+from harness.running import run_cell
+
+TINY = (
+    "rollout.prompts_per_step=8",
+    "rollout.group_size=4",
+    "rollout.max_new_tokens=20",
+    "task.validation_problems=8",
+    "task.test_problems=8",
+    "eval.every=8",
+    "eval.samples=2",
+    "checkpoint_every=8",
+    "updates=24",
+)
+RECORDS = ("metrics.jsonl", "eval.jsonl", "samples.jsonl")
+LONGEST_S = 120.0  # a run that takes longer hangs
+POLL_S = 0.001
+
+
+def prepare() -> None:
+    """What transformers imports late, once for all runs."""
+    torch.set_num_threads(1)
+    load_model(ModelConfig(), "cpu")
+
+
+def config_of(overrides: tuple[str, ...], runs_dir: Path) -> Config:
+    line = [*TINY, *overrides, "tracking=none", "retry_failed=true", f"runs_dir={runs_dir}"]
+    return frontdoor.plan(line).cells[0]
+
+
+def start(config: Config, before: Callable[[], None] = lambda: None) -> int:
+    """Runs the cell in a forked process and returns its id. before: what the child does first."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    status = 70
+    try:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        torch.set_num_threads(1)
+        before()
+        status = {"finished": 0, "skipped": 0, "failed": 1, "interrupted": 2, "held": 3}.get(run_cell(config), 4)
+    finally:
+        os._exit(status)
+
+
+def wait(child: int, until: Callable[[], bool] | None = None) -> bool:
+    """Waits for the child's end, or for `until` to become true; whether the child is still there.
+
+    Raises TimeoutError after LONGEST_S, with the child killed.
+    """
+    deadline = time.monotonic() + LONGEST_S
+    while time.monotonic() < deadline:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        if until is not None and until():
+            return True
+        time.sleep(POLL_S)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise TimeoutError(f"process {child} was still running after {LONGEST_S:g} s")
+
+
+def finish(config: Config) -> str:
+    """The same command again, until the run has ended; how it ended."""
+    for _ in range(4):
+        wait(start(config))
+        if status_of(config.folder) == "finished":
+            return "finished"
+    return status_of(config.folder)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What must be equal whatever happened: the final weights, and every record without its timings."""
+
+    weights: str
+    records: str
+    updates: tuple[int, ...]
+
+
+def trace(folder: Path) -> Trace:
+    digest = hashlib.sha256()
+    updates: list[int] = []
+    for name in RECORDS:
+        for line in (folder / name).read_text().splitlines():
+            row = {key: value for key, value in json.loads(line).items() if not key.startswith("time/")}
+            digest.update(json.dumps(row, sort_keys=True).encode())
+            if name == "metrics.jsonl":
+                updates.append(row["update"])
+    manifest = json.loads((folder / MANIFEST).read_text())
+    return Trace(str(manifest["final_weights_sha256"]), digest.hexdigest(), tuple(updates))
+
+
+def undisturbed(overrides: tuple[str, ...], runs_dir: Path) -> Trace:
+    config = config_of(overrides, runs_dir)
+    assert finish(config) == "finished", f"the undisturbed run {overrides} does not finish"
+    return trace(config.folder)

@@ -1,0 +1,199 @@
+"""The MLflow mirror: complete, idempotent, never in the way of the runs."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import sync
+from harness.records.mirror import Mirror, complete, default_uri
+from tests.records.folders import add_evaluation, add_rows, make_run, make_sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def contents(uri: str) -> dict[str, dict[str, object]]:
+    """Every run by name: status, steps of a metric, parent, artifacts."""
+    import mlflow
+
+    client = mlflow.MlflowClient(uri)
+    runs = [run for e in client.search_experiments() for run in client.search_runs([e.experiment_id])]
+    return {
+        run.info.run_name: {
+            "id": run.info.run_id,
+            "status": run.info.status,
+            "steps": [m.step for m in client.get_metric_history(run.info.run_id, "reward")],
+            "evaluated": [m.step for m in client.get_metric_history(run.info.run_id, "validation/sampled_accuracy")],
+            "parent": run.data.tags.get("mlflow.parentRunId"),
+            "artifacts": sorted(a.path for a in client.list_artifacts(run.info.run_id)),
+            "params": run.data.params,
+            "error": run.data.tags.get("lagrange.error"),
+        }
+        for run in runs
+    }
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database: making one takes seconds."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    Mirror(default_uri(folder), "unused", 10)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, database: Path) -> Path:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    shutil.copy(database, folder / "mlflow.db")
+    return folder
+
+
+def test_sync_mirrors_a_sweep_and_a_second_time_changes_nothing(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [make_run(runs, "a"), make_run(runs, "b", status="failed", error="non-finite: loss")]
+    sweep = make_sweep(runs, "lags", cells)
+    assert sync.main([str(runs)]) == 0
+    first = contents(default_uri(runs))
+    assert set(first) == {"a", "b", "lags"}
+    assert first["a"]["steps"] == [10, 20, 25]  # every tenth update, and the last
+    assert first["a"]["evaluated"] == [0, 25]
+    assert first["a"]["parent"] == first["b"]["parent"] == first["lags"]["id"]
+    assert (first["a"]["status"], first["b"]["status"], first["lags"]["status"]) == ("FINISHED", "FAILED", "FAILED")
+    assert first["b"]["error"] == "non-finite: loss"
+    assert first["lags"]["artifacts"] == ["figure.png"]
+    assert {"config.yaml", "samples.jsonl", "run.json"} <= set(first["a"]["artifacts"])
+    assert first["a"]["params"]["long"] == "long: see config.yaml"
+    assert complete(cells[0], default_uri(runs))
+    assert sync.main([str(runs)]) == 0
+    assert contents(default_uri(runs)) == first
+    for noted in [*(cell / "tracking.json" for cell in cells), sweep / "tracking.json"]:
+        noted.unlink()  # found again by their tags
+    assert sync.main([str(runs)]) == 0
+    assert contents(default_uri(runs)) == first
+
+
+def test_a_resumed_run_carries_on_in_the_same_run(runs: Path) -> None:
+    folder = make_run(runs, "a", status="interrupted", updates=10)
+    mirror = Mirror(default_uri(runs), "lagrange", 10)
+    assert mirror.cell(folder) == "interrupted"
+    assert contents(default_uri(runs))["a"]["status"] == "KILLED"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"status": "finished", "resumed": [{}]}))
+    (folder / "metrics.jsonl").write_text("")  # rewound to nothing, and written again
+    add_rows(folder, 1, 30)
+    add_evaluation(folder, 30)
+    assert mirror.cell(folder) == "finished"
+    found = contents(default_uri(runs))["a"]
+    assert (found["status"], found["steps"], found["evaluated"]) == ("FINISHED", [10, 20, 30], [0, 10, 30])
+
+
+def test_a_killed_run_is_not_left_running(runs: Path) -> None:
+    folder = make_run(runs, "a", status="running")
+    mirror = Mirror(default_uri(runs), "lagrange", 10)
+    mirror.cell(folder)  # nobody holds its lock: interrupted
+    mirror._client.update_run(mirror._cells[folder.resolve()].run_id, status="RUNNING")
+    assert Mirror(default_uri(runs), "lagrange", 10).reap() == 1
+    assert contents(default_uri(runs))["a"]["status"] == "KILLED"
+
+
+def test_hostile_rows_are_skipped(runs: Path) -> None:
+    folder = make_run(runs, "a")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(
+            '{"update": 30, "../../x": 1, "a@b": 2, "reward": 1e999, "ok": 0.5}\nnot json\n[1]\n{"update": 40, "rew'
+        )
+    assert sync.main([str(runs)]) == 0
+    assert contents(default_uri(runs))["a"]["steps"] == [10, 20]
+
+
+def test_two_commands_on_a_fresh_database_both_succeed(runs: Path) -> None:
+    for name in "abcd":
+        make_run(runs, name)
+    processes = [
+        subprocess.Popen([sys.executable, "-m", "harness.sync", str(runs / "carry" / name)], cwd=ROOT)
+        for name in "abcd"
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0, 0, 0]
+    assert set(contents(default_uri(runs))) == set("abcd")
+
+
+def follow(runs: Path, uri: str, cells: list[Path], held_open_s: float) -> tuple[int, str, float]:
+    """The mirror process as run.py starts it: exit code, standard error, seconds it took after the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.sync", "--follow"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None and process.stderr is not None
+    job = {"uri": uri, "experiment": "lagrange", "every": 10, "sweep": None, "cells": [str(c) for c in cells]}
+    process.stdin.write(json.dumps(job) + "\n")
+    process.stdin.flush()
+    time.sleep(held_open_s)
+    process.stdin.close()
+    started = time.monotonic()
+    code = process.wait(60)
+    return code, process.stderr.read(), time.monotonic() - started
+
+
+def test_an_unreachable_server_is_said_once_and_sync_completes_it(runs: Path) -> None:
+    folder = make_run(runs, "a")
+    code, said, _ = follow(runs, "http://127.0.0.1:9", [folder], 8.0)
+    assert code == 1
+    assert said.count("\n") == 1 and "python -m harness.sync" in said
+    assert sync.main([str(runs)]) == 0
+    assert contents(default_uri(runs))["a"]["steps"] == [10, 20, 25]
+
+
+def test_a_server_that_never_answers_holds_nobody_up(runs: Path) -> None:
+    class Silent(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(30)
+
+        do_POST = do_GET
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        started = time.monotonic()
+        done = subprocess.run(
+            [
+                *(sys.executable, str(ROOT / "run.py"), "updates=4", "rollout.prompts_per_step=4", "eval.every=4"),
+                *("rollout.group_size=2", "task.validation_problems=4", "task.test_problems=4", "checkpoint_every=4"),
+                *(f"tracking.uri=http://127.0.0.1:{server.server_port}", f"runs_dir={runs}"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("tracking:") == 1
+        assert time.monotonic() - started < 60
+    finally:
+        server.shutdown()
+
+
+def test_a_locked_database_is_said_once_and_sync_completes_it(runs: Path) -> None:
+    folder = make_run(runs, "a")
+    uri = default_uri(runs)
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        code, said, _ = follow(runs, uri, [folder], 1.0)
+    assert code == 1 and said.count("\n") == 1
+    assert sync.main([str(runs)]) == 0
+    assert contents(uri)["a"]["steps"] == [10, 20, 25]

@@ -1,0 +1,51 @@
+"""`python -m harness.status`: every cell as it stands, whatever state its folder is in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import status
+from harness.records.files import exclusive
+from tests.records.folders import make_run, make_sweep
+
+
+def test_every_state_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [
+        make_run(tmp_path, "a"),
+        make_run(tmp_path, "b", status="failed", error="non-finite:\x1b[2J [red]loss"),
+        make_run(tmp_path, "c", status="running"),
+        make_run(tmp_path, "d", status="running"),
+        make_run(tmp_path, "e"),
+    ]
+    (cells[4] / "manifest.json").write_text("{")
+    make_sweep(tmp_path, "lags", [*cells, tmp_path / "carry" / "f"])
+    with exclusive(cells[2] / "lock"):
+        found = {cell.folder.name: cell for cell in map(status.look, status.folders([tmp_path]))}
+        assert {name: cell.status for name, cell in found.items()} == {
+            "a": "finished",
+            "b": "failed",
+            "c": "running",
+            "d": "interrupted",
+            "e": "damaged",
+            "f": "waiting",
+        }
+        assert status.main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b[2J" not in shown and "[red]loss" in shown
+    assert "25/25" in shown and "process" in shown
+    assert "6 cells: 1 damaged, 1 failed, 1 finished, 1 interrupted, 1 running, 1 waiting" in shown
+
+
+def test_the_last_whole_row_counts(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "a", updates=3)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"update": 4})[:-3])
+    assert status.last_update(folder) == 3
+
+
+def test_nothing_found_says_where_it_looked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status.main([str(tmp_path)]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
