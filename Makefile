@@ -76,7 +76,7 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	$(BIN)/python -m analysis figures docs/study/study.parquet --out docs/figures/study
 
 parity: .venv/.base  ## gradients and edge cases against TRL, verl and Liger; writes docs/parity.md
-	$(PYTHON) -m parity.setup
+	$(PYTHON) -m parity.environment
 	.venv-parity/bin/python -m parity
 
 bench: .venv/.dev  ## every benchmark, side by side with the peers; writes docs/benchmarks.md
