@@ -1,0 +1,80 @@
+"""Bounded runs for real: what they record, and that their schedule replays to the same weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from short_runs import configured
+
+from harness.errors import UserError
+
+FREE = ("lag=bounded", "staleness=11", "rollout.shards=4", "updates=24", "eval.every=24")
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def bounded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from short_runs import Ran
+
+    from harness.running import run_cell
+
+    config = configured(tmp_path_factory.mktemp("bounded"), *FREE, "core=overlapped", "on_excess=drop")
+    return Ran(run_cell(config), config.folder)
+
+
+def test_records_say_what_the_staleness_was(bounded: Any) -> None:
+    assert bounded.sha256
+    for row in rows(bounded.folder, "metrics.jsonl"):
+        values = {int(value): count for value, count in row["staleness_hist"].items()}
+        assert min(values) == row["staleness_min"]
+        assert max(values) == row["staleness_max"] <= 11
+        mean = sum(value * count for value, count in values.items()) / sum(values.values())
+        assert row["staleness_mean"] == pytest.approx(mean)
+        assert {"dropped_samples", "dropped_length", "dropped_reward", "time/queue_s", "time/publish_lag",
+                "time/wait_s", "time/generator_idle_s"} <= row.keys()  # fmt: skip
+
+
+def test_the_schedule_replays_to_the_same_weights_on_every_driver(bounded: Any, run: Any) -> None:
+    replay = ("lag=replay", f"schedule={bounded.folder / 'schedule.jsonl'}", *FREE[2:])
+    assert run(*replay).sha256 == bounded.sha256
+    assert run(*replay, "core=overlapped").sha256 == bounded.sha256
+
+
+def test_a_schedule_of_another_configuration_is_refused(bounded: Any, tmp_path: Path) -> None:
+    replay = ("lag=replay", f"schedule={bounded.folder / 'schedule.jsonl'}", *FREE[2:])
+    for other, told in (("seed=2", "seed=1 there, 2 here"), ("algo=grpo", "algo"),
+                        ("updates=48", "has 6 batches, updates=48 needs 12")):  # fmt: skip
+        with pytest.raises(UserError, match=told):
+            configured(tmp_path, *replay, other)
+
+
+def test_a_file_that_is_no_schedule_is_refused(bounded: Any, tmp_path: Path) -> None:
+    lines = (bounded.folder / "schedule.jsonl").read_text().splitlines()
+    late = json.loads(lines[1]) | {"versions": [4] * 4}
+    for content, told in (("", "not the schedule"), ("{}", "not the schedule"),
+                          ("\n".join([lines[0], json.dumps(late), *lines[2:]]), "needs version 4, which does"),
+                          ("\n".join([lines[0], lines[1], lines[1], *lines[3:]]), "has been trained on")):  # fmt: skip
+        path = tmp_path / "schedule.jsonl"
+        path.write_text(content)
+        with pytest.raises(UserError, match=told):
+            configured(tmp_path, "lag=replay", f"schedule={path}", *FREE[2:])
+    with pytest.raises(UserError, match="cannot be read"):
+        configured(tmp_path, "lag=replay", f"schedule={tmp_path / 'none'}", *FREE[2:])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("core=serial", "staleness=8"), "nothing runs free"),
+        (("core=overlapped", "staleness=-1"), "at least 0"),
+        (("core=overlapped", "staleness=2"), "3 updates stale by construction"),
+        (("core=overlapped", "staleness=8", "on_excess=drop", "rollout.shards=3"), "of one size"),
+    ],
+)
+def test_bad_bounds_are_refused(overrides: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=told):
+        configured(tmp_path, "lag=bounded", *overrides)

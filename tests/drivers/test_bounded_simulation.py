@@ -1,0 +1,161 @@
+"""Bounded lag in virtual time, with no model: the bound, the bookkeeping and the absence of deadlock."""
+
+import heapq
+import random
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.drivers.delay_line import DelayLine, FirstComeLine
+from harness.lag.policy import BoundedLag, ExactLag
+from harness.models.sequences import Rollouts
+from harness.rollout.interface import Request, part
+
+
+def sampled_by(version: int) -> Rollouts:
+    one = torch.ones(1, dtype=torch.int32)
+    return Rollouts(one, one, 0 * one, one, one, one.float(), one.float(), version * one, one.bool())
+
+
+class Simulated:
+    """Workers and a learner on one clock; a shard's duration is heavy-tailed (Pareto, mean about 2)."""
+
+    def __init__(self, workers: int, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.now, self.version, self.idle = 0.0, 0, workers
+        self.queue: list[tuple[Future[Rollouts], int | None]] = []
+        self.events: list[tuple[float, int, Future[Rollouts], int]] = []
+        self.finished = 0
+
+    def submit(self, request: Request, version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
+        future: Future[Rollouts] = Future()
+        self.queue.append((future, version))
+        self.start()
+        return future
+
+    def start(self) -> None:
+        while self.idle and self.queue:
+            future, version = self.queue.pop(0)
+            self.idle -= 1
+            until = self.now + 0.5 * self.random.paretovariate(1.3)
+            heapq.heappush(self.events, (until, self.finished + len(self.events), future,
+                                         self.version if version is None else version))  # fmt: skip
+
+    def advance(self) -> None:
+        """To the next shard that is done. With none under way the learner would wait for ever."""
+        assert self.events, "deadlock: the learner waits and nobody works"
+        self.now, _, future, version = heapq.heappop(self.events)
+        self.idle += 1
+        self.finished += 1
+        future.set_result(sampled_by(version))
+        self.start()
+
+    def learn(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.events and self.events[0][0] <= until:
+            self.advance()
+        self.now = until
+
+
+def simulate(
+    bound: int, per_step: int, shards: int, workers: int, on_excess: str, seed: int, batches: int = 40
+) -> tuple[DelayLine, list[int], Simulated]:
+    """The line at the end, the staleness of every shard's last update, and the clock."""
+    world = Simulated(workers, seed)
+    # A request is opaque here: its size is drawn when it is asked for, a batch of no fixed number of tokens.
+    parts: tuple[Any, ...] = (world, BoundedLag(bound, per_step), lambda _: None, batches, shards)
+    line = DelayLine(*parts) if on_excess == "wait" else FirstComeLine(*parts, mask=on_excess == "mask")
+    worst: list[int] = []
+    trained: set[int] = set()
+
+    def conserved() -> None:
+        assert line.asked == line.trained + line.dropped + line.running + line.queued
+
+    def wait() -> None:
+        conserved()
+        world.advance()
+        conserved()
+
+    for number in range(batches):
+        line.refill(world.version)
+        conserved()
+        batch = line.pop(number, wait)
+        conserved()
+        assert len(batch.shards) == shards
+        for shard in batch.shards:
+            assert shard.index not in trained
+            trained.add(shard.index)
+            if shard.trained:
+                worst.append(world.version + per_step - 1 - shard.version)
+        assert on_excess != "wait" or not batch.dropped
+        assert on_excess != "mask" or not batch.dropped
+        for _ in range(per_step):
+            world.learn(world.random.expovariate(1.0))
+            conserved()
+        world.version += per_step
+    assert max(worst, default=0) <= bound
+    return line, worst, world
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    per_step=st.integers(1, 5),
+    slack=st.integers(0, 40),
+    shards=st.integers(1, 8),
+    workers=st.integers(1, 12),
+    on_excess=st.sampled_from(["wait", "drop", "mask"]),
+    seed=st.integers(0, 2**32),
+)
+def test_the_bound_holds_nothing_is_lost_nothing_hangs(
+    per_step: int, slack: int, shards: int, workers: int, on_excess: str, seed: int
+) -> None:
+    line, _, _ = simulate(per_step - 1 + slack, per_step, shards, workers, on_excess, seed)
+    assert line.trained == 40 * shards
+
+
+def test_stragglers_are_really_dropped_and_masked() -> None:
+    """The cases above would pass with a simulation in which no shard is ever late."""
+    for on_excess in ("drop", "mask"):
+        lines = [simulate(7, 4, 4, 8, on_excess, seed)[0] for seed in range(20)]
+        if on_excess == "drop":
+            assert sum(line.dropped for line in lines) > 10
+
+
+def test_not_waiting_for_stragglers_saves_time() -> None:
+    waited, dropped = (
+        sum(simulate(15, 4, 4, 8, on_excess, seed)[2].now for seed in range(10)) for on_excess in ("wait", "drop")
+    )
+    assert dropped < waited
+
+
+def test_the_same_bound_is_not_the_same_staleness() -> None:
+    """What the label leaves open: with fast workers the mean is near the bound, with slow ones far below."""
+    means = {workers: np.mean(simulate(31, 4, 4, workers, "wait", 1, batches=200)[1]) for workers in (1, 16)}
+    assert means[16] > means[1] + 4
+
+
+@pytest.mark.parametrize("staleness", [0, 4, 12])
+def test_admission_of_an_exact_lag_is_its_delay(staleness: int) -> None:
+    policy = ExactLag(staleness, 4)
+    for batch in range(10):
+        version = 4 * max(0, batch - staleness // 4)
+        assert policy.version_for(batch) == version
+        assert policy.accept(batch, version)
+        assert not policy.accept(batch, version + 4)
+
+
+def test_the_last_update_decides_the_bound() -> None:
+    """Batch 3 with 4 updates a step: its last update is number 15, so K = 8 needs version 7 or newer."""
+    policy = BoundedLag(8, 4)
+    assert policy.accept(3, 7)
+    assert not policy.accept(3, 6)
+
+
+def test_shards_cover_a_batch_once() -> None:
+    for prompts, shards in ((8, 3), (64, 1), (7, 7), (10, 4)):
+        assert [i for k in range(shards) for i in part(prompts, shards, k)] == list(range(prompts))
