@@ -101,7 +101,8 @@ def generation(config: Config, loaded: LoadedModel) -> Generation:
     if config.core == "serial":
         return InlineGeneration(rollout_engine(config, loaded))
     if config.core == "overlapped":
-        return WorkerGeneration([replica(config)], SnapshotStore(config.max_versions), config.torch_threads)
+        store, in_flight = SnapshotStore(config.max_versions), config.rollout.inflight != "drain"
+        return WorkerGeneration([replica(config)], store, config.torch_threads, in_flight=in_flight)
     from harness.drivers import ray_actors
 
     size = sum(tensor.nbytes for tensor in loaded.module.state_dict().values())
@@ -114,5 +115,10 @@ def replica(config: Config) -> RolloutEngine:
 
 
 def rollout_engine(config: Config, loaded: LoadedModel, version: int = 0) -> RolloutEngine:
+    if config.rollout.engine == "vllm":
+        # Imported late: only rollout=vllm needs vLLM.
+        from harness.rollout.vllm_engine import VllmEngine
+
+        return VllmEngine(config, loaded, version=version)
     end = loaded.tokenizer.eos_token_id
     return TorchEngine(loaded.policy, end, trainer_logp=config.rollout.behaviour == "trainer", version=version)

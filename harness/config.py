@@ -340,6 +340,11 @@ def _check_bounded(config: Config) -> None:
             f"staleness={config.staleness} with lag=bounded: the last of {config.updates_per_step} updates of a step "
             f"is {config.updates_per_step - 1} updates stale by construction; expected at least that"
         )
+    if config.core == "ray" and config.rollout.inflight != "drain":
+        raise UserError(
+            f"rollout.inflight={config.rollout.inflight} with core=ray: an actor takes weights between shards only; "
+            "use core=overlapped, or rollout.inflight=drain"
+        )
     prompts, shards = config.rollout.prompts_per_step, config.rollout.shards
     if config.on_excess != "wait" and prompts % shards:
         raise UserError(

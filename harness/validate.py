@@ -10,6 +10,7 @@ from harness.lag import schedule
 from harness.models.loading import load_tokenizer, longest_prompt
 from harness.records.folder import check_folder
 from harness.rollout.prompts import PromptEncoder
+from harness.rollout.vllm_engine import check_installed
 from harness.tasks.prepare import prepare
 
 
@@ -23,6 +24,8 @@ def parts(config: Config) -> None:
         _data(_Inputs(config))
     if config.core == "ray":
         _check_ray(config)
+    if config.rollout.engine == "vllm" and not config.dry_run:
+        check_installed()
     check_folder(config)
 
 

@@ -6,6 +6,7 @@ version alone, so who serves it, when, and beside what cannot matter.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import deque
@@ -81,7 +82,8 @@ class WorkerGeneration:
     """core=overlapped and core=ray: a thread for each engine takes tickets from one queue, in order.
 
     An error in a worker ends up in every future that waits and in every later call, with its traceback.
-    threads: of torch, for each worker. finally_: called once, after the engines are closed.
+    threads: of torch, for each worker. finally_: called once, after the engines are closed. in_flight: engines
+    may take over a newer version in the middle of a shard (`engine.newer`).
     """
 
     def __init__(
@@ -90,8 +92,11 @@ class WorkerGeneration:
         store: WeightStore,
         threads: int = 1,
         finally_: Callable[[], None] = lambda: None,
+        *,
+        in_flight: bool = False,
     ) -> None:
         self._store = store
+        self._in_flight = in_flight
         self._finally = finally_
         self._threads_of_torch = threads
         self._queue: deque[_Ticket] = deque()
@@ -158,6 +163,8 @@ class WorkerGeneration:
             try:
                 if engine.version != ticket.version:
                     engine.load(ticket.version, self._store.get(ticket.version))
+                if self._in_flight:
+                    engine.newer = functools.partial(self._newer, ticket)
                 rollouts = engine.generate(ticket.request)
             except BaseException as error:  # whatever it is belongs to the main loop
                 self._fail(error)
@@ -177,6 +184,16 @@ class WorkerGeneration:
                 ticket.version = self._store.acquire(None)
             self._running.append(ticket)
             return ticket
+
+    def _newer(self, ticket: _Ticket) -> tuple[int, StateDict] | None:
+        """The newest version, if the ticket is not yet served by it; the ticket holds it from now on."""
+        held = ticket.version
+        assert held is not None
+        if self._store.newest == held:
+            return None
+        ticket.version = self._store.acquire(None)
+        self._store.release(held)
+        return ticket.version, self._store.get(ticket.version)
 
     def _finish(self, ticket: _Ticket, rollouts: Rollouts) -> None:
         assert ticket.version is not None

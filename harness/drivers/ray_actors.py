@@ -21,7 +21,7 @@ from harness.drivers import ray_cluster
 from harness.drivers.generation import WorkerGeneration
 from harness.errors import RunFailed
 from harness.models.sequences import Rollouts
-from harness.rollout.interface import Request, RolloutEngine, StateDict
+from harness.rollout.interface import Newer, Request, RolloutEngine, StateDict
 from harness.weight_store import SnapshotStore
 
 ATTEMPTS = 3  # for one shard: what fails as often is no accident
@@ -66,6 +66,7 @@ class RayEngine:
 
     def __init__(self, make_engine: Callable[[], RolloutEngine], config: RayConfig, threads: int) -> None:
         self.version = -1
+        self.newer: Newer | None = None  # never asked: an actor takes weights between shards
         self._weights: StoredWeights | None = None
         self._make_engine, self._config, self._threads = make_engine, config, threads
         self._ray = ray_cluster.import_ray()

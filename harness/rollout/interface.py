@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.models.sequences import Rollouts
 
 StateDict = dict[str, Tensor]
+Newer = Callable[[], tuple[int, StateDict] | None]
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ class RolloutEngine(Protocol):
     """`version` is that of the weights last loaded; `generate` samples from exactly those.
 
     weights: a StateDict, or what the weight store keeps in its place (a reference).
+    newer: where an engine can change its weights while it generates (rollout.inflight), what it asks for them.
     """
 
     version: int
+    newer: Newer | None
 
     def load(self, version: int, weights: Any) -> None: ...
 

