@@ -71,7 +71,7 @@ def other_weights(reference: LoadedModel) -> dict[str, torch.Tensor]:
     state = {}
     for name, tensor in reference.module.state_dict().items():
         noise = torch.randn(tensor.shape, generator=generator)
-        state[name] = tensor + 0.1 * tensor.std() * noise if tensor.ndim == 2 else tensor.clone()
+        state[name] = tensor + 0.5 * tensor.std() * noise if tensor.ndim == 2 else tensor.clone()
     if "lm_head.weight" in state:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     return state

@@ -1,0 +1,185 @@
+"""What the drivers cost and gain: ratios of runs measured side by side, in turns, so that a noisy machine hits both.
+
+    python -m benchmarks.drivers                       all of it, about 10 minutes on two cores
+    python -m benchmarks.drivers --only overlap ray    some of it
+
+One torch thread in each worker. Speeds are updates a second of the median step, without start and evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from harness import frontdoor
+from harness.build import load_model
+from harness.config import Config
+from harness.models.loading import resolve_path
+from harness.models.sequences import concatenate
+from harness.progress import Progress
+from harness.records.folder import RunFolder
+from harness.rollout.vllm_engine import VllmEngine, check_installed
+from harness.training import Training
+
+CARRY = "harness/models/carry"
+SETTING = ("tracking=none", "eval.every=100000", "checkpoint_every=100000", "staleness=4", "updates=100000")
+STEPS = 8  # of a turn, after one to warm up
+
+
+@contextmanager
+def training(*overrides: str) -> Iterator[Training]:
+    with tempfile.TemporaryDirectory() as folder:
+        config = frontdoor.plan([*SETTING, f"runs_dir={folder}", *overrides]).cells[0]
+        made = Training(config, RunFolder(config.folder, config), Progress("", 1))
+        made.publish()
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def step(run: Training) -> None:
+    """One turn of the loop of harness/training.py."""
+    run.line.refill(run.learner.version)
+    run.train_on(run.learner.version // run.config.updates_per_step)
+    run.publish()
+
+
+def bare_step(run: Training) -> None:
+    """The same work with no driver: generate, grade, learn."""
+    config = run.config
+    first = run.learner.version // config.updates_per_step * config.rollout.shards
+    requests = [run.request(first + k) for k in range(config.rollout.shards)]
+    rollouts = concatenate([run.generation._engine.generate(request) for request in requests])  # type: ignore[attr-defined]
+    problems = [problem for k in range(config.rollout.shards) for problem in run.problems(first + k)]
+    for _ in run.learner.step(run.grader(problems, rollouts)[0]):
+        pass
+    run.publish()
+
+
+def seconds(
+    run: Training,
+    turn: Callable[[Training], object],
+    steps: int = STEPS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Median seconds of a step."""
+    turn(run)
+    times = []
+    for _ in range(steps):
+        started = clock()
+        turn(run)
+        times.append(clock() - started)
+    return statistics.median(times)
+
+
+def ratio(first: list[float], second: list[float]) -> str:
+    """first / second: the median over the turns, and their range."""
+    each = sorted(a / b for a, b in zip(first, second, strict=True))
+    return f"{statistics.median(each):.2f} ({each[0]:.2f} to {each[-1]:.2f})"
+
+
+def overlap(rounds: int) -> list[tuple[str, str, str]]:
+    rows = []
+    for name, more in (("default model", ()), ("10 × its size", large_model())):
+        with training("core=serial", *more) as serial, training("core=overlapped", *more) as overlapped:
+            turns = [(seconds(serial, step), seconds(overlapped, step)) for _ in range(rounds)]
+            share = generation_share(serial)
+        one, two = [a for a, _ in turns], [b for _, b in turns]
+        rows.append((f"overlapped against serial, {name} (generation {share:.0%} of a step)", ratio(one, two), "≥ 1.6"))
+    return rows
+
+
+def generation_share(run: Training) -> float:
+    """Of a serial step."""
+    generate = seconds(run, lambda r: r.generation.submit(r.request(0), None))
+    return generate / seconds(run, step)
+
+
+def overhead(rounds: int) -> list[tuple[str, str, str]]:
+    with training("core=serial", "staleness=0") as driven, training("core=serial", "staleness=0") as bare:
+        # Both work in this thread alone, so CPU time is the same quantity with less noise.
+        turns = [
+            (seconds(driven, step, clock=time.process_time), seconds(bare, bare_step, clock=time.process_time))
+            for _ in range(2 * rounds)
+        ]
+    return [
+        ("serial driver against a bare loop, CPU time", ratio([a for a, _ in turns], [b for _, b in turns]), "≤ 1.03")
+    ]
+
+
+def ray(rounds: int) -> list[tuple[str, str, str]]:
+    more = large_model()
+    with training("core=overlapped", *more) as overlapped, training("core=ray", *more) as actors:
+        turns = [(seconds(overlapped, step), seconds(actors, step)) for _ in range(rounds)]
+    row = ratio([a for a, _ in turns], [b for _, b in turns])
+    return [("Ray, one local actor, against overlapped, 10 × the default model", row, "≥ 0.9")]
+
+
+def vllm(rounds: int) -> list[tuple[str, str, str]]:
+    check_installed()
+    config: Config = frontdoor.plan(["tracking=none", "rollout=vllm"]).cells[0]
+    engine = VllmEngine(config, load_model(config.served_model, "cpu"))
+    weights = {name: t.clone() for name, t in load_model(config.served_model, "cpu").module.state_dict().items()}
+    times = {"weights": [], "weights, cache and probe": []}  # type: dict[str, list[float]]
+    for version in range(5 * rounds):
+        for name, publish in (("weights", engine._take_over), ("weights, cache and probe", engine.load)):
+            started = time.perf_counter()
+            publish(version, weights)
+            times[name].append(time.perf_counter() - started)
+    engine.close()
+    return [
+        (f"publication to vLLM in process, embedded model: {name}", f"{1000 * statistics.median(t):.0f} ms", "≤ 100 ms")
+        for name, t in times.items()
+    ]
+
+
+def large_model() -> tuple[str, ...]:
+    """A folder with a model of about ten times the embedded one's parameters, random weights."""
+    folder = Path(tempfile.gettempdir()) / "lagrange-benchmark-model"
+    if not folder.exists():
+        config = AutoConfig.from_pretrained(resolve_path(CARRY))
+        config.hidden_size, config.intermediate_size, config.num_attention_heads = 192, 576, 6
+        config.num_key_value_heads = 6
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(resolve_path(CARRY)).save_pretrained(folder)
+    return (f"model.path={folder}",)
+
+
+PARTS: dict[str, Callable[[int], list[tuple[str, str, str]]]] = {
+    "overlap": overlap,
+    "overhead": overhead,
+    "ray": ray,
+    "vllm": vllm,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drivers", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each pair")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print("| measured | value: median (range) | asked for |\n|---|---|---|")
+    for name in options.only:
+        for what, value, wanted in PARTS[name](options.rounds):
+            print(f"| {what} | {value} | {wanted} |", flush=True)
+    load = os.getloadavg()[0]
+    print(json.dumps({"cores": os.cpu_count(), "load": round(load, 1), "torch": torch.__version__}), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
