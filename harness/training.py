@@ -27,6 +27,7 @@ from harness.interrupts import Interrupted
 from harness.lag import realised, schedule
 from harness.learner.batch import GradedRollouts
 from harness.learner.learner import Learner, Update
+from harness.memory import keep_freed_memory
 from harness.models.loading import LoadedModel, longest_prompt
 from harness.models.sequences import concatenate
 from harness.progress import Progress
@@ -55,6 +56,7 @@ class Training:
         self.folder = folder
         self.progress = progress
         torch.set_num_threads(config.torch_threads)
+        keep_freed_memory()
         progress.note("loading the model")
         self.model: LoadedModel = build.model(config)
         self.encode = PromptEncoder(self.model.tokenizer, config.model)
