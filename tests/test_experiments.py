@@ -1,0 +1,178 @@
+"""Every file under conf/ and sweeps/ composes; every experiment dry-runs, and runs two updates with stand-ins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import dry_run, frontdoor
+from harness.running import run_cell
+from tests.conftest import ROOT, manifest, only_run, read_rows
+from tests.tiny import boxed_rows, gsm8k_rows, make_model, suites_folder, write_jsonl
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def options(group: str, root: str = "conf") -> list[str]:
+    folder = ROOT / root / group
+    return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.glob("**/*.yaml"))
+
+
+def required(file: Path) -> list[str]:
+    """Overrides for the keys of a file that have no default."""
+    values = yaml.safe_load(file.read_text())
+    given = {"name": "leg_counting", "path": "organisation/model", "delta": 0.5}
+    return [f"{file.parent.name}.{key}={given[key]}" for key, value in values.items() if value == "???"]
+
+
+GROUPED = [
+    (group.name, option)
+    for group in sorted((ROOT / "conf").iterdir())
+    if group.is_dir() and group.name != "experiment"
+    for option in options(group.name)
+]
+EXPERIMENTS = options("experiment")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_nothing_under_conf_is_left_out() -> None:
+    found = {f"{group}/{option}.yaml" for group, option in GROUPED} | {f"experiment/{e}.yaml" for e in EXPERIMENTS}
+    files = {str(f.relative_to(ROOT / "conf")) for f in (ROOT / "conf").glob("**/*.yaml")}
+    assert files == found | {"config.yaml"}
+
+
+def test_every_option_composes(here: Path) -> None:
+    for group, option in GROUPED:
+        overrides = required(ROOT / "conf" / group / f"{option}.yaml")
+        plan = frontdoor.plan([f"{group}={option}", *overrides, "dry_run=true"])
+        assert len(plan.cells) == 1, (group, option)
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_dry_runs_without_hub_or_data(here: Path, experiment: str) -> None:
+    plan = frontdoor.plan([f"experiment={experiment}", "dry_run=true"])
+    text = dry_run.report(plan)
+    assert str(plan.cells[0].folder) in text
+    assert "responses a step" in text and "delay line" in text and "memory" in text
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("sweep", options("sweep", "sweeps"))
+def test_every_sweep_dry_runs(here: Path, sweep: str) -> None:
+    plan = frontdoor.plan([f"sweep={sweep}", "seed=1", "dry_run=true"])  # one seed: a third of the time
+    assert plan.cells
+    assert f"dry run: {len(plan.cells)} cells" in dry_run.report(plan)
+    assert not list(here.iterdir())
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Overrides that put a tiny model and small files in the place of each task's own."""
+    folder = tmp_path_factory.mktemp("stand-ins")
+    model = make_model(folder / "model", chat=True)
+    gsm8k = write_jsonl(folder / "gsm8k.jsonl", gsm8k_rows(24))
+    test = write_jsonl(folder / "test.jsonl", gsm8k_rows(4, first=100))
+    boxed = write_jsonl(folder / "boxed.jsonl", boxed_rows(24))
+    small = [f"model.path={model}", "model.pad_token=null", "task.validation_problems=4", "rollout=torch", "device=cpu"]
+    return {
+        "gsm8k": [*small, f"task.path={gsm8k}", f"task.test_path={test}"],
+        "deepscaler": [*small, f"task.path={boxed}", f"eval.suites_path={suites_folder(folder / 'suites')}"],
+        "gsm8k_small": [],
+        "carry": [],
+    }
+
+
+TWO_UPDATES = (
+    "updates=2",
+    "updates_per_step=1",
+    "staleness=0",
+    "checkpoint_every=2",
+    "rollout.prompts_per_step=2",
+    "rollout.group_size=2",
+    "rollout.max_new_tokens=8",
+    "eval.every=2",
+    "eval.samples=1",
+    "eval.greedy=false",
+    "tracking=none",
+)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs_two_updates_with_stand_ins(
+    here: Path, stand_ins: dict[str, list[str]], experiment: str
+) -> None:
+    (composed,) = frontdoor.plan([f"experiment={experiment}", "dry_run=true"]).cells
+    overrides = [*stand_ins[composed.choices["task"]], *TWO_UPDATES]
+    if composed.eval.suites:
+        overrides.append("eval.suite_samples=1")
+    (config,) = frontdoor.plan([f"experiment={experiment}", *overrides]).cells
+    assert run_cell(config) == "finished"
+    assert [row["update"] for row in read_rows(config.folder / "metrics.jsonl")] == [1, 2]
+    splits = {row["split"] for row in read_rows(config.folder / "eval.jsonl")}
+    assert {"validation", *config.eval.suites} <= splits
+    if config.choices["task"] != "carry":
+        data: dict[str, Any] = manifest(config.folder)["data"]
+        assert all(len(source["sha256"]) == 64 for source in data.values())
+
+
+def test_dry_run_on_the_command_line_writes_nothing(command: Command, tmp_path: Path) -> None:
+    result = command("experiment=paper/qwen2_5_32b", "staleness=256", "dry_run=true")
+    assert result.returncode == 0, result.stderr
+    assert "65 batches" in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_data_is_refused_before_anything_is_written(command: Command, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "bad.jsonl", [{"query": "x", "answer": "#### 1"}])
+    result = command("task=gsm8k", "task.path=bad.jsonl")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1 and "no column question; it has query, answer" in result.stderr
+    assert [f.name for f in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+def test_a_checkpoint_and_a_base_model_are_evaluated(command: Command, tmp_path: Path) -> None:
+    few = ("task.validation_problems=8", "task.test_problems=8", "tracking=none", "eval.samples=2")
+    sizes = ("rollout.prompts_per_step=4", "rollout.group_size=2")
+    trained = command("updates=8", "eval.every=8", "checkpoint_every=8", "runs_dir=a", *few, *sizes)
+    assert trained.returncode == 0, trained.stderr
+    run = only_run(tmp_path / "a")
+    for core in ("serial", "overlapped"):
+        result = command("mode=evaluate", f"checkpoint={run / 'checkpoints' / '000008'}", f"core={core}",
+                         f"runs_dir={core}", *few, *sizes)  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        found = only_run(tmp_path / core)
+        rows = read_rows(found / "eval.jsonl")
+        last = [row for row in read_rows(run / "eval.jsonl") if row["update"] == 8]
+        assert rows == last  # the same problems and seeds as in training
+        assert not (found / "metrics.jsonl").exists() and not (found / "checkpoints").exists()
+        samples = read_rows(found / "samples.jsonl")
+        assert {"prompt", "response", "reward", "answer", "finished"} <= set(samples[0])
+        assert manifest(found)["final_weights_sha256"] == manifest(run)["final_weights_sha256"]
+    base = command("mode=evaluate", "checkpoint=harness/models/carry", "runs_dir=base", *few)
+    assert base.returncode == 0, base.stderr
+    assert {row["update"] for row in read_rows(only_run(tmp_path / "base") / "eval.jsonl")} == {0}
+    missing = command("mode=evaluate", "checkpoint=./nowhere", *few)
+    assert missing.returncode == 2 and "no such folder" in missing.stderr
+
+
+def test_the_numbers_of_the_benchmarks() -> None:
+    """A smaller size of benchmarks/logprobs.py: its processes, its comparison, its exit code."""
+    command = [sys.executable, "benchmarks/logprobs.py", "--tokens", "512", "--hidden", "32", "--repeats", "1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    memory = float(result.stdout.split("memory × ")[1].split()[0])
+    error = float(result.stdout.split("differ by ")[1].split()[0])
+    assert memory <= 0.4 and error <= 1e-6, json.dumps(result.stdout)
