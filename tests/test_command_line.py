@@ -187,8 +187,8 @@ def test_a_sweep_writes_its_cells_figures_and_summary(command, tmp_path):
 
 
 def test_a_failing_cell_stops_no_other_and_is_named(command, tmp_path):
-    # A loss above max_loss is refused; five refusals in a row end the cell.
-    result = command("-m", "learner.max_loss=1e-12,1e6", *SMALL)
+    # A loss above max_loss is refused, and here one refusal ends the cell.
+    result = command("-m", "learner.max_loss=1e-12,1e6", "learner.max_refused_in_a_row=1", *SMALL)
     assert result.returncode == 1
     assert "1 failed, 1 finished" in result.stdout
     assert "max_loss" in result.stderr
