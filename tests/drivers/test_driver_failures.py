@@ -1,6 +1,7 @@
 """Actors that die, hang or raise; workers that raise; Ctrl-C."""
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 from short_runs import PROJECT, SHORT, configured
 
-from harness import frontdoor
+from harness import frontdoor, interrupts
 from harness.drivers import ray_cluster
 from harness.errors import UserError
 from harness.records.checkpoint import newest_good
 from harness.records.state import status_of
+from harness.training import Training
 
 
 class Failing:
@@ -133,3 +135,28 @@ def test_ray_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'lagrange-rl\[ray\]'"):
         ray_cluster.import_ray()
+
+
+@pytest.mark.parametrize("core", ["serial", "overlapped"])
+def test_an_interrupted_run_carries_on_to_the_same_weights(
+    run: Any, monkeypatch: pytest.MonkeyPatch, core: str
+) -> None:
+    lag = ("staleness=8", "rollout.shards=2", f"core={core}")
+    whole = run(*lag, "seed=3", "repeat=1")
+    record = Training.record
+
+    def stopping(self: Training, update: Any, more: Any) -> None:
+        record(self, update, more)
+        if update.metrics["update"] == 6:
+            monkeypatch.setattr(interrupts, "_requested", ["SIGINT"])
+            monkeypatch.setattr(interrupts, "_requested_at", [time.monotonic()])
+
+    monkeypatch.setattr(Training, "record", stopping)
+    assert run(*lag, "seed=3").outcome == "interrupted"
+    monkeypatch.setattr(interrupts, "_requested", [])
+    monkeypatch.setattr(interrupts, "_requested_at", [])
+    monkeypatch.setattr(Training, "record", record)
+    carried_on = run(*lag, "seed=3")
+    assert carried_on.sha256 == whole.sha256
+    updates = [json.loads(line)["update"] for line in (carried_on.folder / "metrics.jsonl").read_text().splitlines()]
+    assert updates == list(range(1, 17))
