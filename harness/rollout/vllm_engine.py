@@ -224,6 +224,7 @@ def _start(config: Config, trainer: LoadedModel) -> Any:
     needed = rollout.max_prompt_tokens + rollout.max_new_tokens
     dtype: Any = config.served_model.dtype
     possible = getattr(trainer.module.config, "max_position_embeddings", needed)
+    longest = rollout.vllm.max_model_len or min(needed, possible)
     try:
         return LLM(
             model=resolve_path(config.served_model.path),
@@ -231,7 +232,11 @@ def _start(config: Config, trainer: LoadedModel) -> Any:
             dtype=dtype,
             logprobs_mode="processed_logprobs",  # after the temperature; the default is before it
             generation_config="vllm",  # not the model's own top_p, top_k or penalties
-            max_model_len=rollout.vllm.max_model_len or min(needed, possible),
+            max_model_len=longest,
+            # A seeded request whose prompt is computed in two parts takes back a random number, which torch's CPU
+            # generator cannot; so on the CPU a prompt is one part.
+            enable_chunked_prefill=config.device != "cpu",
+            max_num_batched_tokens=max(4096, longest) if config.device == "cpu" else None,
             gpu_memory_utilization=rollout.vllm.gpu_memory_utilization,
             enforce_eager=rollout.vllm.enforce_eager,
             # Cached prompts would be found by new requests after the weights have changed under them.
