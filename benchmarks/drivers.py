@@ -34,7 +34,7 @@ from harness.training import Training
 
 CARRY = "harness/models/carry"
 SETTING = ("tracking=none", "eval.every=100000", "checkpoint_every=100000", "staleness=4", "updates=100000")
-STEPS = 8  # of a turn, after one to warm up
+STEPS = 4  # of a turn, after one to warm up
 
 
 @contextmanager
@@ -140,8 +140,8 @@ def vllm(rounds: int) -> list[tuple[str, str, str]]:
             times[name].append(time.perf_counter() - started)
     engine.close()
     return [
-        (f"publication to vLLM in process, embedded model: {name}", f"{1000 * statistics.median(t):.0f} ms", "≤ 100 ms")
-        for name, t in times.items()
+        (f"publication to vLLM in process, embedded model: {name}", f"{1000 * statistics.median(t):.0f} ms", wanted)
+        for (name, t), wanted in zip(times.items(), ("≤ 100 ms", "–"), strict=True)
     ]
 
 
