@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from analysis.errors import AnalysisError, MissingData, unknown
-from analysis.figures import later, main, paper, settings, staleness, words
+from analysis.figures import later, main, methods, paper, settings, staleness, words
 from analysis.figures.common import Drawing, options, save
 from analysis.runs import Study
 
@@ -15,6 +15,7 @@ FIGURES: dict[str, Callable[[Study], Drawing]] = {
     "accuracy_vs_updates": main.accuracy_vs_updates,
     "masked_fraction_vs_updates": main.masked_fraction_vs_updates,
     "final_accuracy_vs_staleness": main.final_accuracy_vs_staleness,
+    "stabilisers": methods.stabilisers,
     "difference_to_grpo": staleness.difference_to_grpo,
     "cost_of_staleness": staleness.cost_of_staleness,
     "diagnostics_vs_staleness": staleness.diagnostics_vs_staleness,
