@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from harness import dry_run, frontdoor
+from harness.errors import UserError
 from harness.running import run_cell
-from tests.conftest import ROOT, manifest, only_run, read_rows
+from tests.conftest import ROOT, manifest, read_rows
 from tests.tiny import boxed_rows, gsm8k_rows, make_model, suites_folder, write_jsonl
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -143,29 +144,28 @@ def test_bad_data_is_refused_before_anything_is_written(command: Command, tmp_pa
     assert [f.name for f in tmp_path.iterdir()] == ["bad.jsonl"]
 
 
-def test_a_checkpoint_and_a_base_model_are_evaluated(command: Command, tmp_path: Path) -> None:
+def run_here(*arguments: str) -> Path:
+    (config,) = frontdoor.plan(list(arguments)).cells
+    assert run_cell(config) == "finished"
+    return config.folder
+
+
+def test_a_checkpoint_and_a_base_model_are_evaluated(here: Path) -> None:
     few = ("task.validation_problems=8", "task.test_problems=8", "tracking=none", "eval.samples=2")
     sizes = ("rollout.prompts_per_step=4", "rollout.group_size=2")
-    trained = command("updates=8", "eval.every=8", "checkpoint_every=8", "runs_dir=a", *few, *sizes)
-    assert trained.returncode == 0, trained.stderr
-    run = only_run(tmp_path / "a")
+    run = run_here("updates=8", "eval.every=8", "checkpoint_every=8", *few, *sizes)
+    last = [row for row in read_rows(run / "eval.jsonl") if row["update"] == 8]
     for core in ("serial", "overlapped"):
-        result = command("mode=evaluate", f"checkpoint={run / 'checkpoints' / '000008'}", f"core={core}",
-                         f"runs_dir={core}", *few, *sizes)  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        found = only_run(tmp_path / core)
-        rows = read_rows(found / "eval.jsonl")
-        last = [row for row in read_rows(run / "eval.jsonl") if row["update"] == 8]
-        assert rows == last  # the same problems and seeds as in training
+        found = run_here("mode=evaluate", f"checkpoint={run}/checkpoints/000008", f"core={core}", *few, *sizes)
+        assert read_rows(found / "eval.jsonl") == last  # the same problems and seeds as in training
         assert not (found / "metrics.jsonl").exists() and not (found / "checkpoints").exists()
         samples = read_rows(found / "samples.jsonl")
         assert {"prompt", "response", "reward", "answer", "finished"} <= set(samples[0])
         assert manifest(found)["final_weights_sha256"] == manifest(run)["final_weights_sha256"]
-    base = command("mode=evaluate", "checkpoint=harness/models/carry", "runs_dir=base", *few)
-    assert base.returncode == 0, base.stderr
-    assert {row["update"] for row in read_rows(only_run(tmp_path / "base") / "eval.jsonl")} == {0}
-    missing = command("mode=evaluate", "checkpoint=./nowhere", *few)
-    assert missing.returncode == 2 and "no such folder" in missing.stderr
+    base = run_here("mode=evaluate", "checkpoint=harness/models/carry", *few)
+    assert {row["update"] for row in read_rows(base / "eval.jsonl")} == {0}
+    with pytest.raises(UserError, match="no such folder"):
+        frontdoor.plan(["mode=evaluate", "checkpoint=./nowhere", *few])
 
 
 def test_the_numbers_of_the_benchmarks() -> None:
