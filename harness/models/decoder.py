@@ -47,17 +47,20 @@ def supports(model: PreTrainedModel) -> bool:
 
 
 class _Groups:
-    """Which responses share a prompt: group [B] ascending, the prompt of each of B responses, among G prompts.
+    """Which responses share a prompt: group [B], the prompt of each of B responses, among G prompts.
 
-    Groups of one size, which every batch has that is not split, are a view; others an index into [G, largest].
+    Groups of one size in order, which every batch has that is not split, are a view; others an index into
+    [G, largest].
     """
 
     def __init__(self, group: Tensor, groups: int) -> None:
         sizes = torch.bincount(group, minlength=groups)
         self.group, self.groups, self.largest = group, groups, int(sizes.max())
-        self._equal = groups * self.largest == len(group)
-        rank = torch.arange(len(group), device=group.device) - (sizes.cumsum(0) - sizes)[group]
+        order, count = torch.argsort(group, stable=True), torch.arange(len(group), device=group.device)
+        rank = torch.empty_like(group)
+        rank[order] = count - (sizes.cumsum(0) - sizes)[group[order]]
         self._slots = group * self.largest + rank
+        self._equal = groups * self.largest == len(group) and torch.equal(self._slots, count)
 
     def spread(self, prompts: Tensor) -> Tensor:
         """[G, …] → [B, …]. The gradient of an expansion is one sum, that of an index a scatter, ten times slower."""
