@@ -179,7 +179,7 @@ def defect(folder: Path) -> str | None:
                 return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
             if file_sha256(path) != expected["sha256"]:
                 return f"{name} does not have the hash it was written with"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({type(error).__name__}: {error})"
     return None
 

@@ -1,0 +1,32 @@
+"""The record readers under arbitrary bytes: an answer, no traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness import status
+from harness.records.checkpoint import MANIFEST as CHECKPOINT
+from harness.records.checkpoint import newest_good
+from harness.records.mirror import _evaluation_metrics, _finite_metrics, _rows
+
+patient = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@patient
+@given(st.binary(max_size=300))
+def test_any_bytes_as_records_are_read_or_passed_over(tmp_path_factory, content: bytes) -> None:  # type: ignore[no-untyped-def]
+    folder: Path = tmp_path_factory.mktemp("run")
+    for name in ("metrics.jsonl", "eval.jsonl", "manifest.json", "tracking.json"):
+        (folder / name).write_bytes(content)
+    for row, _ in _rows(folder / "metrics.jsonl", 0):
+        _finite_metrics(row)
+        _evaluation_metrics(row, False)
+    assert status.look(folder).status == "damaged"
+    root = folder / "checkpoints" / "000008"
+    root.mkdir(parents=True)
+    (root / CHECKPOINT).write_bytes(content)
+    found, complaints = newest_good(folder / "checkpoints", lambda _: None)
+    assert found is None and len(complaints) == 1
