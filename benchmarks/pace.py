@@ -54,6 +54,7 @@ class Contender:
         self.wall: list[float] = []
         self.cpu: list[float] = []
         self.rewards: list[float] = []
+        self._command = command
         self._child = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -85,5 +86,5 @@ class Contender:
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
         if not line:
-            raise RuntimeError(f"a contender died with exit status {self._child.wait()}: {self._child.args}")
+            raise RuntimeError(f"a contender died with exit status {self._child.wait()}: {' '.join(self._command)}")
         return dict(json.loads(line))

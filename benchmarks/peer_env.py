@@ -23,13 +23,13 @@ def ensure() -> Path:
     if not _has_trl():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(FOLDER)], check=True)
         own = subprocess.run(
-            [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            [str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
             check=True,
             capture_output=True,
             text=True,
         ).stdout.strip()
         (Path(own) / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        install = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        install = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         subprocess.run([*install, "-c", str(ROOT / "constraints.txt"), f"trl=={TRL}", "accelerate"], check=True)
     return PYTHON
 
@@ -37,7 +37,7 @@ def ensure() -> Path:
 def _has_trl() -> bool:
     if not PYTHON.is_file():
         return False
-    asked = [PYTHON, "-c", f"import trl, torch; assert trl.__version__ == '{TRL}'"]
+    asked = [str(PYTHON), "-c", f"import trl, torch; assert trl.__version__ == '{TRL}'"]
     return subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
 
