@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types ui warmstart setup setup-dev setup-vllm-cpu vllm-sweep readme-figure \
-        parity bench bench-quick faults soak figures clean
+        parity bench bench-quick faults figures clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -86,10 +86,7 @@ bench-quick: .venv/.dev  ## the ratios that matter, against those of the last re
 	$(BIN)/python -m benchmarks.quick
 
 faults: .venv/.dev  ## 200 faults over small runs; writes docs/faults.md
-	$(BIN)/python -m benchmarks.faults
-
-soak: .venv/.dev  ## memory over 10,000 updates at staleness 256
-	$(BIN)/python -m benchmarks.soak
+	$(BIN)/python -m benchmarks.faults --faults 200 --out docs/faults.md
 
 clean:  ## remove environments and caches, never runs
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

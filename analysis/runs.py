@@ -269,4 +269,4 @@ def _identify(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
             added[column] = pd.Categorical.from_codes(codes[place], pd.Index(categories))
         else:
             added[column] = values.to_numpy()[place]
-    return rows.assign(**added)
+    return pd.concat([rows.drop(columns=list(added), errors="ignore"), pd.DataFrame(added, index=rows.index)], axis=1)

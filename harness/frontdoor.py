@@ -130,10 +130,9 @@ def _expand(given: list[str], multirun: bool) -> tuple[list[list[str]], str]:
 
 
 def _compose(overrides: list[str]) -> DictConfig:
+    _refuse_unknown_options(overrides)
     try:
-        cfg = compose("config", overrides=overrides, return_hydra_config=True)
-        _refuse_unknown_options(overrides)
-        return cfg
+        return compose("config", overrides=overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(overrides, error)) from error
 
@@ -160,8 +159,8 @@ def _refuse_unknown_options(overrides: list[str]) -> None:
     options = _options(overrides)
     for override in OverridesParser.create().parse_overrides(overrides):
         key, value = override.key_or_group, override.value()
-        if key in options and isinstance(value, str) and value not in options[key]:
-            raise UserError(f"{key}={value}: no such option; {nearest(value, options[key])}")
+        if key in options and value is not None and not isinstance(value, list) and value not in options[key]:
+            raise UserError(f"{key}={value}: no such option; {nearest(str(value), options[key])}")
 
 
 def _options(overrides: list[str]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The record readers under arbitrary bytes: an answer, no traceback."""
+"""The config front door and the record readers under arbitrary input: an answer in one line, no traceback."""
 
 from __future__ import annotations
 
@@ -7,12 +7,31 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import status
+from harness import frontdoor, status
+from harness.config import known_keys
+from harness.errors import UserError
 from harness.records.checkpoint import MANIFEST as CHECKPOINT
 from harness.records.checkpoint import newest_good
 from harness.records.mirror import _evaluation_metrics, _finite_metrics, _rows
 
+text = st.text(max_size=20)
+keys = st.sampled_from(known_keys()) | text
+values = (
+    text | st.integers().map(str) | st.floats().map(str) | st.sampled_from(["null", "[]", "{}", "../x", "${x}", "[1,2"])
+)
 patient = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@patient
+@given(st.lists(st.tuples(keys, values), max_size=3))
+def test_any_command_line_is_planned_or_refused_in_one_line(tmp_path_factory, overrides) -> None:  # type: ignore[no-untyped-def]
+    folder: Path = tmp_path_factory.mktemp("front")
+    line = [f"{key}={value}" for key, value in overrides if not key.startswith("hydra")]
+    try:
+        frontdoor.plan([*line, f"runs_dir={folder}"])
+    except UserError as error:
+        assert "\n" not in str(error)
+    assert list(folder.iterdir()) == []
 
 
 @patient
