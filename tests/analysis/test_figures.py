@@ -76,7 +76,12 @@ def rich(tmp_path_factory):
 
 
 def test_the_registry_holds_every_promised_name():
-    assert set(figures.FIGURES) == set(NAMES)
+    assert set(figures.FIGURES) == {*NAMES, "stabilisers"}
+
+
+def test_the_stabilisers_need_many_methods(rich):
+    ((_, why),) = figures.draw(rich.where(algorithm="grpo"), ["stabilisers"])
+    assert "at least 6 methods" in str(why)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -41,9 +41,9 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen: list[Any] = []
     made = WorkerGeneration.__init__
 
-    def spied(self: WorkerGeneration, engines: Any, store: Any, *more: Any) -> None:
+    def spied(self: WorkerGeneration, engines: Any, store: Any, *more: Any, **named: Any) -> None:
         seen.append(store)
-        made(self, engines, store, *more)
+        made(self, engines, store, *more, **named)
 
     monkeypatch.setattr(WorkerGeneration, "__init__", spied)
     return seen
