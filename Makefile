@@ -6,7 +6,7 @@ RUNS ?= runs
 export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types ui warmstart setup setup-dev setup-vllm-cpu vllm-sweep readme-figure \
+.PHONY: help demo test lint types ui warmstart setup setup-dev setup-vllm-cpu vllm-sweep \
         parity bench bench-quick faults figures clean
 
 help:  ## what there is
@@ -68,12 +68,9 @@ types: .venv/.dev  ## mypy
 warmstart: .venv/.base  ## make the embedded base policy again (about 2 minutes)
 	$(BIN)/python -m harness.warmstart
 
-readme-figure: .venv/.base  ## the README's figure from the demo's runs
-	$(BIN)/python run.py sweep=demo runs_dir=$(RUNS)
-	cp $(RUNS)/sweeps/demo-*/figures/accuracy_vs_updates.png docs/figures/demo.png
-
 figures: .venv/.base  ## every figure of the docs again, from the committed records
-	$(BIN)/python -m analysis figures docs/study/study.parquet --out docs/figures/study
+	$(BIN)/python -m analysis figures docs/records/demo.parquet --only accuracy_vs_updates --out docs/figures/demo
+	$(BIN)/python -m analysis figures docs/records/stabilisers.parquet --only stabilisers --out docs/figures/stabilisers
 
 parity: .venv/.base  ## gradients and edge cases against TRL, verl and Liger; writes docs/parity.md
 	$(PYTHON) -m parity.environment
