@@ -78,6 +78,7 @@ def learner(config: Config, loaded: LoadedModel) -> Learner:
         group_size=config.rollout.group_size,
         temperature=config.rollout.temperature,
         behaviour=config.rollout.behaviour,
+        max_new_tokens=config.rollout.max_new_tokens,
         record_tokens=None if window is None else (window[0], window[1]),
     )
 

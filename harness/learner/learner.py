@@ -55,6 +55,7 @@ class Learner:
         group_size: int,
         temperature: float,
         behaviour: str,
+        max_new_tokens: int | None = None,
         record_tokens: tuple[int, int] | None = None,
     ) -> None:
         self.policy = policy
@@ -65,6 +66,7 @@ class Learner:
         self._group_size = group_size
         self._temperature = temperature
         self._behaviour = behaviour
+        self._max_length = max_new_tokens  # the constant of Dr. GRPO's denominator
         self._record_tokens = record_tokens
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -128,7 +130,7 @@ class Learner:
             else:
                 weights = self.loss.weights(stats)
                 total = None if micro_scope or len(parts) == 1 else _totals(batch.sequences.mask)
-                scale = coefficients(weights, stats, str(self.loss.aggregation), total=total)
+                scale = coefficients(weights, stats, str(self.loss.aggregation), self._max_length, total)
                 if micro_scope:
                     scale = scale / len(parts)
             loss = weighted_nll(stats.logp_current, scale)
@@ -142,7 +144,7 @@ class Learner:
         everything = torch.arange(len(batch.advantages), device=batch.advantages.device)
         stats = _stats(batch, everything, scores.logp, batch.sequences.mask)
         weights = self.loss.weights(stats)
-        return weights, coefficients(weights, stats, str(self.loss.aggregation))
+        return weights, coefficients(weights, stats, str(self.loss.aggregation), self._max_length)
 
     @torch.no_grad()
     def _score_without_gradient(self, batch: MiniBatch) -> Any:
@@ -172,7 +174,7 @@ class Learner:
             )
         with torch.no_grad():
             metrics = diagnose(stats, weights, entropy)
-            metrics["surrogate"] = self.loss.surrogate(stats, weights)
+            metrics["surrogate"] = self.loss.surrogate(stats, weights, self._max_length)
             metrics["loss"] = loss
             metrics["grad_norm"] = norm
         names = list(metrics)
