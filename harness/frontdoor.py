@@ -133,7 +133,7 @@ def _compose(overrides: list[str]) -> DictConfig:
     _refuse_unknown_options(overrides)
     try:
         return compose("config", overrides=overrides, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UserError(_explain(overrides, error)) from error
 
 

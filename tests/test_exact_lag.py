@@ -50,8 +50,7 @@ def oracle(config: Config, path: Path) -> str:
         snapshots[parts.learner.version] = {name: tensor.clone() for name, tensor in weights.items()}
         due = 4 * max(0, step - config.staleness // 4)
         engine.load(due, snapshots[due])
-        (request,) = parts.shards(step)
-        graded, _ = parts.grader(parts.problems(step), engine.generate(request))
+        graded, _ = parts.grader(parts.problems(step), engine.generate(parts.request(step)))
         list(parts.learner.step(graded))
     digest = weights_sha256(parts.model.module.state_dict())
     parts.close()
@@ -89,8 +88,8 @@ def test_no_batch_is_generated_that_would_not_be_trained_on(tmp_path):
     folder = RunFolder(tmp_path, config)
     training = Training(config, folder, Progress("test", config.updates))
     asked = []
-    shards = training.line._shards
-    training.line._shards = lambda batch: asked.append(batch) or shards(batch)
+    request = training.line._request
+    training.line._request = lambda shard: asked.append(shard) or request(shard)  # one shard a batch
     training.run()
     training.close()
     folder.close()

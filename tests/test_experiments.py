@@ -170,7 +170,7 @@ def test_a_checkpoint_and_a_base_model_are_evaluated(here: Path) -> None:
 
 def test_the_numbers_of_the_benchmarks() -> None:
     """A smaller size of benchmarks/logprobs.py: its processes, its comparison, its exit code."""
-    command = [sys.executable, "benchmarks/logprobs.py", "--tokens", "512", "--hidden", "32", "--repeats", "1"]
+    command = [sys.executable, "benchmarks/logprobs.py", "--tokens", "1024", "--hidden", "32", "--repeats", "1"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
     memory = float(result.stdout.split("memory × ")[1].split()[0])
