@@ -60,7 +60,7 @@ class Strike:
     def kill(self, when: Callable[[], bool], number: int = signal.SIGKILL) -> bool:
         """Starts the run and signals it when the moment has come; False if it was over before."""
         child = start(self.config)
-        if not wait(child, when):
+        if wait(child, when) is not None:
             return False
         os.kill(child, number)
         wait(child)
@@ -133,7 +133,7 @@ def terminate(strike: Strike) -> bool:
 def hang(strike: Strike) -> bool:
     """The process stands still; another launcher must leave it alone; then it dies."""
     child = start(strike.config)
-    if not wait(child, lambda: is_held(strike.folder / LOCK)):
+    if wait(child, lambda: is_held(strike.folder / LOCK)) is not None:
         return False
     os.kill(child, signal.SIGSTOP)
     second = start(strike.config)
@@ -207,7 +207,7 @@ def clock_step(strike: Strike) -> bool:
         time.time = lambda: real() + (jump if int(10 * (real() - began)) % 2 else 0.0)
 
     child = start(strike.config, step)
-    if wait(child, strike.at(0.5, 2.0)):
+    if wait(child, strike.at(0.5, 2.0)) is None:
         os.kill(child, signal.SIGKILL)
         wait(child)
     return True
@@ -225,7 +225,7 @@ def mlflow_down(strike: Strike) -> bool:
         follower.mirrored(plan).__enter__()
 
     child = start(down, follow)
-    if strike.dice.random() < 0.5 and wait(child, strike.at(0.5, 2.0)):
+    if strike.dice.random() < 0.5 and wait(child, strike.at(0.5, 2.0)) is None:
         os.kill(child, signal.SIGKILL)
     wait(child)
     return True

@@ -21,7 +21,8 @@ import harness.training  # noqa: F401  so that no forked run imports it again
 from harness import frontdoor
 from harness.config import Config, ModelConfig
 from harness.models.loading import load_model
-from harness.records.state import MANIFEST, status_of
+from harness.records.files import lock_owner
+from harness.records.state import LOCK, MANIFEST, status_of
 from harness.running import run_cell
 
 TINY = (
@@ -70,17 +71,18 @@ def start(config: Config, before: Callable[[], None] = lambda: None) -> int:
         os._exit(status)
 
 
-def wait(child: int, until: Callable[[], bool] | None = None) -> bool:
-    """Waits for the child's end, or for `until` to become true; whether the child is still there.
+def wait(child: int, until: Callable[[], bool] | None = None) -> int | None:
+    """Waits for the child's end, or for `until` to become true; its exit status, None if it is still there.
 
     Raises TimeoutError after LONGEST_S, with the child killed.
     """
     deadline = time.monotonic() + LONGEST_S
     while time.monotonic() < deadline:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return False
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
         if until is not None and until():
-            return True
+            return None
         time.sleep(POLL_S)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -88,12 +90,14 @@ def wait(child: int, until: Callable[[], bool] | None = None) -> bool:
 
 
 def finish(config: Config) -> str:
-    """The same command again, until the run has ended; how it ended."""
+    """The same command again, until the run has finished; otherwise how it ended, and each attempt's exit status."""
+    attempts = []
     for _ in range(4):
-        wait(start(config))
+        attempts.append(wait(start(config)))
         if status_of(config.folder) == "finished":
             return "finished"
-    return status_of(config.folder)
+    owner = lock_owner(config.folder / LOCK)
+    return f"{status_of(config.folder)} after attempts that exited {attempts} (its lock: {owner})"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from harness.learner.scope import (
     gather,
     join,
     join_weights,
-    scales_in_scope,
     total_in_scope,
     trim,
     weights_in_scope,
@@ -102,10 +101,10 @@ def test_gradient_does_not_depend_on_the_split(name, mode):
     borders = [0, 3, 4, 9, ROWS]
     parts = split(stats, borders)
     weights = weights_in_scope(loss, parts)
-    scales = scales_in_scope(loss, weights, max_length=WIDTH)
-    for part, part_weights, scale, start in zip(parts, weights, scales, borders, strict=False):
+    count = total_in_scope(weights)
+    for part, part_weights, start in zip(parts, weights, borders, strict=False):
         micro = part.logp_current.clone().requires_grad_()
-        loss_part = weighted_nll(micro, (part_weights.weights * part.token_advantages) * scale)
+        loss_part = weighted_nll(micro, coefficients(part_weights, part, loss.aggregation, WIDTH, count))
         loss_part.backward()
         found[start : start + len(micro), : micro.shape[1]] = micro.grad
         total += float(loss_part.detach())
@@ -149,13 +148,13 @@ def worker(rank: int, world: int, store: str, threads: int) -> None:
             whole = loss.weights(stats)
             weights = weights_in_scope(loss, parts, dist.group.WORLD)
             same(weights, whole.rows(start, stop))
-            scales = scales_in_scope(loss, weights, dist.group.WORLD)
-            expected = scales_in_scope(loss, [whole])[0][start:stop]
-            for part, wanted in (
-                (scales[0], expected[: middle - start]),
-                (scales[1], expected[middle - start :]),
+            total = total_in_scope(weights, dist.group.WORLD)
+            expected = coefficients(whole, stats, loss.aggregation, WIDTH)[start:stop]
+            for part, stats_part, wanted in zip(
+                weights, parts, (expected[: middle - start], expected[middle - start :]), strict=True
             ):
-                assert torch.equal(part, wanted[:, : part.shape[1]])
+                scale = coefficients(part, stats_part, loss.aggregation, WIDTH, total)
+                assert torch.equal(scale, wanted[:, : scale.shape[1]])
         everything, before = gather(join(parts), dist.group.WORLD)
         assert before == start
         assert torch.equal(everything.log_ratio, trim(stats).log_ratio)

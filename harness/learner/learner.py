@@ -6,19 +6,16 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from algorithms import Algorithm, TokenStats, TokenWeights, coefficients, diagnose, weighted_nll
+from algorithms import Algorithm
 from algorithms.advantages import zero_variance_groups
 from harness.config import LearnerConfig
-from harness.learner.batch import GradedRollouts, MiniBatch, micro_batches, minibatch
+from harness.learner.batch import GradedRollouts, MiniBatch, minibatch
+from harness.learner.gradient import Gradient, GradientMaker
 from harness.models.policy import Policy
-
-NUMBERS = float  # a metric; NaN where undefined
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,9 @@ class Learner:
         self._config = config
         self._updates_per_step = updates_per_step
         self._group_size = group_size
-        self._temperature = temperature
         self._behaviour = behaviour
-        self._max_length = max_new_tokens  # the constant of Dr. GRPO's denominator
         self._record_tokens = record_tokens
+        self._gradient = GradientMaker(policy, loss, config, temperature, max_new_tokens)
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self._parameters,
@@ -86,7 +82,7 @@ class Learner:
         ]
         if "logp_proximal" in self.loss.needs:
             # The proximal policy is the one at the start of the step, before any of its updates.
-            batches = [replace(batch, logp_proximal=self._score_without_gradient(batch).logp) for batch in batches]
+            batches = [replace(batch, logp_proximal=self._gradient.logp(batch)) for batch in batches]
         for batch in batches:
             yield self._update(batch)
 
@@ -102,7 +98,7 @@ class Learner:
             refusal = Refusal(problem, _evidence(batch, result))
             self.optimizer.zero_grad(set_to_none=True)
         elif result is not None and result.valid_tokens:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._config.grad_clip, result.grad_norm)
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._config.grad_clip, result.norm)
             self.optimizer.step()
         metrics = self._metrics(batch, result, refused=refusal is not None)
         metrics["time/update_s"] = time.perf_counter() - started
@@ -110,79 +106,7 @@ class Learner:
         self.version += 1
         return Update(metrics, refusal, tokens)
 
-    def _gradient(self, batch: MiniBatch) -> _Gradient:
-        """Gradients of the whole mini-batch into `.grad`, whatever the micro-batches.
-
-        Scope: with several micro-batches a batch-scope method sees the whole mini-batch through one pass
-        without gradient; `learner.scope=micro_batch` computes every weight and denominator on the micro-batch
-        alone, as the peers do.
-        """
-        parts = micro_batches(batch, self._config.micro_batch_tokens)
-        micro_scope = self._config.scope == "micro_batch"
-        whole = self.loss.scope == "batch" and len(parts) > 1 and not micro_scope
-        fixed = self._whole_batch_weights(batch) if whole else None
-        results = []
-        for rows, sequences in parts:
-            scores = self.policy.score(sequences, self._temperature)
-            stats = _stats(batch, rows, scores.logp, sequences.mask)
-            if fixed is not None:
-                weights, scale = _rows(fixed[0], rows, stats), fixed[1][rows][:, : stats.mask.shape[1]]
-            else:
-                weights = self.loss.weights(stats)
-                total = None if micro_scope or len(parts) == 1 else _totals(batch.sequences.mask)
-                scale = coefficients(weights, stats, str(self.loss.aggregation), self._max_length, total)
-                if micro_scope:
-                    scale = scale / len(parts)
-            loss = weighted_nll(stats.logp_current, scale)
-            if loss.requires_grad:
-                loss.backward()
-            results.append((rows, loss.detach(), _detached(stats), weights, scores.entropy))
-        return self._joined(batch, results)
-
-    def _whole_batch_weights(self, batch: MiniBatch) -> tuple[TokenWeights, Tensor]:
-        scores = self._score_without_gradient(batch)
-        everything = torch.arange(len(batch.advantages), device=batch.advantages.device)
-        stats = _stats(batch, everything, scores.logp, batch.sequences.mask)
-        weights = self.loss.weights(stats)
-        return weights, coefficients(weights, stats, str(self.loss.aggregation), self._max_length)
-
-    @torch.no_grad()
-    def _score_without_gradient(self, batch: MiniBatch) -> Any:
-        """Scores of the whole mini-batch, computed in the same micro-batches as the gradient."""
-        parts = micro_batches(batch, self._config.micro_batch_tokens)
-        return _scatter(batch, [(rows, self.policy.score(seq, self._temperature)) for rows, seq in parts])
-
-    def _joined(self, batch: MiniBatch, results: list[Any]) -> _Gradient:
-        grads = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
-        if len(results) == 1:
-            _, loss, stats, weights, entropy = results[0]
-        else:
-            rows = torch.cat([r for r, *_ in results])
-            order = torch.argsort(rows)
-            width = batch.sequences.mask.shape[1]
-            loss = torch.stack([part for _, part, *_ in results]).sum()
-            logp = _join([s.logp_current for _, _, s, _, _ in results], width, order)
-            entropy = _join([e for *_, e in results], width, order)
-            stats = _stats(batch, torch.arange(len(rows), device=rows.device), logp, batch.sequences.mask)
-            weights = TokenWeights(
-                **{
-                    name: _join([getattr(w, name) for *_, w, _ in results], width, order)
-                    for name in ("weights", "offsets", "kept", "counted", "changed")
-                },
-                metrics=results[-1][3].metrics,
-            )
-        with torch.no_grad():
-            metrics = diagnose(stats, weights, entropy)
-            metrics["surrogate"] = self.loss.surrogate(stats, weights, self._max_length)
-            metrics["loss"] = loss
-            metrics["grad_norm"] = norm
-        names = list(metrics)
-        # The one synchronisation of an update that is not a method's own.
-        values = torch.stack([metrics[name].double().cpu().reshape(()) for name in names]).tolist()
-        return _Gradient(stats, weights, entropy, norm, dict(zip(names, values, strict=True)), bool(stats.mask.any()))
-
-    def _inspect(self, result: _Gradient) -> str | None:
+    def _inspect(self, result: Gradient) -> str | None:
         """Why the update must be refused; None if it may be made."""
         loss, norm = result.metrics["loss"], result.metrics["grad_norm"]
         if not math.isfinite(loss):
@@ -195,7 +119,7 @@ class Learner:
             return f"loss {loss:.3g} exceeds learner.max_loss={self._config.max_loss:g}"
         return None
 
-    def _metrics(self, batch: MiniBatch, result: _Gradient | None, *, refused: bool) -> dict[str, float]:
+    def _metrics(self, batch: MiniBatch, result: Gradient | None, *, refused: bool) -> dict[str, float]:
         rewards = batch.rewards
         tokens = batch.sequences.mask
         staleness = (self.version - batch.version)[tokens].double().cpu()
@@ -216,7 +140,7 @@ class Learner:
             row |= {name: value for name, value in result.metrics.items() if not name.startswith("staleness")}
         return row
 
-    def _token_rows(self, batch: MiniBatch, result: _Gradient) -> dict[str, Tensor] | None:
+    def _token_rows(self, batch: MiniBatch, result: Gradient) -> dict[str, Tensor] | None:
         """Per-token columns of a recorded update (`record.tokens`)."""
         window = self._record_tokens
         if window is None or not window[0] <= self.version + 1 <= window[1]:
@@ -238,61 +162,6 @@ class Learner:
         return {name: column.cpu() for name, column in columns.items()}
 
 
-@dataclass(frozen=True)
-class _Gradient:
-    """Statistics of a mini-batch whose gradient lies in `.grad`; metrics already on the host."""
-
-    stats: TokenStats
-    weights: TokenWeights
-    entropy: Tensor
-    grad_norm: Tensor
-    metrics: dict[str, float]
-    valid_tokens: bool
-
-
-def _stats(batch: MiniBatch, rows: Tensor, logp: Tensor, mask: Tensor) -> TokenStats:
-    width = mask.shape[1]
-    proximal = batch.logp_proximal
-    return TokenStats(
-        logp_current=logp,
-        logp_behaviour=batch.logp_behaviour[rows][:, :width],
-        advantages=batch.advantages[rows],
-        mask=mask,
-        logp_proximal=None if proximal is None else proximal[rows][:, :width],
-        logp_engine=batch.logp_engine[rows][:, :width],
-    )
-
-
-def _detached(stats: TokenStats) -> TokenStats:
-    """The same statistics with everything already computed from them, free of the graph."""
-    object.__setattr__(stats, "logp_current", stats.logp_current.detach())
-    return stats
-
-
-def _rows(weights: TokenWeights, rows: Tensor, stats: TokenStats) -> TokenWeights:
-    width = stats.mask.shape[1]
-    names = ("weights", "offsets", "kept", "counted", "changed")
-    return TokenWeights(**{n: getattr(weights, n)[rows][:, :width] for n in names}, metrics=weights.metrics)
-
-
-def _totals(mask: Tensor) -> Tensor:
-    from algorithms.aggregation import totals
-
-    return totals(mask)
-
-
-def _join(parts: list[Tensor], width: int, order: Tensor) -> Tensor:
-    """Micro-batches of different widths → [B, width] in the order of the mini-batch."""
-    return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in parts])[order]
-
-
-def _scatter(batch: MiniBatch, parts: list[Any]) -> Any:
-    rows = torch.cat([r for r, _ in parts])
-    order, width = torch.argsort(rows), batch.sequences.mask.shape[1]
-    scores = parts[0][1]
-    return type(scores)(*(_join([getattr(s, name) for _, s in parts], width, order) for name in scores._fields))
-
-
 def _first_non_finite(**tensors: Tensor) -> str | None:
     """Names the first tensor with NaN or Inf and says how many there are."""
     for name, tensor in tensors.items():
@@ -302,7 +171,7 @@ def _first_non_finite(**tensors: Tensor) -> str | None:
     return None
 
 
-def _evidence(batch: MiniBatch, result: _Gradient | None) -> dict[str, Tensor]:
+def _evidence(batch: MiniBatch, result: Gradient | None) -> dict[str, Tensor]:
     """What to look at after a refusal."""
     tensors = {
         "prompt_ids": batch.sequences.prompt_ids,

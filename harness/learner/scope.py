@@ -8,14 +8,13 @@ mini-batch for every method. Masks are bit-identical to those of one process wit
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from algorithms import Algorithm, TokenStats, TokenWeights
-from algorithms.aggregation import token_scale, totals
+from algorithms.aggregation import totals
 
 Group = dist.ProcessGroup | None
 OPTIONAL = ("logp_proximal", "staleness", "logp_engine")
@@ -25,14 +24,14 @@ def weights_in_scope(
     loss: Algorithm,
     micro_stats: Sequence[TokenStats],
     group: Group = None,
-    scope: Literal["declared", "micro_batch"] = "declared",
+    scope: str = "declared",
 ) -> list[TokenWeights]:
     """Weights of each micro-batch, found in the scope that `loss` declares.
 
     micro_stats: this rank's share of the mini-batch, at least one (it may have no rows). group: the
     data-parallel process group; None for a single process. Every rank of the group must call it.
-    scope="micro_batch" finds every method's weights in each micro-batch alone, as most peers do: other masks,
-    kept for study.
+    scope: "declared", or "micro_batch", which finds every method's weights in each micro-batch alone, as most
+    peers do: other masks, kept for study.
     """
     if loss.scope != "batch" or scope == "micro_batch":
         return [loss.weights(stats) for stats in micro_stats]
@@ -46,26 +45,11 @@ def weights_in_scope(
     return parts
 
 
-def scales_in_scope(
-    loss: Algorithm,
-    micro_weights: Sequence[TokenWeights],
-    group: Group = None,
-    max_length: int | None = None,
-) -> list[Tensor]:
-    """1/D of every token of each micro-batch, [b,T], with the counts of the whole mini-batch on all ranks.
-
-    max_length: as in `aggregation.row_scale`; required for it to be the same under every split. Gradients of
-    the ranks are then to be *summed*: D is global already.
-    """
-    total = total_in_scope(micro_weights, group)
-    return [
-        token_scale(part.counted, str(loss.aggregation), max_length, total, part.weights.dtype)
-        for part in micro_weights
-    ]
-
-
 def total_in_scope(micro_weights: Sequence[TokenWeights], group: Group = None) -> Tensor:
-    """`aggregation.totals` of the whole mini-batch, [3] int64: integers, so exact."""
+    """`aggregation.totals` of the whole mini-batch on all ranks, [3] int64: integers, so exact.
+
+    The denominators of `coefficients`; gradients of the ranks are then to be *summed*.
+    """
     total = torch.stack([totals(part.counted) for part in micro_weights]).sum(dim=0)
     if group is not None:
         dist.all_reduce(total, group=group)
@@ -124,6 +108,8 @@ def trim(stats: TokenStats) -> TokenStats:
     """
     used = stats.mask.any(dim=0).nonzero()
     width = int(used[-1]) + 1 if used.numel() else 0
+    if width == stats.mask.shape[1]:
+        return stats
     cut = {f.name: getattr(stats, f.name) for f in fields(stats)}
     return TokenStats(
         **{name: value if value is None or value.dim() == 1 else value[:, :width] for name, value in cut.items()}

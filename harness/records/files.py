@@ -46,6 +46,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# An owner holds its lock for minutes. A reader that asks `is_held`, and a child that its killed parent had forked
+# but that has not reached its exec yet, hold it for an instant; neither must pass for an owner.
+PASSING_S = 1.0
+
+
 class LockHeld(RuntimeError):
     """Somebody else runs this folder; the message says who."""
 
@@ -54,15 +59,16 @@ class LockHeld(RuntimeError):
 def exclusive(path: Path) -> Iterator[IO[str]]:
     """Holds a flock on `path` while the block runs; the kernel lets go of it when the process dies.
 
-    Raises LockHeld, naming the owner written into the file.
+    Raises LockHeld, naming the owner written into the file, when it is still held after PASSING_S.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise LockHeld(file.read().strip() or "another process") from error
+        deadline = time.monotonic() + PASSING_S
+        while not _taken(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise LockHeld(file.read().strip() or "another process")
+            time.sleep(PASSING_S / 50)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         file.flush()
@@ -79,8 +85,13 @@ def is_held(path: Path) -> bool:
     if not path.exists():
         return False
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+        return not _taken(file, fcntl.LOCK_SH)
+
+
+def _taken(file: IO[str], kind: int) -> bool:
+    """Whether the lock could be had at once; closing the file gives it back."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    return True
