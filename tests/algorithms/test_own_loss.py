@@ -1,8 +1,10 @@
-"""The documented loss from outside the repository, executed as written."""
+"""The documented loss from outside the repository, executed as written: the class, and the command."""
 
 import importlib
 import re
+import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 import yaml
 
 from algorithms import TokenStats
+from tests.conftest import SMALL, manifest, only_run, read_rows
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-an-algorithm.md"
 
@@ -52,3 +55,27 @@ def test_the_documented_loss_runs(package: Path):
         method(epsilon=-1)
     with pytest.raises(TypeError, match="epsilom"):
         method(epsilom=0.1)
+
+
+def test_the_documented_command_runs(package: Path, command: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    (line,) = re.findall(r"^python run\.py (algo=my_loss .*)$", PAGE.read_text(), re.M)
+    documented = shlex.split(line.replace("/path/to/my_conf", str(package / "my_conf")))
+    given = [*documented, *SMALL, "updates=8", "algo.epsilon=0.0001"]
+
+    done = command(*given)
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = only_run(package)
+    assert manifest(run)["status"] == "finished"
+    rows = read_rows(run / "metrics.jsonl")
+    assert len(rows) == 8 and all("m2_before" in row and "clip_fraction" in row for row in rows)
+    assert any(row["clip_fraction"] > 0 for row in rows)
+
+    for change, expected in (
+        ([a for a in given if "allow_code" not in a], "allow_code=[my_package]"),
+        ([*given, "algo.epsilon=-1"], "epsilon=-1"),
+        ([*given, "algo.epsilom=0.1"], "epsilom"),
+    ):
+        refused = command(*change, "runs_dir=elsewhere")
+        assert refused.returncode == 2 and expected in refused.stderr, refused.stderr[-500:]
+        assert "Traceback" not in refused.stderr and not (package / "elsewhere").exists()
