@@ -20,6 +20,7 @@ FIGURES: dict[str, Callable[[Study], Drawing]] = {
     "cost_of_staleness": staleness.cost_of_staleness,
     "diagnostics_vs_staleness": staleness.diagnostics_vs_staleness,
     "staleness_protocols": staleness.staleness_protocols,
+    "accuracy_by_protocol": staleness.accuracy_by_protocol,
     "threshold_heatmap": settings.threshold_heatmap,
     "final_accuracy_vs_learning_rate": settings.final_accuracy_vs_learning_rate,
     "f1_left": paper.f1_left,

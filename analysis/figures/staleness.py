@@ -150,6 +150,49 @@ def _ranges(ax, table: pd.DataFrame, protocols: list[str]) -> None:
     ax.grid(axis="y", visible=False)
 
 
+def accuracy_by_protocol(study: Study) -> Drawing:
+    """Final accuracy under an exact lag and under a bound: against the label, and against what was realised."""
+    one, missing = common.one_model(study)
+    if "staleness_mean" not in one.updates:
+        raise MissingData("needs staleness_mean in metrics.jsonl")
+    realised = one.updates.groupby("run", observed=True)["staleness_mean"].mean().rename("realised")
+    runs = statistics.scores(one, common.metric()).merge(realised, on="run")
+    both = runs.groupby("algorithm")["lag"].nunique()
+    runs = runs[runs["algorithm"].isin(both[both > 1].index)]
+    if runs.empty:
+        raise MissingData("needs runs of one method under lag=exact and lag=bounded")
+    keys = ["algorithm", "lag", "staleness"]
+    rows = [
+        dict(zip(keys, key, strict=True))
+        | vars(statistics.estimate(group["final"]))
+        | {"realised": group["realised"].mean()}
+        for key, group in runs.groupby(keys)
+    ]
+    table = pd.DataFrame(rows)
+    figure, axes = common.canvas(2, 3.2, 2, sharey=True)
+    handles = {}
+    for (algorithm, lag), part in table.groupby(["algorithm", "lag"]):
+        look = style.look(str(algorithm))
+        seeds = runs[(runs["algorithm"] == algorithm) & (runs["lag"] == lag)]
+        exact = lag == "exact"
+        for ax, x in zip(axes, ("staleness", "realised"), strict=True):
+            ax.plot(seeds[x], seeds["final"], ".", color=look.colour, alpha=0.4, markersize=3)
+            known = part[part["low"].notna()]
+            ax.vlines(known[x], known["low"], known["high"], color=look.colour, linewidth=1.1)
+            (line,) = ax.plot(
+                part[x], part["value"], color=look.colour, linestyle="-" if exact else "--", marker=look.marker,
+                markerfacecolor=look.colour if exact else "white", label=f"{look.label}, {lag}",
+            )  # fmt: skip
+            handles[line.get_label()] = line
+    for ax in axes:
+        common.staleness_axis(ax, table["staleness"])
+    axes[0].set_xlabel("the label: exact s, or bound K (updates)")
+    axes[1].set_xlabel("realised mean token staleness (updates)")
+    axes[0].set_ylabel("final accuracy")
+    caption = f"Small points: runs. {common.sampling_words(table['n'])}"
+    return common.finish(figure, table, caption, missing, list(handles.values()))
+
+
 def cost_of_staleness(study: Study) -> Drawing:
     """Updates to a target accuracy, as a multiple of on-policy GRPO's."""
     one, missing = common.reference(study)

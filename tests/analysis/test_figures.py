@@ -22,6 +22,7 @@ NAMES = [
     "cost_of_staleness",
     "diagnostics_vs_staleness",
     "staleness_protocols",
+    "accuracy_by_protocol",
     "threshold_heatmap",
     "final_accuracy_vs_learning_rate",
     "f1_left",
