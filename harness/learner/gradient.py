@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ class Gradient:
     """What a mini-batch says; its gradient lies in `.grad`.
 
     stats, weights, entropy: of the whole mini-batch, [B,T], detached. norm: of the gradient, 0-d, before
-    clipping. metrics: on the host already.
+    clipping. metrics: on the host already; `time/loss_s` are the seconds from log-probs to the loss, without
+    what a GPU still computes then.
     """
 
     stats: TokenStats
@@ -71,9 +73,10 @@ class GradientMaker:
         alone = len(micro) == 1 or self._config.scope == "micro_batch"
         whole, total = (None, None) if alone else self._of_the_whole(batch)
         share = 1 / len(micro) if alone else 1.0
-        parts = []
+        parts, loss_s = [], 0.0
         for rows, sequences in micro:
             scores = self._policy.score(sequences, self._temperature)
+            started = time.perf_counter()
             stats = _stats(batch, rows, scores.logp, sequences.mask)
             if whole is None:
                 (weights,) = weights_in_scope(self._loss, [stats], scope=self._config.scope)
@@ -81,10 +84,11 @@ class GradientMaker:
                 weights = _rows(whole, rows, stats.mask.shape[1])
             scale = coefficients(weights, stats, self._aggregation, self._max_length, total)
             loss = weighted_nll(stats.logp_current, scale if share == 1 else scale * share)
+            loss_s += time.perf_counter() - started
             if loss.requires_grad:
                 loss.backward()
             parts.append(_Part(rows, loss.detach(), _detached(stats), weights, scores.entropy))
-        return self._result(batch, parts, whole)
+        return self._result(batch, parts, whole, loss_s)
 
     @torch.no_grad()
     def logp(self, batch: MiniBatch) -> Tensor:
@@ -103,7 +107,7 @@ class GradientMaker:
         weights = weights_in_scope(self._loss, [_stats(batch, _all_rows(batch), self.logp(batch))])
         return weights[0], total_in_scope(weights)
 
-    def _result(self, batch: MiniBatch, parts: list[_Part], whole: TokenWeights | None) -> Gradient:
+    def _result(self, batch: MiniBatch, parts: list[_Part], whole: TokenWeights | None, loss_s: float) -> Gradient:
         grads = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
         if len(parts) == 1:
@@ -126,7 +130,8 @@ class GradientMaker:
         names = list(metrics)
         # The one synchronisation of an update that is not a method's own.
         values = torch.stack([metrics[name].double().cpu().reshape(()) for name in names]).tolist()
-        return Gradient(stats, weights, entropy, norm, dict(zip(names, values, strict=True)), bool(stats.mask.any()))
+        row = dict(zip(names, values, strict=True)) | {"time/loss_s": loss_s}
+        return Gradient(stats, weights, entropy, norm, row, bool(stats.mask.any()))
 
 
 def _all_rows(batch: MiniBatch) -> Tensor:
