@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ def around(plan: Plan) -> Iterator[None]:
     _write_sweep(plan)
     if plan.parallel:
         os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
+        # joblib replaces a worker that has grown since its first cell (allocators keep what they had); no cell is lost
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
     with mirrored(plan):
         yield
     sys.stdout.flush()
