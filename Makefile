@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types ui warmstart setup setup-dev setup-vllm-cpu vllm-sweep \
-        parity bench bench-quick faults figures clean
+        parity bench bench-quick faults soak figures clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -84,6 +84,9 @@ bench-quick: .venv/.dev  ## the ratios that matter, against those of the last re
 
 faults: .venv/.dev  ## 200 faults over small runs; writes docs/faults.md
 	$(BIN)/python -m benchmarks.faults --faults 200 --out docs/faults.md
+
+soak: .venv/.dev  ## 10,000 updates and a hundred short runs: what they leave behind; writes docs/soak.md
+	$(BIN)/python -m benchmarks.soak --out docs/soak.md
 
 clean:  ## remove environments and caches, never runs
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

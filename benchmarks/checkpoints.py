@@ -1,7 +1,9 @@
 """`python -m benchmarks.checkpoints`: what a checkpoint of the default costs, in milliseconds and bytes.
 
 The state is the embedded model, its optimizer after one step, and a delay line of staleness/4 batches of
-64 × 8 responses of 15 tokens, as the default run holds it. Target: ≤ 50 ms and ≤ 10 MB at staleness 256.
+64 × 8 responses of 15 tokens, as the default run holds it; the records of the updates in between are synced with it.
+Target: ≤ 50 ms and ≤ 10 MB at staleness 256. The clock on the wall waits for the disk and for busy neighbours, CPU
+time does not.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from pathlib import Path
 
 import torch
 
-from harness.config import ModelConfig
+from harness import frontdoor
+from harness.memory import keep_freed_memory
 from harness.models.loading import LoadedModel, load_model
 from harness.models.sequences import Rollouts
 from harness.records import checkpoint
+from harness.records.folder import RunFolder
 
 PROMPTS, GROUP, PROMPT_TOKENS, TOKENS, UPDATES_A_STEP = 64, 8, 15, 15, 4
 
@@ -40,23 +44,31 @@ def batch_of(number: int) -> Rollouts:
     )
 
 
-def measure(staleness: int, repeats: int, every: int, folder: Path) -> tuple[list[float], int]:
-    """Seconds of each save (and prune) and the bytes of the last, `every` updates apart."""
-    model: LoadedModel = load_model(ModelConfig(), "cpu")
+def measure(staleness: int, repeats: int, every: int, path: Path) -> tuple[list[float], list[float], int]:
+    """Seconds of each save (with the records' sync, and the pruning), on the wall and of the CPU, and the bytes of
+    the last; `every` updates lie between them."""
+    config = frontdoor.plan([f"runs_dir={path}", "tracking=none"]).cells[0]
+    records = RunFolder(path, config)
+    model: LoadedModel = load_model(config.model, "cpu")
     optimizer = torch.optim.AdamW(model.module.parameters(), fused=True)
     model.module(torch.zeros(1, 4, dtype=torch.long)).logits.sum().backward()
     optimizer.step()
     held, steps = staleness // UPDATES_A_STEP, every // UPDATES_A_STEP
     line = {i: batch_of(i) for i in range(held)}
-    writer = checkpoint.Checkpoints(folder, model)
-    seconds = []
+    writer = checkpoint.Checkpoints(records.checkpoints, model)
+    wall, cpu = [], []
     for n in range(1, repeats + 1):
         line = {i: line.get(i) or batch_of(i) for i in range(n * steps, n * steps + held)}
-        started = time.perf_counter()
+        for update in range((n - 1) * every, n * every):
+            records.append("metrics.jsonl", {"update": update, **{f"metric_{i}": i / 3 for i in range(40)}})
+        started = time.perf_counter(), time.process_time()
         state = checkpoint.optimizer_tensors(optimizer)
-        writer.save(n * every, state, line, {"version": n * every}, keep_also=set())
-        seconds.append(time.perf_counter() - started)
-    return seconds, checkpoint.size(folder / f"{repeats * every:06d}")
+        counters = {"version": n * every, "records": records.marks()}
+        writer.save(n * every, state, line, counters, keep_also=set())
+        wall.append(time.perf_counter() - started[0])
+        cpu.append(time.process_time() - started[1])
+    records.close()
+    return wall, cpu, checkpoint.size(records.checkpoints / f"{repeats * every:06d}")
 
 
 def main() -> None:
@@ -65,11 +77,14 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=100, help="updates between checkpoints")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a run does
     for staleness in (0, 64, 256):
         with tempfile.TemporaryDirectory() as folder:
-            seconds, size = measure(staleness, options.repeats, options.every, Path(folder))
-        median, worst = 1000 * statistics.median(seconds), 1000 * max(seconds)
-        print(f"staleness {staleness:>3}: median {median:.1f} ms, slowest {worst:.1f} ms, {size / 1e6:.2f} MB")
+            wall, cpu, size = measure(staleness, options.repeats, options.every, Path(folder))
+        print(
+            f"staleness {staleness:>3}: median {1000 * statistics.median(wall):.1f} ms, slowest {1000 * max(wall):.1f} "
+            f"ms, CPU {1000 * statistics.median(cpu):.1f} ms, {size / 1e6:.2f} MB"
+        )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
 from harness.drivers.delay_line import Batch
 from harness.learner.batch import GradedRollouts
@@ -18,9 +18,9 @@ def histograms(graded: GradedRollouts, version: int, updates: int) -> list[dict[
     """
     found = []
     for update, part in enumerate(graded.minibatches(updates)):
-        trained = part.trained.repeat_interleave(part.rollouts.response_lengths.long())
-        staleness = version + update - part.rollouts.version[trained]
-        values, counts = torch.unique(staleness, return_counts=True)
+        trained = np.repeat(part.trained.numpy(), part.rollouts.response_lengths.numpy())
+        staleness = version + update - part.rollouts.version.numpy()[trained]
+        values, counts = np.unique(staleness, return_counts=True)
         found.append({str(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)})
     return found
 

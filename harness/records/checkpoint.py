@@ -4,7 +4,8 @@
                           optimizer.safetensors, rollouts.safetensors       the rest of the state
                           checkpoint.json                                   counters, and every file's size and hash
 
-Hashes are those of the bytes in memory; every file is read back and compared before the folder gets its name.
+Hashes are those of the bytes in memory; every file is read back and compared with them before the folder gets its
+name, which is what makes it a checkpoint.
 A checkpoint whose files do not match its checkpoint.json is named, left alone, and the one before is used.
 """
 
@@ -30,7 +31,7 @@ from torch import Tensor
 from harness.errors import RunFailed
 from harness.models.loading import LoadedModel
 from harness.models.sequences import Rollouts
-from harness.records.files import file_sha256, read_json, sync_folder, write_json
+from harness.records.files import file_sha256, read_json, sync_folder
 
 MANIFEST = "checkpoint.json"
 KEEP = 2  # newest checkpoints kept, beside the best one
@@ -81,13 +82,10 @@ class Checkpoints:
                 "optimizer.safetensors": to_bytes(optimizer),
                 "rollouts.safetensors": to_bytes(_flat_line(line)),
             }
+            contents[MANIFEST] = _manifest(update, counters, contents)
             with ThreadPoolExecutor(len(contents)) as pool:  # the syncs wait together, not one after the other
-                files = dict(pool.map(lambda item: _write(partial / item[0], item[1]), contents.items()))
-            manifest = {"update": update, "counters": counters, "files": files}
-            write_json(partial / MANIFEST, manifest | {"sha256": _own_sha256(manifest)})
-            problem = defect(partial)
-            if problem:
-                raise OSError(f"read back otherwise than written: {problem}")
+                for _ in pool.map(lambda item: _write(partial / item[0], item[1]), contents.items()):
+                    pass
             sync_folder(partial)
             if final.exists():
                 shutil.rmtree(final)  # it was found defective, or we would not have come here
@@ -243,13 +241,23 @@ def _described(model: LoadedModel, root: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
 
 
-def _write(path: Path, content: bytes) -> tuple[str, dict[str, Any]]:
-    """Brings the bytes to the disk; the name, and what the manifest says about it."""
+def _manifest(update: int, counters: dict[str, Any], contents: dict[str, bytes]) -> bytes:
+    files = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+    }
+    manifest = {"update": update, "counters": counters, "files": files}
+    return json.dumps(manifest | {"sha256": _own_sha256(manifest)}, indent=2).encode() + b"\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Brings the bytes to the disk and reads them back. Raises OSError, also when they come back as others."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    return path.name, {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    if path.read_bytes() != content:
+        raise OSError(f"{path.name} reads back otherwise than it was written")
 
 
 def _folders(root: Path) -> list[Path]:
