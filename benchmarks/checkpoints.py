@@ -1,19 +1,21 @@
-"""`python -m benchmarks.checkpoints`: what a checkpoint of the default costs, in milliseconds and bytes.
+"""What a checkpoint of the default costs, in milliseconds and bytes.
+
+    python -m benchmarks.checkpoints [--repeats 15]
 
 The state is the embedded model, its optimizer after one step, and a delay line of staleness/4 batches of
-64 × 8 responses of 15 tokens, as the default run holds it. Target: ≤ 50 ms and ≤ 10 MB at staleness 256.
+64 × 8 responses of 15 tokens, as the default run holds it.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
+from benchmarks import asked
 from harness.config import ModelConfig
 from harness.models.loading import LoadedModel, load_model
 from harness.models.sequences import Rollouts
@@ -60,16 +62,22 @@ def measure(staleness: int, repeats: int, every: int, folder: Path) -> tuple[lis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--every", type=int, default=100, help="updates between checkpoints")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    print("| staleness | ms: median (quartiles) | slowest | MB |\n|---|---|---|---|")
     for staleness in (0, 64, 256):
         with tempfile.TemporaryDirectory() as folder:
             seconds, size = measure(staleness, options.repeats, options.every, Path(folder))
-        median, worst = 1000 * statistics.median(seconds), 1000 * max(seconds)
-        print(f"staleness {staleness:>3}: median {median:.1f} ms, slowest {worst:.1f} ms, {size / 1e6:.2f} MB")
+        ms, mb = [1000 * s for s in seconds], size / 1e6
+        print(f"| {staleness} | {asked.middle(ms)} | {max(ms):.0f} | {mb:.2f} |", flush=True)
+    rows = [
+        asked.row("a checkpoint at s = 256", ms, "≤ 50", "ms"),
+        asked.row("a checkpoint at s = 256, size", [mb], "≤ 10", "MB"),
+    ]
+    print(asked.table(rows))
 
 
 if __name__ == "__main__":
