@@ -18,18 +18,18 @@ def middle(values: Sequence[float]) -> str:
 
 
 def number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 100 else f"{value:#.3g}"
 
 
 def row(what: str, values: Sequence[float], asked: str, unit: str = "", *, explained: str = "") -> str:
     """values: of each round. asked: "≥ 2", "≤ 0.25", or "–" where nothing was. explained: why it may be missed."""
-    verdict = ""
-    if asked != "–":
-        sign, bound = asked.split()
-        median = statistics.median(values)
-        met = median >= float(bound) if sign == "≥" else median <= float(bound)
-        verdict = "met" if met else f"missed{': ' if explained else ''}{explained}"
-    return f"| {what} | {asked} {unit if asked != '–' else ''} | {middle(values)} {unit} | {verdict} |"
+    if asked == "–":
+        return f"| {what} | – | {middle(values)} {unit} |  |"
+    sign, bound = asked.split()
+    median = statistics.median(values)
+    met = median >= float(bound) if sign == "≥" else median <= float(bound)
+    missed = f"missed: {explained}" if explained else "missed"
+    return f"| {what} | {asked} {unit} | {middle(values)} {unit} | {'met' if met else missed} |"
 
 
 def table(rows: Sequence[str]) -> str:

@@ -118,7 +118,7 @@ def main() -> int:
     error = gradient_error(options)
     print(f"- memory × {memory:.3f}, time × {slowdown:.2f}, gradients differ by {error:.1e}")
     rows = [
-        asked.row("chunked log-probs, 151,936 tokens: memory", [memory], "≤ 0.25", "×"),
+        asked.row(f"chunked log-probs, vocabulary of {options.vocabulary:,}: memory", [memory], "≤ 0.25", "×"),
         asked.row("chunked log-probs: time", [slowdown], "≤ 1.5", "×"),
         asked.row("chunked log-probs: relative error of the gradients", [error], "≤ 1e-6"),
     ]

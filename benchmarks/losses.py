@@ -172,9 +172,9 @@ def main() -> None:
 
 
 def verdict(size: str, ahead: dict[str, float]) -> str:
-    behind = [f"{label} {value:.2f}" for label, value in ahead.items() if value < 1]
+    behind = [f"{label} ({value:.2f} × as fast)" for label, value in ahead.items() if value < 1]
     what = f"losses at {size}: methods ahead of every peer that has them"
-    return asked.row(what, [len(ahead) - len(behind)], f"≥ {len(ahead)}", explained=f"{', '.join(behind)} × as fast")
+    return asked.row(what, [len(ahead) - len(behind)], f"≥ {len(ahead)}", explained="; ".join(behind))
 
 
 if __name__ == "__main__":
