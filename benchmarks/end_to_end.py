@@ -1,9 +1,10 @@
 """Updates a second against TRL's GRPOTrainer, round by round in turn, one round a rollout batch (4 updates).
 
-    python -m benchmarks.end_to_end [--rounds 25] [--threads 1 2] [--curves docs/figures]
+    python -m benchmarks.end_to_end [--rounds 25] [--large-rounds 3] [--threads 1 2] [--curves docs/figures]
 
-Median of the rounds, the first two dropped; the ratio is the median of the rounds' ratios. Wall clock, and CPU
-time of the process, which a busy neighbour moves less.
+Same base policy, task, prompts, 512 responses a batch, four updates of 128, lengths, learning rate and threads; on
+policy; our records and diagnostics on. Median of the rounds, the first two dropped; the ratio is the median of the
+rounds' ratios. Wall clock, and CPU time of the process, which a busy neighbour moves less.
 """
 
 from __future__ import annotations
@@ -17,36 +18,37 @@ from pathlib import Path
 
 import matplotlib
 
-from benchmarks.pace import ROOT, Contender
-from benchmarks.peer_env import PYTHON, ensure
+from benchmarks import asked
+from benchmarks.pace import Contender
+from benchmarks.peer_env import PYTHON, TRL, ensure
+from benchmarks.workbench import random_model
 
 UPDATES_A_ROUND = 4
 WARM_UP = 2
 
 
+HEAD = "| case | LagRange ms/update | TRL ms/update | × TRL's updates/s, wall | × by CPU time |\n|---|---|---|---|---|"
+
+
 @dataclass(frozen=True)
 class Result:
-    """Seconds an update (medians), quartiles of the rounds, and reward of each rollout batch."""
+    """Of each round: seconds an update (wall) and CPU seconds, ours and TRL's; reward of each rollout batch."""
 
     label: str
-    ours: float
-    trl: float
-    ratio: float
-    quartiles: tuple[float, float]
-    cpu_ratio: float
+    wall: tuple[list[float], list[float]]
+    cpu: tuple[list[float], list[float]]
     rewards: tuple[list[float], list[float]]
 
+    def ratios(self) -> list[float]:
+        return [theirs / ours for ours, theirs in zip(*self.wall, strict=True)]
+
+    def cpu_ratios(self) -> list[float]:
+        return [theirs / ours for ours, theirs in zip(*self.cpu, strict=True)]
+
     def row(self) -> str:
-        low, high = self.quartiles
-        return (
-            f"| {self.label} | {1e3 * self.ours:.0f} | {1e3 * self.trl:.0f} | **{self.ratio:.2f}** "
-            f"({low:.2f}–{high:.2f}) | {self.cpu_ratio:.2f} |"
-        )
-
-
-HEAD = (
-    "| case | LagRange ms/update | TRL ms/update | ratio, wall (quartiles) | ratio, CPU time |\n|---|---|---|---|---|"
-)
+        ours, theirs = ([1e3 * seconds for seconds in side] for side in self.wall)
+        cells = (self.label, *(asked.middle(v) for v in (ours, theirs, self.ratios(), self.cpu_ratios())))
+        return f"| {' | '.join(cells)} |"
 
 
 def compare(label: str, model: str, threads: int, rounds: int) -> Result:
@@ -66,50 +68,26 @@ def compare(label: str, model: str, threads: int, rounds: int) -> Result:
             contender.round()
     for contender in pair:
         contender.stop()
-    ours, theirs = ([t / UPDATES_A_ROUND for t in c.wall[WARM_UP:]] for c in pair)
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    low, _, high = statistics.quantiles(ratios, n=4)
+    ours, theirs = pair
     return Result(
         label,
-        statistics.median(ours),
-        statistics.median(theirs),
-        statistics.median(ratios),
-        (low, high),
-        statistics.median(b / a for a, b in zip(pair[0].cpu[WARM_UP:], pair[1].cpu[WARM_UP:], strict=True)),
-        (pair[0].rewards, pair[1].rewards),
+        (an_update(ours.wall), an_update(theirs.wall)),
+        (an_update(ours.cpu), an_update(theirs.cpu)),
+        (ours.rewards, theirs.rewards),
     )
 
 
-def random_model(folder: Path, width: int, layers: int) -> str:
-    """A Qwen3 of another size with the tokenizer of the default, weights from its config."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    base = ROOT / "harness/models/carry"
-    config = AutoConfig.from_pretrained(base)
-    config.update(
-        {
-            "hidden_size": width,
-            "intermediate_size": 3 * width,
-            "num_hidden_layers": layers,
-            "num_attention_heads": width // 32,
-            "num_key_value_heads": width // 32,
-            "layer_types": ["full_attention"] * layers,
-        }
-    )
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    return str(folder)
+def an_update(rounds: list[float]) -> list[float]:
+    return [seconds / UPDATES_A_ROUND for seconds in rounds[WARM_UP:]]
 
 
-def draw(result: Result, folder: Path) -> None:
+def draw(result: Result, folder: Path) -> Path:
     """Both learning curves over each other: the work is the same."""
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for rewards, label, colour in zip(result.rewards, ("LagRange", "TRL 1.16"), ("#0072B2", "#D55E00"), strict=True):
+    for rewards, label, colour in zip(result.rewards, ("LagRange", f"TRL {TRL}"), ("#0072B2", "#D55E00"), strict=True):
         smooth = [statistics.fmean(rewards[max(0, i - 4) : i + 5]) for i in range(len(rewards))]
         x = [UPDATES_A_ROUND * i for i in range(len(rewards))]
         axes.plot(x, rewards, color=colour, alpha=0.25)
@@ -121,21 +99,15 @@ def draw(result: Result, folder: Path) -> None:
     )
     axes.legend(title="mean of 9 batches; thin: each batch")
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "bench_trl_curves.png", dpi=150)
+    file = folder / "bench_trl_curves.png"
+    figure.savefig(file, dpi=150)
+    return file
 
 
-def report(rounds: int, threads: list[int], curves: Path | None, large_rounds: int) -> list[str]:
-    lines = [HEAD]
-    for count in threads:
-        result = compare(f"default, {count} thread(s)", "harness/models/carry", count, rounds)
-        lines.append(result.row())
-        if curves is not None and count == threads[0]:
-            draw(result, curves)
-    if large_rounds:
-        with tempfile.TemporaryDirectory() as folder:
-            model = random_model(Path(folder), 512, 3)
-            lines.append(compare("10 M parameters, 1 thread", model, 1, large_rounds).row())
-    return lines
+def same_work(result: Result) -> str:
+    """The last third of both curves, in one sentence."""
+    ours, theirs = (statistics.fmean(rewards[-max(1, len(rewards) // 3) :]) for rewards in result.rewards)
+    return f"Mean reward over the last third of the batches: LagRange {ours:.3f}, TRL {theirs:.3f}."
 
 
 def main() -> None:
@@ -145,7 +117,23 @@ def main() -> None:
     parser.add_argument("--large-rounds", type=int, default=3)
     parser.add_argument("--curves", type=Path)
     options = parser.parse_args()
-    print("\n".join(report(options.rounds, options.threads, options.curves, options.large_rounds)))
+    rows, notes = [], []
+    print(HEAD)
+    for threads in options.threads:
+        result = compare(f"default, {threads} thread(s)", "harness/models/carry", threads, options.rounds)
+        print(result.row(), flush=True)
+        rows.append(asked.row(f"updates/s against TRL, {result.label}", result.ratios(), "≥ 2", "×"))
+        if threads == options.threads[0]:
+            notes.append(same_work(result))
+            if options.curves is not None:
+                notes.append(f"![Both learning curves]({options.curves.name}/{draw(result, options.curves).name})")
+    if options.large_rounds:
+        with tempfile.TemporaryDirectory() as folder:
+            result = compare("10 M parameters, 1 thread", random_model(Path(folder), 512, 3), 1, options.large_rounds)
+        print(result.row(), flush=True)
+        rows.append(asked.row(f"updates/s against TRL, {result.label}", result.ratios(), "≥ 1.5", "×"))
+    print("", *notes, sep="\n\n")
+    print(asked.table(rows))
 
 
 if __name__ == "__main__":

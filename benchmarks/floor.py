@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks import asked
 from benchmarks.workbench import Workbench, workbench
 from harness.models.kernels import HAS_ONEDNN, _onednn
 
@@ -124,7 +125,9 @@ def report(repeats: int) -> tuple[list[str], float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=8)
-    print("\n".join(report(parser.parse_args().repeats)[0]))
+    lines, over = report(parser.parse_args().repeats)
+    print("\n".join(lines))
+    print(asked.table([asked.row("share of the floor in an update's CPU time", [100 / over], "–", "%")]))
 
 
 if __name__ == "__main__":

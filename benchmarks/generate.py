@@ -1,34 +1,49 @@
-"""Tokens a second of the torch engine against transformers' `generate`, round by round in turn.
+"""Tokens a second of the rollout engines against transformers' `generate`, round by round in turn.
 
     python -m benchmarks.generate [--repeats 10]
 
-The default's rollout batch: 64 prompts, 8 samples each, temperature 1, 24 new tokens at most. Both return
-sampled tokens; the engine also returns their log-probs, and in its second row the trainer's as well.
+The default's rollout batch: 64 prompts, 8 samples each, temperature 1, 24 new tokens at most, one thread, CPU time.
+All return sampled tokens; the engines also return their log-probs, and where it says so the trainer's as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
-from benchmarks.workbench import interleaved, ratio, workbench
+from benchmarks import asked
+from benchmarks.workbench import Workbench, interleaved, ratios, workbench
+from harness import frontdoor
+from harness.errors import UserError
 from harness.models.policy import _left_pad
+from harness.rollout import vllm_engine
 from harness.rollout.torch_engine import TorchEngine, pad_prompts
 
+PEER = "transformers generate"
+ENGINE = "torch engine"
+ENGINE_SCORED = "torch engine, trainer log-probs too"
 
-def report(repeats: int) -> tuple[list[str], dict[str, float]]:
-    torch.set_num_threads(1)
-    bench = workbench()
-    model, tokenizer, request = bench.model.module, bench.model.tokenizer, bench.request
-    generate: Any = model.generate  # a mixin's method, which the checker takes for a tensor
+
+def contenders(bench: Workbench) -> dict[str, Callable[[], object]]:
+    sampler = TorchEngine(bench.model.policy, bench.model.tokenizer.eos_token_id, trainer_logp=False)
+    return {
+        PEER: peer(bench),
+        ENGINE: lambda: sampler.generate(bench.request),
+        ENGINE_SCORED: lambda: bench.engine.generate(bench.request),
+    }
+
+
+def peer(bench: Workbench) -> Callable[[], object]:
+    generate: Any = bench.model.module.generate  # a mixin's method, which the checker takes for a tensor
+    request = bench.request
     ids, mask = _left_pad(*pad_prompts(request.prompts, "cpu"))
-    sampler = TorchEngine(bench.model.policy, tokenizer.eos_token_id, trainer_logp=False)
-    tokens = len(sampler.generate(request).response_ids)
 
-    def peer() -> None:
+    def call() -> None:
         with torch.no_grad():
             generate(
                 input_ids=ids.repeat_interleave(request.samples, 0),
@@ -38,28 +53,49 @@ def report(repeats: int) -> tuple[list[str], dict[str, float]]:
                 top_k=0,
                 top_p=1.0,
                 max_new_tokens=request.max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
+                pad_token_id=bench.model.tokenizer.pad_token_id,
             )
 
-    seconds = interleaved(
-        {
-            "transformers generate": peer,
-            "torch engine": lambda: sampler.generate(request),
-            "torch engine, trainer log-probs too": lambda: bench.engine.generate(request),
-        },
-        repeats,
-    )
-    lines = ["| engine | tokens/s | × generate |", "|---|---|---|"]
-    ratios = {name: ratio(seconds, "transformers generate", name) for name in seconds}
+    return call
+
+
+def vllm(bench: Workbench, closing: ExitStack) -> Callable[[], object]:
+    """Raises UserError where vLLM is not installed."""
+    vllm_engine.check_installed()
+    config = frontdoor.plan(["rollout=vllm", "rollout.behaviour=engine", "tracking=none"]).cells[0]
+    engine = vllm_engine.VllmEngine(config, bench.model)
+    closing.callback(engine.close)
+    return lambda: engine.generate(bench.request)
+
+
+def measured(
+    repeats: int, bench: Workbench, calls: dict[str, Callable[[], object]]
+) -> tuple[list[str], dict[str, list[float]]]:
+    """The table, and of each contender the rounds' ratios to `generate`."""
+    tokens = len(bench.engine.generate(bench.request).response_ids)
+    seconds = interleaved(calls, repeats)
+    faster = {name: ratios(seconds, PEER, name) for name in seconds}
+    lines = ["| engine | tokens/s | × generate: median (quartiles) |", "|---|---|---|"]
     for name, values in seconds.items():
-        lines.append(f"| {name} | {tokens / statistics.median(values):,.0f} | {ratios[name]:.2f} |")
-    return lines, ratios
+        lines.append(f"| {name} | {tokens / statistics.median(values):,.0f} | {asked.middle(faster[name])} |")
+    return lines, faster
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=10)
-    print("\n".join(report(parser.parse_args().repeats)[0]))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with ExitStack() as closing:
+        bench = workbench()
+        calls, missing = contenders(bench), []
+        try:
+            calls["vLLM engine"] = vllm(bench, closing)
+        except UserError as error:
+            missing = [f"| vLLM engine | – | {error} |"]
+        lines, faster = measured(options.repeats, bench, calls)
+        print("\n".join(lines + missing))
+    print(asked.table([asked.row("tokens/s of the torch engine against `generate`", faster[ENGINE], "≥ 2", "×")]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Answers graded a second: `python benchmarks/grading.py` (GSM8K's rule and math-verify, two grading processes).
+"""Answers graded a second: GSM8K's rule and math-verify, two grading processes.
+
+    python benchmarks/grading.py
 
 `--check` exits 1 below 500 GSM8K answers a second. Responses are distinct and of the length of real ones.
 """
@@ -11,6 +13,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import asked
 from harness.rewards.pool import Job, Pool
 
 REASONING = "She has 16 eggs and eats 3 of them, so 16 - 3 = 13 remain, which she sells for $2 each. " * 8
@@ -35,7 +38,8 @@ def main() -> int:
         started = time.perf_counter()
         outcomes = pool.run(work)
         rates[verifier] = count / (time.perf_counter() - started)
-        print(f"{verifier:6} {rates[verifier]:8.0f} answers/s, {sum(o.score == 1 for o in outcomes)} right")
+        print(f"- {verifier}: {rates[verifier]:,.0f} answers/s, {sum(o.score == 1 for o in outcomes)} right")
+    print(asked.table([asked.row("GSM8K answers graded", [rates["gsm8k"]], "≥ 500", "a second")]))
     return int(options.check and rates["gsm8k"] < 500)
 
 

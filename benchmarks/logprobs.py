@@ -1,4 +1,6 @@
-"""Log-probs over a large vocabulary: `python benchmarks/logprobs.py` (chunked against log_softmax + gather).
+"""Log-probs over a large vocabulary, chunked against `log_softmax` and `gather`.
+
+    python benchmarks/logprobs.py [--check]
 
 Each variant runs in a process of its own: seconds of forward and backward (best of --repeats), peak resident
 memory above the inputs, and the gradients of both compared. `--check` exits 1 if a target is missed: at most 1/4
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import asked
 from harness.models.logprobs import head_scores
 
 TEMPERATURE = 1.0
@@ -109,11 +112,17 @@ def main() -> int:
         arguments = [a for a in sys.argv[1:] if a != "--check"]
         command = [sys.executable, __file__, *arguments, "--variant", name]
         found[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print(f"{name:8} {found[name]['seconds']:7.2f} s  {found[name]['peak_mb']:8.0f} MB above the inputs")
+        print(f"- {name}: {found[name]['seconds']:.2f} s, {found[name]['peak_mb']:.0f} MB above the inputs")
     memory = found["chunked"]["peak_mb"] / found["plain"]["peak_mb"]
     slowdown = found["chunked"]["seconds"] / found["plain"]["seconds"]
     error = gradient_error(options)
-    print(f"memory × {memory:.3f} (≤ 0.25)  time × {slowdown:.2f} (≤ 1.5)  gradients differ by {error:.1e} (≤ 1e-6)")
+    print(f"- memory × {memory:.3f}, time × {slowdown:.2f}, gradients differ by {error:.1e}")
+    rows = [
+        asked.row(f"chunked log-probs, vocabulary of {options.vocabulary:,}: memory", [memory], "≤ 0.25", "×"),
+        asked.row("chunked log-probs: time", [slowdown], "≤ 1.5", "×"),
+        asked.row("chunked log-probs: relative error of the gradients", [error], "≤ 1e-6"),
+    ]
+    print(asked.table(rows))
     return int(options.check and not (memory <= 0.25 and slowdown <= 1.5 and error <= 1e-6))
 
 

@@ -1,7 +1,6 @@
 """Forward + backward of every method from log-probs, metrics on, one thread, against the peers that are importable.
 
-    .venv-parity/bin/python -m benchmarks.losses        (with peers)
-    python -m benchmarks.losses --sizes 16x16           (ours alone)
+    .venv-parity/bin/python -m benchmarks.losses [--sizes 16x16 64x512 128x1024] [--repeats 30]
 
 Interleaved: each repeat runs every contender once, in an order that rotates, so that a slow minute of the machine
 hits all of them alike. Reported is the median in milliseconds of the thread's CPU time, which a busy neighbour moves
@@ -10,6 +9,7 @@ tokens with lengths uniform from 1 to T, float32. The peers also compute the met
 """
 
 import argparse
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -18,10 +18,13 @@ import torch
 
 import algorithms
 from algorithms.m2_mask import paper
+from benchmarks import asked
 from parity.catalogue import MATCHES, stats_of
 from parity.peers import Inputs
 
 SIZES = ["16x16", "64x512", "128x1024"]
+PEERS = {"TRL": "trl", "verl": "verl", "Liger": "liger_kernel"}
+OTHERS = ("m2po paper", "m2po released", "m2po all_tokens_mean", "m2po areal", "bapo", "gppo", "topr", "m2_penalty")
 Contender = Callable[[], None]
 
 
@@ -81,8 +84,9 @@ def interleave(contenders: dict[str, Contender], repeats: int) -> dict[str, floa
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
-def against_peers(size: str, x: Inputs, repeats: int) -> None:
-    """Every method that a peer has, against all peers that are importable."""
+def against_peers(size: str, x: Inputs, repeats: int) -> dict[str, float]:
+    """Of every method that a peer has, the time of the fastest peer that is importable over ours."""
+    ahead = {}
     for match in (m for m in MATCHES if m.main):
         contenders = {"LagRange": ours(match.method, x)}
         for name, build in match.peers.items():
@@ -92,12 +96,14 @@ def against_peers(size: str, x: Inputs, repeats: int) -> None:
                 continue
         medians = interleave(contenders, repeats)
         fastest = min((t for name, t in medians.items() if name != "LagRange"), default=float("nan"))
-        times = "  ".join(f"{name} {1e3 * t:8.3f}" for name, t in medians.items())
-        print(f"{size:>9}  {match.label:38}  ours/fastest peer {medians['LagRange'] / fastest:5.2f}   {times}")
+        ahead[match.label] = fastest / medians["LagRange"]
+        times = [f"{1e3 * medians[name]:.3f}" if name in medians else "–" for name in ("LagRange", *PEERS)]
+        print(f"| {size} | {match.label} | {' | '.join(times)} | {ahead[match.label]:.2f} |", flush=True)
+    return ahead
 
 
 def against_grpo(size: str, rows: int, width: int, repeats: int) -> None:
-    """The methods that no peer has, and M2PO above all, as a multiple of our GRPO."""
+    """The methods that no peer installed here has, M2PO above all, as a multiple of our GRPO."""
     for label, scale in (("mean under τ", 0.1), ("mask binds", 0.3)):
         x = mini_batch(rows, width, scale)
         contenders = {"grpo": ours(algorithms.make("grpo"), x)}
@@ -106,8 +112,8 @@ def against_grpo(size: str, rows: int, width: int, repeats: int) -> None:
         for name in ("bapo", "gppo", "topr", "m2_penalty"):
             contenders[name] = ours(algorithms.make(name), x)
         medians = interleave(contenders, repeats)
-        print(f"{size:>9}  {label}: grpo {1e3 * medians['grpo']:.3f} ms; as a multiple of it:")
-        print("          ", "  ".join(f"{n} {t / medians['grpo']:.2f}" for n, t in medians.items() if n != "grpo"))
+        multiples = [f"{medians[name] / medians['grpo']:.2f}" for name in OTHERS]
+        print(f"| {size} | {label} | {1e3 * medians['grpo']:.3f} | {' | '.join(multiples)} |", flush=True)
 
 
 def authors_loop(m2: torch.Tensor, threshold: float) -> float:
@@ -140,7 +146,7 @@ def mask_at_163k(repeats: int) -> None:
     )
     speed = medians["loop"] / medians["mask"]
     print(
-        f"mask at {m2.numel()} tokens, binding: {1e3 * medians['mask']:.2f} ms; "
+        f"\nM2PO's mask at {m2.numel():,} tokens, binding: {1e3 * medians['mask']:.2f} ms; "
         f"loop of the authors' shape {1e3 * medians['loop']:.1f} ms; {speed:.0f} times faster"
     )
 
@@ -151,11 +157,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for size in options.sizes:
-        rows, width = (int(part) for part in size.split("x"))
-        against_peers(size, mini_batch(rows, width), options.repeats)
+    sizes = {size: tuple(int(part) for part in size.split("x")) for size in options.sizes}
+    print(f"| size | method | LagRange ms | {' | '.join(PEERS)} | fastest peer / ours |\n" + "|---" * 7 + "|")
+    ahead = {size: against_peers(size, mini_batch(*sizes[size]), options.repeats) for size in sizes}
+    print(f"\n| size | M2PO's mask | grpo ms | {' | '.join(f'{name} ×' for name in OTHERS)} |\n" + "|---" * 11 + "|")
+    for size, (rows, width) in sizes.items():
         against_grpo(size, rows, width, options.repeats)
     mask_at_163k(max(3, options.repeats // 5))
+    missing = [name for name, module in PEERS.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        print(f"\nNot installed here, hence not compared: {', '.join(missing)}.")
+    else:
+        print(asked.table([verdict(size, found) for size, found in ahead.items()]))
+
+
+def verdict(size: str, ahead: dict[str, float]) -> str:
+    behind = [f"{label} ({value:.2f} × as fast)" for label, value in ahead.items() if value < 1]
+    what = f"losses at {size}: methods ahead of every peer that has them"
+    return asked.row(what, [len(ahead) - len(behind)], f"≥ {len(ahead)}", explained="; ".join(behind))
 
 
 if __name__ == "__main__":

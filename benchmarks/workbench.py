@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness import build, frontdoor, randomness
 from harness.config import Config
@@ -17,7 +18,7 @@ from harness.grading import Grader
 from harness.learner.batch import GradedRollouts
 from harness.learner.learner import Learner
 from harness.memory import keep_freed_memory
-from harness.models.loading import LoadedModel
+from harness.models.loading import LoadedModel, resolve_path
 from harness.rollout.interface import Request
 from harness.rollout.prompts import PromptEncoder
 from harness.rollout.torch_engine import TorchEngine
@@ -58,6 +59,27 @@ def workbench(*overrides: str) -> Workbench:
     return Workbench(config, model, engine, build.learner(config, model), request)
 
 
+def random_model(folder: Path, width: int, layers: int, positions: int = 256) -> str:
+    """A Qwen3 of another size with the tokenizer of the default, its weights random; returns the folder."""
+    base = resolve_path("harness/models/carry")
+    config = AutoConfig.from_pretrained(base)
+    config.update(
+        {
+            "hidden_size": width,
+            "intermediate_size": 3 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": width // 32,
+            "num_key_value_heads": width // 32,
+            "layer_types": ["full_attention"] * layers,
+            "max_position_embeddings": positions,
+        }
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return str(folder)
+
+
 def interleaved(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """CPU seconds of each contender, one call each a round; the first round warms up.
 
@@ -73,6 +95,6 @@ def interleaved(contenders: dict[str, Callable[[], object]], repeats: int) -> di
     return seconds
 
 
-def ratio(seconds: dict[str, list[float]], of: str, to: str) -> float:
-    """Median of the rounds' ratios."""
-    return statistics.median(a / b for a, b in zip(seconds[of], seconds[to], strict=True))
+def ratios(seconds: dict[str, list[float]], of: str, to: str) -> list[float]:
+    """Of each round."""
+    return [a / b for a, b in zip(seconds[of], seconds[to], strict=True)]
