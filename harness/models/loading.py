@@ -18,6 +18,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
 
+from harness import hub
 from harness.config import Config, ModelConfig
 from harness.errors import UserError
 from harness.models import decoder
@@ -35,6 +36,14 @@ def resolve_path(path: str) -> str:
         if (base / path).is_dir():
             return str(base / path)
     return path
+
+
+def _source(path: str) -> str:
+    """`resolve_path` for what is about to be loaded: a hub name only once it is known whether there is a hub."""
+    found = resolve_path(path)
+    if not Path(found).is_dir():
+        hub.settle()
+    return found
 
 
 def check_model(config: ModelConfig) -> Any:
@@ -65,7 +74,7 @@ def check_model(config: ModelConfig) -> Any:
 
 def _architecture(path: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(resolve_path(path), trust_remote_code=False)
+        return AutoConfig.from_pretrained(_source(path), trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
         raise UserError(
             f"model.path={path}: config.json cannot be read ({_first_line(error)}); without network give {FOLDER}"
@@ -80,7 +89,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 @lru_cache(maxsize=8)
 def _tokenizer(path: str, end_token: str | None, pad_token: str | None) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_path(path), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(_source(path), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"model.path={path}: no tokenizer ({_first_line(error)}); expected {FOLDER}") from error
     for key, name, token in (("end_token", "eos_token", end_token), ("pad_token", "pad_token", pad_token)):
@@ -131,7 +140,7 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
         setattr(architecture, name, 0.0)
     try:
         module = AutoModelForCausalLM.from_pretrained(
-            resolve_path(config.path),
+            _source(config.path),
             config=architecture,
             dtype=torch.float32,
             attn_implementation=config.attention,

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from harness import hub
 from harness.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -61,11 +62,14 @@ def _load_hub(source: Source) -> Rows:
     import datasets
 
     datasets.disable_progress_bars()
+    hub.settle()
     try:
         data = datasets.load_dataset(source.hub, source.subset, split=source.split, revision=source.revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # ConnectionError is an OSError
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        unreachable = isinstance(error, ConnectionError)
+        reason = "the hub cannot be reached and no copy is cached" if unreachable else _first_line(error)
         raise UserError(
-            f"{source.hub}: cannot be loaded ({_first_line(error)}); without network give "
+            f"{source.hub}: cannot be loaded ({reason}); without network give "
             f"{source.key}=FILE, {FORMATS} with the columns {_names(source.columns)}"
         ) from error
     return _checked(source, [dict(row) for row in data], f"{source.hub}:{source.split}", str(data.info.version))
