@@ -19,8 +19,10 @@ from typing import Any
 import yaml
 
 from harness.records.files import read_json
-from harness.records.mirror import Mirror, default_uri, warning
+from harness.records.mirror import Mirror
 from harness.records.state import MANIFEST, SWEEP, find
+from harness.records.store import default_uri
+from harness.records.tracking import warning
 
 POLL_S = 2.0
 

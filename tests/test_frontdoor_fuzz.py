@@ -12,7 +12,7 @@ from harness.config import known_keys
 from harness.errors import UserError
 from harness.records.checkpoint import MANIFEST as CHECKPOINT
 from harness.records.checkpoint import newest_good
-from harness.records.mirror import _evaluation_metrics, _finite_metrics, _rows
+from harness.records.entries import evaluation_metrics, rows, update_metrics
 
 text = st.text(max_size=20)
 keys = st.sampled_from(known_keys()) | text
@@ -40,9 +40,9 @@ def test_any_bytes_as_records_are_read_or_passed_over(tmp_path_factory, content:
     folder: Path = tmp_path_factory.mktemp("run")
     for name in ("metrics.jsonl", "eval.jsonl", "manifest.json", "tracking.json"):
         (folder / name).write_bytes(content)
-    for row, _ in _rows(folder / "metrics.jsonl", 0):
-        _finite_metrics(row)
-        _evaluation_metrics(row, False)
+    for row, _ in rows(folder / "metrics.jsonl", 0):
+        update_metrics(row)
+        evaluation_metrics(row)
     assert status.look(folder).status == "damaged"
     root = folder / "checkpoints" / "000008"
     root.mkdir(parents=True)

@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.frontdoor import PROJECT, Plan
-from harness.records.mirror import complete, default_uri, warning
+from harness.records.store import default_uri
+from harness.records.tracking import complete, warning
 
 PATIENCE_S = 3.0
 

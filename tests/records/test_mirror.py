@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from harness import sync
-from harness.records.mirror import Mirror, complete, default_uri
+from harness.records.mirror import Mirror
+from harness.records.store import default_uri
+from harness.records.tracking import complete
 from tests.records.folders import add_evaluation, add_rows, make_run, make_sweep
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,85 @@
+"""An MLflow store, opened so that neither its news, its retries nor its migrations get in anybody's way."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.records.state import ARTIFACTS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def default_uri(runs_dir: Path) -> str:
+    """The sqlite database beside the runs."""
+    return f"sqlite:///{runs_dir.resolve()}/mlflow.db"
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of a sqlite uri, None for a server."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
+    """A client of the store, and the id of the experiment; both are made where they are missing."""
+    _silence()
+    import mlflow
+
+    database = database_of(uri)
+    with _one_at_a_time(database):
+        _create_database(database)
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        return client, _experiment_id(client, experiment, database)
+
+
+def _experiment_id(client: MlflowClient, name: str, database: Path | None) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    # Without a place MLflow would put artifacts into whatever folder the command was typed in.
+    place = None if database is None else (database.resolve().parent / ARTIFACTS).as_uri()
+    return str(client.create_experiment(name, artifact_location=place))
+
+
+@contextmanager
+def _one_at_a_time(database: Path | None) -> Iterator[None]:
+    """Several processes that open a fresh sqlite database at once break each other's migration: one at a time."""
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with (database.parent / f".{database.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _create_database(database: Path | None) -> None:
+    """A new database is made beside and renamed: one whose migration was killed half-way never opens again."""
+    if database is None or database.exists():
+        return
+    import mlflow
+
+    partial = database.with_name(f".{database.name}.partial")
+    partial.unlink(missing_ok=True)
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+    partial.rename(database)
+
+
+def _silence() -> None:
+    """MLflow's own news, telemetry and four minutes of retries: before it is imported."""
+    for name, value in {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "2",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_CONFIGURE_LOGGING": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }.items():
+        os.environ.setdefault(name, value)
+    for logger in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
