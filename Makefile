@@ -68,9 +68,15 @@ types: .venv/.dev  ## mypy
 warmstart: .venv/.base  ## make the embedded base policy again (about 2 minutes)
 	$(BIN)/python -m harness.warmstart
 
+# Tokens first: of two equal runs the first counts, and these two have their tokens recorded.
+STUDY = $(addprefix docs/records/,$(addsuffix .parquet,tokens study learning_rate m2_threshold rivals))
+
 figures: .venv/.base  ## every figure of the docs again, from the committed records
 	$(BIN)/python -m analysis figures docs/records/demo.parquet --only accuracy_vs_updates --out docs/figures/demo
 	$(BIN)/python -m analysis figures docs/records/stabilisers.parquet --only stabilisers --out docs/figures/stabilisers
+	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study
+	$(BIN)/python -m analysis report $(STUDY) --title "How stale may rollouts be?" --out docs/study
+	$(BIN)/python -m analysis table $(STUDY) --out docs/study
 
 parity: .venv/.base  ## gradients and edge cases against TRL, verl and Liger; writes docs/parity.md
 	$(PYTHON) -m parity.environment

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from math import gcd
 from pathlib import Path
 
@@ -97,8 +96,7 @@ def _write(parts: dict[str, pd.DataFrame], study: Study, path: Path, k: int) -> 
     whole = whole.replace_schema_metadata({b"lagrange": json.dumps(told).encode()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        os.close(handle)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
         # bytes of one significance side by side compress about a third better
         floats = [f.name for f in whole.schema if pa.types.is_floating(f.type)]
         texts = [f.name for f in whole.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]

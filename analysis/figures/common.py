@@ -86,7 +86,7 @@ def finish(
     missing = list(dict.fromkeys(m for m in missing if not isinstance(m, Aside)))
     caption = " ".join([caption, *(f"{aside}." for aside in asides)])
     text = caption + (f" Missing: {'; '.join(missing)}." if missing else "")
-    wrapped = "\n".join(textwrap.wrap(text, int(width * 22)))
+    wrapped = "\n".join(textwrap.wrap(text, int(width * 20)))
     figure.supxlabel(wrapped, fontsize=6.2, color="#555555", x=0.01, ha="left", linespacing=1.35)
     return Drawing(figure, data, caption, missing)
 

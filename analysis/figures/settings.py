@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import NullLocator
 
 from analysis import statistics, style
 from analysis.errors import MissingData
@@ -74,6 +75,11 @@ def f8(study: Study) -> Drawing:
         for row in part[part["collapsed"] > 0].itertuples():
             ax.annotate(f"{row.collapsed}/{row.n} collapse", (row.threshold, row.value), xytext=(0, -11),
                         textcoords="offset points", ha="center", fontsize=6.5, color="#b00020")  # fmt: skip
+    taus = sorted(table["threshold"].unique())
+    if taus[0] > 0 and taus[-1] / taus[0] > 30:  # the paper's range is linear, decades are not
+        ax.set_xscale("log")
+        ax.set_xticks(taus, [f"{tau:g}" for tau in taus])
+        ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("M2 threshold τ")
     ax.set_ylabel(f"best accuracy ({statistics.reported_split(study)})")
     ax.margins(x=0.08, y=0.15)

@@ -31,7 +31,7 @@ def f4b(study: Study) -> Drawing:
     below.set_xlabel("|r − 1|")
     for axes in (ax, below):
         axes.axvline(0.2, color="#b00020", linewidth=0.9, linestyle="--")
-    ax.annotate("ε = 0.2", (0.2, 1), xycoords=("data", "axes fraction"), xytext=(3, -9), textcoords="offset points",
+    ax.annotate("ε = 0.2", (0.2, 0), xycoords=("data", "axes fraction"), xytext=(3, 4), textcoords="offset points",
                 fontsize=7, color="#b00020")  # fmt: skip
     beyond = float(runs.loc[runs["bin"] >= 0.2 / tokens.WIDTH - 1e-9, "count"].sum() / runs["count"].sum())
     caption = (
