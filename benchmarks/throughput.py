@@ -1,6 +1,6 @@
 """Cells an hour of a sweep on two cores: joblib with two jobs against one cell after the other, in turns.
 
-    python -m benchmarks.throughput [--rounds 2] [--cells 4] [--updates 200]
+    python -m benchmarks.throughput [--rounds 2] [--cells 4] [--updates 400]
 
 Whole commands on the wall's clock: start-up, both evaluations of each cell, and the figures at the end included.
 """
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cells", type=int, default=4)
-    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--updates", type=int, default=400)
     options = parser.parse_args()
     taken: dict[str, list[float]] = {name: [] for name in LAUNCHERS}
     for _ in range(options.rounds):
