@@ -22,7 +22,7 @@ from harness.records.files import read_json
 from harness.records.mirror import Mirror, default_uri, warning
 from harness.records.state import MANIFEST, SWEEP, find
 
-POLL_S = 2.0
+POLL_S = 5.0  # a call costs MLflow as much as three rows do
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
