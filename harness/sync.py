@@ -24,7 +24,7 @@ from harness.records.state import MANIFEST, SWEEP, find
 from harness.records.store import default_uri
 from harness.records.tracking import warning
 
-POLL_S = 2.0
+POLL_S = 5.0  # a call costs MLflow as much as three rows do
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
