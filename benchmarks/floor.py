@@ -109,8 +109,8 @@ def report(repeats: int) -> tuple[list[str], float]:
         f"{flops / 1e9:.2f} GFLOP at {speed / 1e9:.0f} GFLOP/s and {transferred / 1e6:.0f} MB at "
         f"{bandwidth / 1e9:.0f} GB/s: floor {1e3 * floor:.1f} ms. Measured {1e3 * total:.1f} ms of CPU time an update "
         f"({total / floor:.1f} × the floor; generation {1e3 * statistics.median(parts['generation']):.1f}, learning "
-        f"{1e3 * statistics.median(parts['learning']):.1f}). The operators below are the profiler's, each call's fastest; "
-        f"it lengthens short calls ({1e3 * quiet:.0f} ms in all), so read the shares.",
+        f"{1e3 * statistics.median(parts['learning']):.1f}). The operators below are the profiler's, each call's "
+        f"fastest; it lengthens short calls ({1e3 * quiet:.0f} ms in all), so read the shares.",
         "",
         "| operator | ms/update | share |",
         "|---|---|---|",
