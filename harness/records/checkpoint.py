@@ -122,7 +122,12 @@ class Checkpoints:
             if place not in seen:
                 weights[name] = tensor.detach().cpu().contiguous()
                 seen.add(place)
-        return self._unchanging | {"model.safetensors": to_bytes(weights, metadata={"format": "pt"})}
+        # The index is for programs that would take every *.safetensors of the folder for weights, as vLLM does.
+        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model.safetensors")}
+        return self._unchanging | {
+            "model.safetensors": to_bytes(weights, metadata={"format": "pt"}),
+            "model.safetensors.index.json": json.dumps(index).encode(),
+        }
 
 
 def restore_weights(model: LoadedModel, weights: dict[str, Tensor]) -> None:
