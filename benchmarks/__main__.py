@@ -34,9 +34,12 @@ PACKAGES = {
     "losses": (PARITY, ("trl", "verl", "liger-kernel", "torch")),
 }
 VERSIONS = """
-import importlib.metadata as m, sys
-found = {d.metadata["Name"]: d.version for d in m.distributions()}
-print(", ".join(f"{name} {found[name]}" for name in sys.argv[1:] if name in found))
+import importlib.metadata, sys
+for name in sys.argv[1:]:
+    try:
+        print(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        print(name, "is missing")
 """
 
 
@@ -66,6 +69,7 @@ SECTIONS = (
     Section("Log-prob kernels", "logprobs"),
     Section("Sweeps", "throughput"),
     Section("Drivers", "drivers", ("--rounds", "3")),
+    Section("Guards and records", "guards"),
     Section("Growth", "growth"),
     Section("Memory", "memory"),
     Section("The floor, and where the rest goes", "floor"),
@@ -115,8 +119,11 @@ def output(section: Section) -> tuple[str, bool]:
 
 
 def commit() -> str:
-    asked_git = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(asked_git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """Of the code that was measured: what a benchmark draws into docs/ changes none of it."""
+    sha = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    changed = ["git", "diff", "--quiet", "HEAD", "--", ".", ":!docs"]
+    clean = subprocess.run(changed, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    return (sha.stdout.strip() or "unknown") + ("" if clean else " with changes")
 
 
 def to_do(only: list[str] | None) -> list[Section]:
@@ -177,7 +184,7 @@ def versions(python: str, packages: tuple[str, ...]) -> str:
     if not Path(python).is_file():
         return "not installed"
     done = subprocess.run([python, "-c", VERSIONS, *packages], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return ", ".join(done.stdout.splitlines())
 
 
 def main() -> int:

@@ -5,7 +5,8 @@
 Counted: floating-point operations of the linear layers (two a weight and token forward, four backward) for
 sampling, the trainer's log-probs and learning; bytes that the steps between them must read and write once.
 Measured: the best float32 product of the size of the widest layer, by the library that does it faster, and a
-copy. The floor is the sum of the two times; nothing is assumed to overlap.
+copy. The floor is the sum of the two times; nothing is assumed to overlap. The profile's own cost is spread over its
+operators; so their times are shares of the profile, scaled to the update as it is without one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -68,12 +68,14 @@ def counts(bench: Workbench) -> tuple[float, float]:
     return flops, activations + keys + optimizer
 
 
-def measured(bench: Workbench, repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """CPU seconds an update by part, and milliseconds an update by operator: of each call the fastest of all rounds."""
+def measured(bench: Workbench, repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """CPU seconds an update by part, the fastest round after one to warm up, and each operator's share of a profile
+    (median of the rounds)."""
     graded = bench.graded()
     parts: dict[str, list[float]] = defaultdict(list)
-    fastest: dict[tuple[str, int, str], float] = {}
-    for number in range(repeats):
+    shares: dict[str, list[float]] = defaultdict(list)
+    for _ in range(repeats + 1):
+        microseconds: dict[str, float] = defaultdict(float)
         for part, call in (
             ("generation", lambda: bench.engine.generate(bench.request)),
             ("learning", lambda: list(bench.learner.step(graded))),
@@ -83,17 +85,12 @@ def measured(bench: Workbench, repeats: int) -> tuple[dict[str, list[float]], di
             parts[part].append((time.process_time() - started) / bench.config.updates_per_step)
             with profile(activities=[ProfilerActivity.CPU]) as trace:
                 call()
-            for index, event in enumerate(_operators(trace) if number else []):
-                key = (part, index, event.name)
-                fastest[key] = min(fastest.get(key, float("inf")), event.self_cpu_time_total)
-    operators: dict[str, float] = defaultdict(float)
-    for (_, _, name), microseconds in fastest.items():
-        operators[name] += microseconds / 1e3 / bench.config.updates_per_step
-    return parts, operators
-
-
-def _operators(trace: profile) -> list[Any]:
-    return sorted(trace.events() or [], key=lambda event: float(event.time_range.start))
+            for event in trace.key_averages():
+                microseconds[event.key] += event.self_cpu_time_total
+        for name, took in microseconds.items():
+            shares[name].append(took / sum(microseconds.values()))
+    fastest = {part: min(seconds[1:]) for part, seconds in parts.items()}
+    return fastest, {name: statistics.median(values[1:] or values) for name, values in shares.items()}
 
 
 def report(repeats: int) -> tuple[list[str], float]:
@@ -102,23 +99,20 @@ def report(repeats: int) -> tuple[list[str], float]:
     speed, bandwidth = ceilings()
     flops, transferred = counts(bench)
     floor = flops / speed + transferred / bandwidth
-    parts, operators = measured(bench, repeats)
-    total = sum(statistics.median(p) for p in parts.values())
-    quiet = sum(operators.values()) / 1e3
+    parts, shares = measured(bench, repeats)
+    total = sum(parts.values())
     lines = [
         f"{flops / 1e9:.2f} GFLOP at {speed / 1e9:.0f} GFLOP/s and {transferred / 1e6:.0f} MB at "
         f"{bandwidth / 1e9:.0f} GB/s: floor {1e3 * floor:.1f} ms. Measured {1e3 * total:.1f} ms of CPU time an update "
-        f"({total / floor:.1f} × the floor; generation {1e3 * statistics.median(parts['generation']):.1f}, learning "
-        f"{1e3 * statistics.median(parts['learning']):.1f}). The operators below are the profiler's, each call's "
-        f"fastest; it lengthens short calls ({1e3 * quiet:.0f} ms in all), so read the shares.",
+        f"in the fastest of {repeats} rounds: {total / floor:.1f} × the floor; generation "
+        f"{1e3 * parts['generation']:.1f} ms, learning {1e3 * parts['learning']:.1f} ms.",
         "",
         "| operator | ms/update | share |",
         "|---|---|---|",
     ]
-    top = sorted(operators.items(), key=lambda item: -item[1])[:16]
-    lines += [f"| `{name}` | {ms:.2f} | {ms / quiet / 10:.0f} % |" for name, ms in top]
-    rest = 1e3 * quiet - sum(ms for _, ms in top)
-    lines.append(f"| all others | {rest:.2f} | {rest / quiet / 10:.0f} % |")
+    top = sorted(shares.items(), key=lambda item: -item[1])[:16]
+    top.append(("all others", sum(shares.values()) - sum(share for _, share in top)))
+    lines += [f"| `{name}` | {1e3 * total * share:.2f} | {share:.0%} |" for name, share in top]
     return lines, total / floor
 
 
