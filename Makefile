@@ -75,6 +75,8 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	$(BIN)/python -m analysis figures docs/records/demo.parquet --only accuracy_vs_updates --out docs/figures/demo
 	$(BIN)/python -m analysis figures docs/records/stabilisers.parquet --only stabilisers --out docs/figures/stabilisers
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study
+	$(BIN)/python -m analysis figures docs/records/protocols.parquet docs/records/study.parquet \
+	    --only staleness_protocols,accuracy_by_protocol --out docs/figures/protocols
 	$(BIN)/python -m analysis report $(STUDY) --title "How stale may rollouts be?" --out docs/study
 	$(BIN)/python -m analysis table $(STUDY) --out docs/study
 
