@@ -53,8 +53,14 @@ demo: .venv/.base  ## the main job: stale GRPO against M2PO, with figures, in mi
 test: .venv/.dev  ## the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+# One worker, and none of MLflow's job runners: nobody but this machine asks.
 ui: .venv/.base  ## every run in MLflow, on http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1 --port 5000
+	@test -f $(RUNS)/mlflow.db || \
+	  { echo "no $(RUNS)/mlflow.db: start with make demo, or name the folder with make ui RUNS=..." >&2; exit 1; }
+	@echo "All runs side by side (in some seconds), also under Views in an experiment:"
+	@echo "http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=lagrange&workflowType=machine_learning"
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 \
+	  --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1 --port 5000
 
 # Checks and numbers ----------------------------------------------------------------------------------
 
