@@ -185,6 +185,6 @@ def test_the_numbers_of_the_benchmarks() -> None:
     command = [sys.executable, "benchmarks/logprobs.py", "--tokens", "1024", "--hidden", "32", "--repeats", "1"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
-    memory = float(result.stdout.split("memory × ")[1].split()[0])
+    memory = float(result.stdout.split("memory × ")[1].split()[0].rstrip(","))
     error = float(result.stdout.split("differ by ")[1].split()[0])
     assert memory <= 0.4 and error <= 1e-6, json.dumps(result.stdout)
