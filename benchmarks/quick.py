@@ -35,6 +35,13 @@ def ratios() -> Iterator[tuple[str, float]]:
     yield "share of the floor in an update", 1 / over_floor
 
 
+def line(name: str, value: float, before: float | None) -> str:
+    if before is None:
+        return f"{name:46} {value:6.2f}"
+    fell = value < before * (1 - ALLOWED_FALL)
+    return f"{name:46} {value:6.2f}   last release {before:.2f}{'   FELL' if fell else ''}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", action="store_true")
@@ -46,10 +53,7 @@ def main() -> None:
     found = {}
     for name, value in ratios():
         found[name] = round(value, 3)
-        before = stored.get(name)
-        note = "" if before is None else f"   last release {before:.2f}"
-        fell = before is not None and value < before * (1 - ALLOWED_FALL)
-        print(f"{name:46} {value:6.2f}{note}{'   FELL' if fell else ''}", flush=True)
+        print(line(name, value, stored.get(name)), flush=True)
     if options.store:
         STORED.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import asked
+from benchmarks import asked, quick
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,12 @@ def test_an_interrupted_bench_carries_on_and_a_complete_one_begins_again(
     page = bench.page()
     assert page.index(asked.HEAD) < page.index(f"## {first.title}")
     assert page.count("| fast |") == 2 * len(bench.SECTIONS)  # in its section, and at the top
+
+
+def test_a_ratio_that_fell_by_more_than_15_percent_is_flagged() -> None:
+    assert "FELL" in quick.line("x", 1.69, 2.0)
+    assert "FELL" not in quick.line("x", 1.71, 2.0)
+    assert "last release" not in quick.line("x", 1.0, None)
 
 
 def keep(section: bench.Section, *, failed: bool) -> None:
