@@ -16,6 +16,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def fetch(source: str, uri: str | None = None) -> tuple[dict[str, Path | str], l
     database = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:") and not database.is_file():
         raise AnalysisError(f"no MLflow database {database}; {ELSEWHERE}")
-    cache = _writable(cache_folder() / "mlflow" / hashlib.sha256(uri.encode()).hexdigest()[:16])
+    cache = _writable(cache_folder() / "mlflow")
     _silence()
     from mlflow.exceptions import MlflowException
     from requests import RequestException
@@ -73,8 +74,10 @@ def _fetch(name: str, uri: str, shown: str, cache: Path) -> tuple[dict[str, Path
     runs = _runs(client, name, shown)
     sweeps = [run for run in runs if "lagrange.sweep" in run.data.tags]
     cells = _named([run for run in runs if "lagrange.sweep" not in run.data.tags])
+    # a name of our making: what a server calls its runs must not reach a path
+    entries = [cache / hashlib.sha256(f"{uri} {run.info.run_id}".encode()).hexdigest()[:32] for run in cells.values()]
     with ThreadPoolExecutor(8) as pool:
-        folders = pool.map(lambda run: _fetch_run(client, run, cache / run.info.run_id), cells.values())
+        folders = pool.map(partial(_fetch_run, client), cells.values(), entries)
         found = dict(zip(cells, folders, strict=True))
     return found, _not_begun(client, sweeps, [_folder(run) for run in cells.values()])
 
@@ -94,7 +97,8 @@ def _runs(client: MlflowClient, name: str, shown: str) -> list[Run]:
 
 def _folder(run: Run) -> str:
     """Where its run folder was when it was mirrored; "" for a run that is not ours."""
-    return str(run.data.tags.get("lagrange.folder", ""))
+    folder = str(run.data.tags.get("lagrange.folder", ""))
+    return folder if folder.startswith("/") else ""
 
 
 def _named(runs: Sequence[Run]) -> dict[str, Run]:
