@@ -1,6 +1,7 @@
 """The inputs a sweep will meet: every edge case of the specification, with its required outcome."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -201,7 +202,15 @@ def test_sequence_methods_refuse_advantages_that_vary(name: str, params: dict):
 class Synchronisations(TorchDispatchMode):
     """Counts what would wait for a GPU: reading a number, and shapes that depend on values."""
 
-    WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim"}
+    WAITS: ClassVar = {
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "is_nonzero",
+        "equal",
+        "_unique2",
+        "unique_dim",
+    }
 
     def __init__(self) -> None:
         super().__init__()
