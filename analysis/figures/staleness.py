@@ -164,7 +164,7 @@ def accuracy_by_protocol(study: Study) -> Drawing:
     keys = ["algorithm", "lag", "staleness"]
     rows = [
         dict(zip(keys, key, strict=True))
-        | vars(statistics.estimate(group["final"]))
+        | vars(statistics.estimate(group["final"].to_numpy()))
         | {"realised": group["realised"].mean()}
         for key, group in runs.groupby(keys)
     ]
