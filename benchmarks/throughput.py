@@ -1,6 +1,6 @@
 """Cells an hour of a sweep on two cores: joblib with two jobs against one cell after the other, in turns.
 
-    python -m benchmarks.throughput [--rounds 2] [--cells 4] [--updates 200]
+    python -m benchmarks.throughput [--rounds 3] [--cells 4] [--updates 200]
 
 The wall's clock, from the first cell's start to the last one's end, evaluations and checkpoints included; and of the
 whole command, which adds start-up and the figures, the same for one cell as for a hundred.
@@ -41,7 +41,7 @@ def seconds(launcher: tuple[str, ...], cells: int, updates: int) -> tuple[float,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cells", type=int, default=4)
     parser.add_argument("--updates", type=int, default=200)
     options = parser.parse_args()
