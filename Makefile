@@ -53,8 +53,14 @@ demo: .venv/.base  ## the main job: stale GRPO against M2PO, with figures, in mi
 test: .venv/.dev  ## the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+# One worker, and none of MLflow's job runners: nobody but this machine asks.
 ui: .venv/.base  ## every run in MLflow, on http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1 --port 5000
+	@test -f $(RUNS)/mlflow.db || \
+	  { echo "no $(RUNS)/mlflow.db: start with make demo, or name the folder with make ui RUNS=..." >&2; exit 1; }
+	@echo "All runs side by side (in some seconds), also under Views in an experiment:"
+	@echo "http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=lagrange&workflowType=machine_learning"
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 \
+	  --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1 --port 5000
 
 # Checks and numbers ----------------------------------------------------------------------------------
 
@@ -75,6 +81,8 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	$(BIN)/python -m analysis figures docs/records/demo.parquet --only accuracy_vs_updates --out docs/figures/demo
 	$(BIN)/python -m analysis figures docs/records/stabilisers.parquet --only stabilisers --out docs/figures/stabilisers
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study
+	$(BIN)/python -m analysis figures docs/records/protocols.parquet docs/records/study.parquet \
+	    --only staleness_protocols,accuracy_by_protocol --out docs/figures/protocols
 	$(BIN)/python -m analysis report $(STUDY) --title "How stale may rollouts be?" --out docs/study
 	$(BIN)/python -m analysis table $(STUDY) --out docs/study
 

@@ -1,6 +1,7 @@
 """The denominator D: per-token terms to one number, with the counts of the whole mini-batch."""
 
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,32 +27,48 @@ def totals(counted: Tensor) -> Tensor:
     return torch.stack([lengths.sum(), (lengths > 0).sum(), rows])
 
 
+class Counts:
+    """How many of a [B,T] bool count: `lengths` of the rows, [B], and in all, 0-d. Counted when asked for."""
+
+    def __init__(self, counted: Tensor) -> None:
+        self._counted = counted
+
+    @property
+    def lengths(self) -> Tensor:
+        return self._counted.sum(dim=1)
+
+    @property
+    def count(self) -> Tensor:
+        return torch.count_nonzero(self._counted).double()
+
+
 def row_scale(
     counted: Tensor,
     mode: str,
     max_length: int | None = None,
     total: Tensor | None = None,
-    lengths: Tensor | None = None,
+    known: Any = None,
 ) -> Tensor:
     """1/D of each row's tokens, float64, [B,1] or 0-d where it is one for all.
 
     counted: [B,T] bool, the tokens that count in D. total: `totals` of the whole mini-batch where `counted`
-    is only a part of it (a micro-batch, a shard). lengths: `counted.sum(dim=1)`, if at hand. max_length:
-    L_max of Dr. GRPO (arXiv 2503.20783) in tokens, used by `seq_mean_token_sum_norm` alone; None means the
-    width T of the tensors. That constant divides by *all* rows, empty ones too; the sequence means leave
-    empty rows out. Nothing counted: the scale is finite and acts on nothing. Raises ValueError for an unknown
-    mode.
+    is only a part of it (a micro-batch, a shard). known: what has the `Counts` of `counted` at hand.
+    max_length: L_max of Dr. GRPO (arXiv 2503.20783) in tokens, used by `seq_mean_token_sum_norm` alone; None
+    means the width T of the tensors. That constant divides by *all* rows, empty ones too; the sequence means
+    leave empty rows out. Nothing counted: the scale is finite and acts on nothing. Raises ValueError for an
+    unknown mode.
     """
     check_mode(mode)
-    lengths = counted.sum(dim=1) if lengths is None else lengths
+    known = Counts(counted) if known is None else known
     if mode == "token_mean":
-        tokens = lengths.sum() if total is None else total[0]
-        return tokens.clamp(min=1).double().reciprocal()
+        tokens = known.count if total is None else total[0].double()
+        return tokens.clamp(min=1).reciprocal()
     if mode == "seq_mean_token_sum_norm":
-        rows = lengths.new_full((), len(lengths)) if total is None else total[2]
+        rows = torch.full((), len(counted), device=counted.device) if total is None else total[2]
         width = max(1, counted.shape[1] if max_length is None else max_length)
         return (rows.clamp(min=1) * width).double().reciprocal()
-    sequences = ((lengths > 0).sum() if total is None else total[1]).clamp(min=1).double()
+    lengths = known.lengths
+    sequences = (torch.count_nonzero(lengths) if total is None else total[1]).clamp(min=1).double()
     if mode == "seq_mean_token_sum":
         return sequences.reciprocal()
     return (sequences * lengths[:, None].clamp(min=1)).reciprocal()

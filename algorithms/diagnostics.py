@@ -5,19 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from algorithms.interface import LOG_RATIO_BOUND, TokenStats, TokenWeights
+from algorithms.interface import LOG_RATIO_BOUND, TokenStats, TokenWeights, clip_fraction
 
 QUANTILES = (0.01, 0.5, 0.99)
 QUANTILE_SAMPLE = 4096
 """Quantiles need a sort: exact up to this many tokens, beyond it over an even stride of them."""
-
-
-def basics(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
-    """The few that cost nothing beside the loss; `diagnose` has them too."""
-    return {
-        "clip_fraction": weights.changed.sum() / stats.count,
-        "k1": -stats.log_ratio_sum / stats.count,
-    }
 
 
 def diagnose(stats: TokenStats, weights: TokenWeights, entropy: Tensor | None = None) -> dict[str, Tensor]:
@@ -27,7 +19,7 @@ def diagnose(stats: TokenStats, weights: TokenWeights, entropy: Tensor | None = 
     Nothing here waits for the device. Units and formulas: docs/diagnostics.md.
     """
     return {
-        **basics(stats, weights),
+        "clip_fraction": clip_fraction(stats, weights),
         **_masks(stats, weights),
         **_divergences(stats, weights),
         **_ratio_quantiles(stats),
@@ -44,7 +36,7 @@ def _masks(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
     kept_outward = outward * weights.kept
     region = stats.trust_region
     in_region, in_kept = region.sum(), (region & weights.kept).sum()
-    signed = kept_outward * stats.advantage.sign().double()
+    signed = kept_outward * stats.sign
     extremes = signed.aminmax() if signed.numel() else torch.aminmax(signed.new_zeros(1))
     return {
         "m2_before": _dot(outward) / in_region,
@@ -74,6 +66,7 @@ def _divergences(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
     ratio_square = 1 + 2 * excess_mean + excess_square
     weight_sum, weight_square = weights.weights.sum(dtype=torch.float64), _dot(weights.weights)
     return {
+        "k1": -log_mean,
         "k2": _dot(stats.log_ratio64) / valid / 2,
         "k3": excess_mean - log_mean,
         "chi2": excess_square,

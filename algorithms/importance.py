@@ -20,7 +20,8 @@ class Bounded(NamedTuple):
 def bound(ratio: Tensor, how: Bound, low: float, high: float) -> Bounded:
     """truncate: min(ratio, high). band: ratio where low ≤ ratio ≤ high, else 0."""
     if how == "truncate":
-        return Bounded(ratio.clamp(max=high), None, ratio > high)
+        capped = ratio.clamp(max=high)
+        return Bounded(capped, None, capped != ratio)
     kept = ratio.clamp(low, high) == ratio
     return Bounded(ratio * kept, kept, None)
 

@@ -29,14 +29,17 @@ class once:
     """functools.cached_property without its lock, which costs as much as a small kernel."""
 
     def __init__(self, compute: Callable[[Any], Any]) -> None:
-        self.compute, self.__doc__ = compute, compute.__doc__
+        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return self
-        value = instance.__dict__[self.compute.__name__] = self.compute(instance)
+        value = instance.__dict__[self.name] = self.compute(instance)
         return value
 
+
+MANY = 8192
+"""Values from which a pass over them takes longer than to call it, on a CPU."""
 
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
@@ -82,36 +85,42 @@ class TokenStats:
         if not self.advantages.is_floating_point():
             raise ValueError(f"advantages are {self.advantages.dtype}; expected a float dtype")
 
-    # The speed of a loss is the number of passes over [B,T]. Measured on a CPU, a comparison or a `where`
-    # costs five to ten passes of arithmetic, so what can be a sign, a clamp or a product below is one, and
-    # nothing is made twice.
+    # The speed of a loss is the number of operations on a small batch, and of passes over [B,T] on a large
+    # one. Measured on a CPU, a comparison or a `where` costs five to ten passes of arithmetic, so what can be
+    # a sign, a clamp or a product below is one, and nothing is made twice or before it is asked for.
 
-    @property
+    @once
     def dtype(self) -> torch.dtype:
         """The dtype of logp_current, in which weights and loss are computed."""
         return self.logp_current.dtype
 
     def used(self, values: Tensor) -> Tensor:
-        """values [B,T] with 0 outside the mask, detached; NaN there has no effect."""
+        """values, [B,T] or [B,1], as [B,T] with 0 outside the mask, detached; NaN there has no effect."""
         values = values.detach()
-        if values.dtype != self.dtype:
-            return torch.where(self.mask, values, 0.0)
-        # `where` as a bitwise and, which is three times faster; a product would not do, for NaN · 0 is NaN.
+        if self.mask.numel() < MANY or values.dtype != self.dtype:
+            return torch.where(self.mask, values, self.zero)
+        # `where` as a bitwise and: four operations for one, and yet a quarter of its time on many values. A
+        # product would not do, for NaN · 0 is NaN.
         return (values.view(self.bits.dtype) & self.bits).view(values.dtype)
+
+    def cast(self, values: Tensor) -> Tensor:
+        """values in `dtype`."""
+        # Asked first: `to` takes as long to find that it has nothing to do as a small kernel does.
+        return values if values.dtype == self.dtype else values.to(self.dtype)
 
     def difference(self, upper: Tensor, lower: Tensor) -> Tensor:
         """upper − lower in float64, [B,T], 0 outside the mask; detached."""
         return self.used(upper).double() - self.used(lower).double()
 
     @once
+    def zero(self) -> Tensor:
+        """0 in `dtype`, 0-d."""
+        return torch.zeros((), dtype=self.dtype, device=self.mask.device)
+
+    @once
     def bits(self) -> Tensor:
         """The mask as all ones or all zeros, [B,T], in integers as wide as `dtype`."""
         return self.mask.to(INTEGERS[self.dtype]).neg_()
-
-    @once
-    def valid(self) -> Tensor:
-        """The mask as 0 and 1 in `dtype`, [B,T]."""
-        return self.bits.to(self.dtype).neg_()
 
     @once
     def logp(self) -> Tensor:
@@ -126,7 +135,7 @@ class TokenStats:
     @once
     def log_ratio(self) -> Tensor:
         """l, [B,T] in `dtype`, unclamped, 0 outside the mask; detached."""
-        return (self.logp - self.behaviour).to(self.dtype)
+        return self.cast(self.logp - self.behaviour)
 
     @once
     def log_ratio64(self) -> Tensor:
@@ -145,26 +154,37 @@ class TokenStats:
 
     @once
     def advantage(self) -> Tensor:
-        """A in `dtype`, detached, for broadcasting: [B,1] if given as [B] (0 for an empty row), else [B,T]."""
-        advantages = self.advantages.detach().to(self.dtype)
-        if advantages.dim() == 2:
-            return torch.where(self.mask, advantages, 0.0)
-        return torch.where(self.lengths > 0, advantages, 0.0)[:, None]
+        """A in `dtype`, detached, for broadcasting: [B,1] if given as [B], else [B,T].
+
+        Outside the mask, so in a row without a valid token, it is as it was given.
+        """
+        advantages = self.cast(self.advantages.detach())
+        return advantages if advantages.dim() == 2 else advantages.unsqueeze(1)
 
     @once
     def token_advantages(self) -> Tensor:
         """A per token, [B,T] in `dtype`, 0 outside the mask; detached."""
-        return self.advantage * self.valid
+        return self.used(self.advantage)
+
+    @once
+    def sign(self) -> Tensor:
+        """Sign of A, [B,1] or [B,T] as `advantage`, float64; a NaN has none."""
+        return self.advantage.sign().double().nan_to_num_(0.0)
 
     @once
     def lengths(self) -> Tensor:
-        """Valid tokens of each row, [B] int64."""
-        return self.valid.sum(dim=1).long()  # a sum of bools would first be copied to int64
+        """Valid tokens of each row, [B] int32."""
+        return self.mask.sum(dim=1, dtype=torch.int32)
+
+    @once
+    def divisors(self) -> Tensor:
+        """The same for dividing by, [B,1]: 1 for an empty row."""
+        return self.lengths.clamp(min=1)[:, None]
 
     @once
     def count(self) -> Tensor:
         """N = |V|, 0-d float64."""
-        return self.lengths.sum().double()
+        return torch.count_nonzero(self.mask).double()
 
     @once
     def outward(self) -> Tensor:
@@ -173,7 +193,7 @@ class TokenStats:
 
         Squares are M2. +Inf is held at LARGE: times a zero advantage it would be NaN.
         """
-        return self.log_ratio64.clamp(max=LARGE).mul_(self.advantage.sign().double()).clamp_(min=0)
+        return self.log_ratio64.clamp(max=LARGE).mul_(self.sign).clamp_(min=0)
 
     @once
     def trust_region(self) -> Tensor:
@@ -182,32 +202,34 @@ class TokenStats:
 
     @once
     def poison(self) -> Tensor:
-        """0, or NaN if a valid token has a NaN log-prob or a current one of −Inf; 0-d float64.
+        """A finite number, but NaN or −Inf if a valid token has a NaN log-prob or a current one of −Inf; 0-d.
 
-        Added to the denominator, so that no rule can silently drop such a token. A behaviour log-prob of −Inf
-        (l = +Inf) is legal: the clamp bounds it.
+        Zero times it is added to the denominator, so that no rule can silently drop such a token. A behaviour
+        log-prob of −Inf (l = +Inf) is legal: the clamp bounds it.
         """
-        poison = self.log_ratio_sum.clamp(max=0) * 0
+        poison = self.log_ratio.sum().clamp(max=0)
         for extra in (self.logp_proximal, self.logp_engine):
             if extra is not None:
-                poison = poison + torch.where(self.used(extra).sum().isnan(), math.nan, 0.0)
+                poison = poison + self.used(extra).sum().clamp(-1, 1)
         return poison
 
     def exp(self, log_ratio: Tensor) -> Tensor:
         """exp(clamp(log_ratio, ±20)) in `dtype`, any shape: the one place where ratios are made."""
-        return log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).to(self.dtype).exp_()
+        return self.cast(log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)).exp_()
 
     def sequence_log_ratio(self, reduction: Literal["mean", "sum"]) -> Tensor:
         """Mean or sum of l over each row's valid tokens, [B,1] float64, unclamped; 0 for an empty row."""
         total = self.log_ratio.sum(dim=1, keepdim=True, dtype=torch.float64)
-        return total if reduction == "sum" else total / self.lengths[:, None].clamp(min=1)
+        return total if reduction == "sum" else total / self.divisors
 
     def sequence_advantage(self, method: str) -> Tensor:
         """One A a row, [B,1]; raises ValueError if [B,T] advantages vary within a row's valid tokens.
 
         Asking costs a synchronisation, so it is asked only of [B,T] advantages: pass [B] where that matters.
         """
-        if self.advantages.dim() == 1 or self.mask.numel() == 0:
+        if self.advantages.dim() == 1:
+            return self.advantage
+        if self.mask.numel() == 0:
             return self.advantage[:, :1]
         highest = self.advantage.masked_fill(~self.mask, -math.inf).amax(dim=1, keepdim=True)
         lowest = self.advantage.masked_fill(~self.mask, math.inf).amin(dim=1, keepdim=True)
@@ -244,10 +266,50 @@ class TokenWeights:
     changed: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @once
+    def raw(self) -> Tensor:
+        """w as the rule left it, [B,T] or [B,1], any value outside the mask: enough for the loss."""
+        return self.weights
+
+    @once
+    def raw_offsets(self) -> Tensor | None:
+        """c in the same way; None: none."""
+        return self.offsets
+
+    @once
+    def raw_changed(self) -> Tensor | None:
+        """Where the rule set the weight, in the same way; None: nowhere."""
+        return self.changed
+
     def rows(self, start: int, stop: int) -> "TokenWeights":
         """The weights of rows start … stop − 1, for a learner that splits the mini-batch."""
         part = {f.name: getattr(self, f.name)[start:stop] for f in fields(self) if f.name != "metrics"}
         return TokenWeights(**part, metrics=self.metrics)
+
+
+class _Weighed(TokenWeights):
+    """What `weigh` makes: TokenWeights of which nothing is masked, compared or widened before it is read."""
+
+    stats: TokenStats
+    raw_kept: Tensor | None
+
+    @once
+    def weights(self) -> Tensor:
+        return self.stats.used(self.raw)
+
+    @once
+    def offsets(self) -> Tensor:
+        if self.raw_offsets is not None:
+            return self.stats.used(self.raw_offsets)
+        return self.stats.zero.expand(self.counted.shape)
+
+    @once
+    def kept(self) -> Tensor:
+        return self.counted if self.raw_kept is None else self.counted & self.raw_kept
+
+    @once
+    def changed(self) -> Tensor:
+        return torch.zeros_like(self.counted) if self.raw_changed is None else self.counted & self.raw_changed
 
 
 def weigh(
@@ -265,22 +327,30 @@ def weigh(
     dropped or padded. kept: bool, where the rule does not zero. changed: bool, where it sets the weight to
     something else. offsets: [B,T].
     """
-    zero = torch.zeros((), dtype=stats.dtype, device=stats.mask.device)
-    if kept is None:
-        kept = stats.mask
-        acted = zero.bool().expand(kept.shape) if changed is None else stats.mask & changed
-    else:
+    if kept is not None:
         weights = weights * kept
-        kept = stats.mask & kept
-        acted = stats.mask ^ kept if changed is None else stats.mask ^ kept | stats.mask & changed
-    return TokenWeights(
-        weights=weights * stats.valid,
-        offsets=zero.expand(kept.shape) if offsets is None else offsets * stats.valid,
-        kept=kept,
+        changed = ~kept if changed is None else ~kept | changed
+    made = object.__new__(_Weighed)
+    made.__dict__.update(
+        stats=stats,
+        raw=weights,
+        raw_kept=kept,
+        raw_offsets=offsets,
+        raw_changed=changed,
         counted=stats.mask,
-        changed=acted,
         metrics=metrics or {},
     )
+    return made
+
+
+def clip_fraction(stats: TokenStats, weights: TokenWeights) -> Tensor:
+    """Share of the valid tokens on which the rule acted, 0-d: the one metric that every peer logs."""
+    changed = weights.raw_changed
+    if changed is None:
+        return stats.zero / stats.count
+    if changed.shape == stats.mask.shape:
+        return torch.count_nonzero(stats.mask & changed) / stats.count
+    return (stats.lengths[:, None] * changed).sum() / stats.count  # one answer a row
 
 
 def coefficients(
@@ -295,12 +365,14 @@ def coefficients(
     mode, max_length, total: as in `aggregation.row_scale`. NaN everywhere if a valid log-prob is (see
     `poison`).
     """
-    lengths = stats.lengths if weights.counted is stats.mask else None
-    scale = row_scale(weights.counted, mode, max_length, total, lengths) + stats.poison
-    terms = weights.weights * stats.advantage
-    if any(weights.offsets.stride()):  # a broadcast zero means that the method has none
-        terms += weights.offsets
-    return terms.mul_(scale.to(stats.dtype))
+    known = stats if weights.counted is stats.mask else None
+    scale = row_scale(weights.counted, mode, max_length, total, known)
+    scale = torch.add(scale, stats.poison, alpha=0)  # 0 · NaN and 0 · Inf are NaN
+    terms = weights.raw * stats.advantage
+    if weights.raw_offsets is not None:
+        terms = terms + weights.raw_offsets
+    # A 0-d scale takes the dtype of what it multiplies; one a row does not.
+    return stats.used(terms.mul_(scale if scale.dim() == 0 else stats.cast(scale)))
 
 
 class _GivenGradient(torch.autograd.Function):
@@ -311,7 +383,7 @@ class _GivenGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logp: Tensor, coefficients: Tensor, values: Tensor) -> Tensor:
         ctx.save_for_backward(coefficients)
-        return -torch.dot(coefficients.reshape(-1), values.reshape(-1))
+        return torch.dot(coefficients.reshape(-1), values.reshape(-1)).neg_()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -333,24 +405,34 @@ def weighted_nll(logp: Tensor, coefficients: Tensor, values: Tensor | None = Non
 
 @dataclass(frozen=True, eq=False)
 class LossOutput:
-    """loss: 0-d, differentiable in logp_current. The rest as in TokenWeights; metrics: {name: 0-d tensor}."""
+    """loss: 0-d, differentiable in logp_current. metrics: {name: 0-d tensor}. The rest as in TokenWeights."""
 
     loss: Tensor
-    weights: Tensor
-    kept: Tensor
-    offsets: Tensor
     metrics: "Metrics"
+    token_weights: TokenWeights
+
+    @property
+    def weights(self) -> Tensor:
+        return self.token_weights.weights
+
+    @property
+    def kept(self) -> Tensor:
+        return self.token_weights.kept
+
+    @property
+    def offsets(self) -> Tensor:
+        return self.token_weights.offsets
 
 
 class Metrics(Mapping[str, Tensor]):
     """{name: 0-d tensor}; what nobody reads is not computed.
 
-    stages: functions that each return some of the metrics, the cheap ones first; each is called once, when a
-    name that no earlier stage has is asked for. Of two values for a name the earlier one stands.
+    known: those at hand. stages: functions that each return some more, the cheap ones first; each is called
+    once, when a name that no earlier one has is asked for. Of two values for a name the earlier one stands.
     """
 
-    def __init__(self, *stages: Callable[[], Mapping[str, Tensor]]) -> None:
-        self._known: dict[str, Tensor] = {}
+    def __init__(self, known: Mapping[str, Tensor], *stages: Callable[[], Mapping[str, Tensor]]) -> None:
+        self._known = dict(known)
         self._stages = list(stages)
 
     def _advance(self) -> None:
@@ -428,7 +510,7 @@ class Algorithm:
         """
         weights = self.weights(stats) if weights is None else weights
         scale = row_scale(weights.counted, str(self.aggregation), max_length, total).to(stats.dtype)
-        objective = (self.objective(stats, weights) * weights.counted).sum(dim=1, keepdim=True)
+        objective = torch.where(weights.counted, self.objective(stats, weights), 0.0).sum(dim=1, keepdim=True)
         return -(objective * scale).sum()
 
     def __call__(
@@ -438,19 +520,22 @@ class Algorithm:
 
         entropy: [B,T] of the current policy in nats, for the entropy metrics. max_length: as in `row_scale`.
         """
-        from algorithms.diagnostics import basics, diagnose
-
         weights = self.weights(stats)
         scaled = coefficients(weights, stats, str(self.aggregation), max_length)
         loss = weighted_nll(stats.logp_current, scaled, stats.logp)
 
+        def diagnostics() -> Mapping[str, Tensor]:
+            from algorithms.diagnostics import diagnose
+
+            return diagnose(stats, weights, entropy)
+
         metrics = Metrics(
-            lambda: weights.metrics,
-            lambda: basics(stats, weights),
+            weights.metrics,
+            lambda: {"clip_fraction": clip_fraction(stats, weights)},
             lambda: {"surrogate": self.surrogate(stats, weights, max_length)},
-            lambda: diagnose(stats, weights, entropy),
+            diagnostics,
         )
-        return LossOutput(loss, weights.weights, weights.kept, weights.offsets, metrics)
+        return LossOutput(loss, metrics, weights)
 
 
 def _check_parameter(method: str, name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> None:

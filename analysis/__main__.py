@@ -9,6 +9,8 @@ from pathlib import Path
 
 from analysis.errors import AnalysisError
 
+STORE = "of mlflow:EXPERIMENT (default: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db)"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; bad input is one line on stderr and exit code 2."""
@@ -29,10 +31,12 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, function, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("runs", nargs="+", metavar="RUNS", help="run or sweep folders, any folder above them, packs")
+        sub.add_argument("runs", nargs="+", metavar="RUNS",
+                         help="run or sweep folders, any folder above them, packs, mlflow:EXPERIMENT")  # fmt: skip
         sub.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE",
                          help="only runs with this value, e.g. task=carry")  # fmt: skip
         sub.add_argument("--incomplete", action="store_true", help="use unfinished and failed runs, too")
+        sub.add_argument("--tracking-uri", metavar="URI", help=STORE)
         sub.set_defaults(command=function)
         return sub
 
@@ -61,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
                              help=f"only these runs in {side.upper()}, e.g. algorithm=m2po")  # fmt: skip
     compare.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="on both sides")
     compare.add_argument("--incomplete", action="store_true", help="use unfinished and failed runs, too")
+    compare.add_argument("--tracking-uri", metavar="URI", help=STORE)
     compare.add_argument("--metric", default="sampled_accuracy", help="default: sampled_accuracy")
     compare.add_argument("--out", type=Path, help="also draw compare.png, .pdf and .csv into this folder")
     compare.set_defaults(command=_compare)
@@ -81,12 +86,12 @@ def _names(text: str) -> list[str]:
 
 
 def _study(choices: argparse.Namespace):
-    study = _load(choices.runs, choices.incomplete, choices.where)
+    study = _load(choices, choices.runs, choices.where)
     _tell(study)
     return study
 
 
-def _load(paths: Sequence[str], incomplete: bool, conditions: Sequence[str]):
+def _load(choices: argparse.Namespace, paths: Sequence[str], conditions: Sequence[str]):
     from analysis import runs
 
     wanted = {}
@@ -95,13 +100,13 @@ def _load(paths: Sequence[str], incomplete: bool, conditions: Sequence[str]):
         if not equals:
             raise AnalysisError(f"{condition!r}: expected COLUMN=VALUE")
         wanted[column] = value
-    study = runs.load(paths, incomplete=incomplete)
+    study = runs.load(paths, incomplete=choices.incomplete, tracking_uri=choices.tracking_uri)
     return study.where(**wanted) if wanted else study
 
 
-def _tell(study) -> None:
+def _tell(study, side: str = "") -> None:
     """On stderr: how much was found, and everything that does not count."""
-    print(f"{len(study.used)} of {len(study.runs)} runs used", file=sys.stderr)
+    print(f"{side}{len(study.used)} of {len(study.runs)} runs used", file=sys.stderr)
     for row in study.unused.itertuples():
         print(f"  not used: {row.run}: {row.why_not}", file=sys.stderr)
     for note in study.notes:
@@ -153,8 +158,10 @@ def _compare(choices: argparse.Namespace) -> None:
     if len(choices.sides) > 2:
         raise AnalysisError(f"compare takes two sides, got {len(choices.sides)}")
     paths = choices.sides * (3 - len(choices.sides))
-    a = _load(paths[:1], choices.incomplete, choices.where + choices.a)
-    b = _load(paths[1:2], choices.incomplete, choices.where + choices.b)
+    a = _load(choices, paths[:1], choices.where + choices.a)
+    b = _load(choices, paths[1:2], choices.where + choices.b)
+    _tell(a, "A: ")
+    _tell(b, "B: ")
     result = compare.compare(a, b, choices.metric)
     compare.show(result)
     if choices.out:

@@ -43,7 +43,7 @@ class Record:
 def read_record(folder: Path) -> Record:
     """The record of one run folder, from the cache when its files are unchanged."""
     signature = _signature(folder)
-    entry = _cache_folder() / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:32]}.parquet"
+    entry = cache_folder() / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:32]}.parquet"
     cached = _from_cache(entry, folder, signature)
     if cached is not None:
         return cached
@@ -68,8 +68,8 @@ def _from_folder(folder: Path) -> Record:
     notes: list[str] = []
     manifest = _manifest(folder / "manifest.json")
     config = _config(folder / "config.yaml")
-    updates = _read_rows(folder / "metrics.jsonl", ("update",), notes)
-    evaluations = _read_rows(folder / "eval.jsonl", ("update", "split"), notes)
+    updates = read_rows(folder / "metrics.jsonl", ("update",), notes)
+    evaluations = read_rows(folder / "eval.jsonl", ("update", "split"), notes)
     return Record(folder, manifest, config, updates, evaluations, notes)
 
 
@@ -77,7 +77,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ForeignFolder(f"manifest.json cannot be read ({_first_line(error)})") from error
+        raise ForeignFolder(f"manifest.json cannot be read ({first_line(error)})") from error
     if not isinstance(manifest, dict) or not {"status", "algorithm"} <= manifest.keys():
         raise ForeignFolder("manifest.json is not a run's (no status or no algorithm in it)")
     git = manifest.get("git")
@@ -91,13 +91,13 @@ def _config(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             config = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ForeignFolder(f"config.yaml cannot be read ({_first_line(error)})") from error
+        raise ForeignFolder(f"config.yaml cannot be read ({first_line(error)})") from error
     if not isinstance(config, dict):
         raise ForeignFolder("config.yaml is not a mapping")
     return flatten(config)
 
 
-def _read_rows(path: Path, key: tuple[str, ...], notes: list[str]) -> pa.Table:
+def read_rows(path: Path, key: tuple[str, ...], notes: list[str]) -> pa.Table:
     """A JSONL file as a table of float64 columns (`split` is text); empty if there is no file.
 
     A line cut off by a crash ends the file. Of two rows with the same key the later one counts.
@@ -197,7 +197,7 @@ def _signature(folder: Path) -> str:
     return "\n".join(parts)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     if chosen := os.environ.get("LAGRANGE_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lagrange"
@@ -242,5 +242,5 @@ def _to_cache(entry: Path, record: Record, signature: str) -> None:
         return  # a cache is a convenience
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,14 +1,14 @@
 """Run folders → one tidy DataFrame per kind. Nothing is dropped silently: `Study.notes` says what and why.
 
-RUNS may be run folders, sweep folders (their `sweep.json` is followed), packs (`.parquet`), or any folder
-above run folders. The columns are documented in docs/analysis.md.
+RUNS may be run folders, sweep folders (their `sweep.json` is followed), any folder above run folders, packs
+(`.parquet`), or MLflow experiments (`mlflow:NAME`). The columns are documented in docs/analysis.md.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis import series
+from analysis import experiment, series
 from analysis.errors import AnalysisError, unknown
 from analysis.records import ForeignFolder, Record, read_record
 
 IDENTITY = ["algorithm", "task", "model", "staleness", "seed", "repeat", "setting", "reference"]
+_COUNTS = ["staleness", "seed", "repeat", "updates", "updates_done", "updates_per_step"]
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,20 @@ class Study:
         )
 
 
-def load(paths: Sequence[str | Path], *, incomplete: bool = False) -> Study:
+def load(paths: Sequence[str | Path], *, incomplete: bool = False, tracking_uri: str | None = None) -> Study:
     """Everything below `paths` as one study; with `incomplete`, unfinished runs count too.
 
-    Raises AnalysisError when no run is found or none can be used.
+    tracking_uri: where MLflow experiments are (default: $MLFLOW_TRACKING_URI, else runs/mlflow.db). Raises
+    AnalysisError when no run is found or none can be used.
     """
+    experiments = [str(path) for path in paths if str(path).startswith(experiment.PREFIX)]
     packs = [Path(path) for path in paths if str(path).endswith(".parquet")]
-    folders, notes = discover([path for path in paths if not str(path).endswith(".parquet")])
+    folders, notes = discover([path for path in paths if str(path) not in experiments and Path(path) not in packs])
     parts = [_read_pack(path) for path in packs]
+    parts += [_load_experiment(source, tracking_uri) for source in experiments]
     if folders:
-        parts.append(_load_folders(folders, notes))
+        root = Path(os.path.commonpath([folder.parent for folder in folders]))
+        parts.append(_load_records({folder.relative_to(root).as_posix(): folder for folder in folders}, notes))
     if not parts:
         looked = ", ".join(str(path) for path in paths) or "nowhere (no path given)"
         raise AnalysisError(f"no run found: looked for manifest.json, sweep.json in and below {looked}")
@@ -103,7 +108,9 @@ def discover(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     notes: list[str] = []
     for path in map(Path, paths):
         if not path.is_dir():
-            raise AnalysisError(f"no run found: {path} is neither a folder nor a pack (.parquet)")
+            raise AnalysisError(
+                f"no run found: {path} is neither a folder nor a pack (.parquet) nor an experiment (mlflow:NAME)"
+            )
         for place, below, files in os.walk(path):
             below.sort()
             if "sweep.json" in files:
@@ -127,29 +134,52 @@ def _cells(sweep: Path, notes: list[str]) -> list[Path]:
     return begun
 
 
-def _load_folders(folders: list[Path], notes: list[str]) -> Study:
-    root = Path(os.path.commonpath([folder.parent for folder in folders]))
+def _load_experiment(source: str, uri: str | None) -> Study:
+    found, notes = experiment.fetch(source, uri)
+    if not found:
+        raise AnalysisError(f"no run found: {source} holds none")
+    study = _load_records(found, notes)
+    return replace(study, notes=(*study.notes, *_thinned(study, source)))
+
+
+def _thinned(study: Study, source: str) -> list[str]:
+    """What was mirrored, where that is not every update."""
+    mirrored = study.updates.groupby("run", observed=True)["update"]
+    apart = sorted({int(np.diff(updates, prepend=0).max()) for _, updates in mirrored} - {1})
+    if not apart:
+        return []
+    told = " to ".join(dict.fromkeys([str(apart[0]), str(apart[-1])]))
+    return [f"{source}: one update in {told} was mirrored (tracking.every); means of metrics are over those"]
+
+
+def _load_records(found: Mapping[str, Path | str], notes: list[str]) -> Study:
+    """found: name of each run → its folder, or why it has none."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        read = list(pool.map(_read_or_reason, folders))
+        read = list(pool.map(_read_or_reason, found.values()))
     rows, updates, evaluations = [], [], []
-    for folder, record in zip(folders, read, strict=True):
-        name = folder.relative_to(root).as_posix()
+    for (name, folder), record in zip(found.items(), read, strict=True):
         if isinstance(record, str):
-            rows.append({"run": name, "folder": str(folder), "used": False, "why_not": f"foreign: {record}"})
+            place = str(folder) if isinstance(folder, Path) else ""
+            rows.append({"run": name, "folder": place, "used": False, "why_not": record})
             continue
         notes += [f"{name}: {note}" for note in record.notes]
         rows.append(_run_row(name, record))
         updates.append(_named(record.updates, len(rows) - 1))
         evaluations.append(_named(record.evaluations, len(rows) - 1))
     names = [str(row["run"]) for row in rows]
-    return Study(pd.DataFrame(rows), _frame(updates, names), _frame(evaluations, names), tuple(notes))
+    runs = pd.DataFrame(rows)
+    counts = runs.columns.intersection(_COUNTS)  # a foreign run has none: 0, so that the others stay integers
+    runs[counts] = runs[counts].fillna(0).astype("int64")
+    return Study(runs, _frame(updates, names), _frame(evaluations, names), tuple(notes))
 
 
-def _read_or_reason(folder: Path) -> Record | str:
+def _read_or_reason(folder: Path | str) -> Record | str:
+    if isinstance(folder, str):
+        return folder
     try:
         return read_record(folder)
     except ForeignFolder as reason:
-        return str(reason)
+        return f"foreign: {reason}"
 
 
 def _named(table: pa.Table, code: int) -> pa.Table:

@@ -55,8 +55,12 @@ def fresh(x: Inputs) -> Inputs:
 
 
 def ours(loss: algorithms.Algorithm, x: Inputs) -> Contender:
+    # Like a peer, the method is given what it needs and no more.
+    given = {name: getattr(x, name.removeprefix("logp_")) for name in loss.needs}
+
     def run() -> None:
-        out = loss(stats_of(fresh(x)))
+        leaf = fresh(x).logp
+        out = loss(algorithms.TokenStats(leaf, x.behaviour, x.advantages, x.mask, **given))
         out.loss.backward()
         _ = out.metrics["clip_fraction"]
 

@@ -91,6 +91,7 @@ def leftovers(runs: int, scratch: Path) -> Part:
     for core in CORES:
         config = config_of((*SHORT, f"core={core}"), scratch)
         finished = [run_cell(config)]
+        time.sleep(1.0)  # threads that have been joined still have to leave the kernel
         before = held()
         finished += [run_cell(replace(config, seed=seed)) for seed in range(2, runs + 2)]
         after = held()

@@ -1,6 +1,6 @@
 """Cells an hour of a sweep on two cores: joblib with two jobs against one cell after the other, in turns.
 
-    python -m benchmarks.throughput [--rounds 3] [--cells 4] [--updates 200]
+    python -m benchmarks.throughput [--rounds 2] [--cells 4] [--updates 400]
 
 The wall's clock, from the first cell's start to the last one's end, evaluations and checkpoints included; and of the
 whole command, which adds start-up and the figures, the same for one cell as for a hundred.
@@ -41,9 +41,9 @@ def seconds(launcher: tuple[str, ...], cells: int, updates: int) -> tuple[float,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cells", type=int, default=4)
-    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--updates", type=int, default=400)
     options = parser.parse_args()
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in LAUNCHERS}
     for _ in range(options.rounds):

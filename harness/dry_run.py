@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ MASTER_BYTES = 16  # a parameter: float32 weight, gradient and two AdamW moments
 TOKEN_BYTES = 16  # a stored response token: id, two log-probs, version
 TASK_SPLITS = 2  # validation and test; their sizes are known only with the data
 GUESSED_PROBLEMS = 256  # a split
+WIDTH = 100  # columns
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Estimate:
 
 def report(plan: Plan) -> str:
     """The lines that dry_run prints; each distinct estimate once."""
-    lines = [f"dry run: {len(plan.cells)} cells, nothing is written"]
+    lines = [f"dry run: {_some(len(plan.cells), 'cell')}, nothing is written"]
     groups: dict[tuple[str, ...], list[Config]] = {}
     for cell in plan.cells:
         groups.setdefault(tuple(_describe(cell)), []).append(cell)
@@ -50,6 +52,8 @@ def estimate(config: Config) -> Estimate:
     longest = rollout.max_prompt_tokens + rollout.max_new_tokens
     padded = rollout.prompts_per_step * rollout.max_prompt_tokens + responses * rollout.max_new_tokens
     evaluations = config.updates // config.eval.every + 1 + (config.updates % config.eval.every > 0)
+    if config.mode == "evaluate":
+        evaluations = 1
     answers = TASK_SPLITS * GUESSED_PROBLEMS * (config.eval.samples + config.eval.greedy)
     for name in config.eval.suites:
         suite = BENCHMARKS[name]
@@ -76,7 +80,7 @@ def parameters(config: Config) -> float | None:
     if config.model.parameters is not None:
         return config.model.parameters
     folder = Path(resolve_path(config.served_model.path))
-    files = list(folder.glob("*.safetensors")) if folder.is_dir() else []
+    files = list(folder.glob("model*.safetensors")) if folder.is_dir() else []
     return sum(_count(file) for file in files) if files else None
 
 
@@ -94,29 +98,55 @@ def _count(file: Path) -> float:
 
 
 def _describe(config: Config) -> Iterator[str]:
-    e, rollout = estimate(config), config.rollout
-    yield f"task {config.choices['task']} · model {config.model.path} · {config.device} · {rollout.engine} engine"
+    engine = f"{config.rollout.engine} engine on {config.device}"
+    yield f"task {config.choices['task']} · model {config.served_model.path} · {engine}"
+    for name, text in _facts(config, estimate(config)):
+        yield textwrap.fill(f"{name:<12}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 14)
+
+
+def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
+    rollout, per_step, ahead = config.rollout, config.updates_per_step, config.lag_steps + 1
+    yield "tokens", f"prompt ≤ {rollout.max_prompt_tokens}, response ≤ {rollout.max_new_tokens}"
+    yield "evaluation", f"{_evaluated(config)}; about ≤ {_count_of(e.evaluation_tokens)} tokens"
+    if config.mode == "evaluate":
+        return
     yield (
-        f"  batch: {rollout.prompts_per_step} prompts × {rollout.group_size} = {e.responses} responses a step, "
-        f"{config.updates_per_step} updates of {e.responses // config.updates_per_step}"
+        "batch",
+        f"{rollout.prompts_per_step} prompts × {rollout.group_size} = {e.responses} responses a step; "
+        f"{_some(per_step, 'update')} of {e.responses // per_step}",
     )
     yield (
-        f"  tokens: prompt ≤ {rollout.max_prompt_tokens}, response ≤ {rollout.max_new_tokens}; "
-        f"micro-batches of {config.learner.micro_batch_tokens} tokens, at most about {e.micro_batches} an update"
+        "learner",
+        f"{_some(config.updates, 'update')}, each in at most about {e.micro_batches} micro-batches of "
+        f"{config.learner.micro_batch_tokens} tokens",
     )
     yield (
-        f"  generation: {config.batches} batches (the first {config.lag_steps + 1} from the base model), "
-        f"≤ {_count_of(e.training_tokens)} tokens to train on, about ≤ {_count_of(e.evaluation_tokens)} to evaluate"
+        "generation",
+        f"{_some(config.batches, 'batch', 'batches')}, the first {ahead if ahead > 1 else 'one'} from the base model; "
+        f"≤ {_count_of(e.training_tokens)} tokens to train on",
     )
-    yield f"  delay line: {config.lag_steps + 1} batches, ≤ {_bytes(e.line_bytes)} on the host"
-    if e.parameters is None:
-        yield "  memory: unknown; give model.parameters=NUMBER, for instance 1.5e9"
-    else:
-        yield (
-            f"  memory: {_count_of(e.parameters)} parameters; learner {_bytes(e.learner_bytes)} before activations "
-            "(weights, gradients, AdamW) "
-            f"on one device, for it is not sharded; beside it {_bytes(e.engine_bytes)} of weights for generation"
-        )
+    yield "delay line", f"{_some(ahead, 'batch', 'batches')}, ≤ {_bytes(e.line_bytes)} on the host"
+    beside = f"; {_bytes(e.engine_bytes)} of weights for generation" if e.engine_bytes else ""
+    yield (
+        "memory",
+        "unknown; give model.parameters=NUMBER, for instance 1.5e9"
+        if e.parameters is None
+        else f"{_count_of(e.parameters)} parameters; {_bytes(e.learner_bytes)} for weights, gradients and AdamW before "
+        f"activations, on one device (the learner is not sharded){beside}",
+    )
+
+
+def _evaluated(config: Config) -> str:
+    """How often, on what and how."""
+    evaluation, greedy = config.eval, " and greedily" if config.eval.greedy else ""
+    often = "" if config.mode == "evaluate" else f"every {_some(evaluation.every, 'update')} "
+    splits = f"the task's own splits (avg@{evaluation.samples}{greedy})"
+    suites = [f"{name} (avg@{evaluation.suite_samples or BENCHMARKS[name].samples})" for name in evaluation.suites]
+    return often + ", ".join([splits, *suites])
+
+
+def _some(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _count_of(number: float) -> str:

@@ -11,6 +11,7 @@ from harness.config import Config
 from harness.drivers.generation import Generation
 from harness.evaluation import Evaluator, report_data
 from harness.grading import Grader
+from harness.models.digest import weights_sha256
 from harness.models.loading import LoadedModel, longest_prompt, resolve_path
 from harness.progress import Progress
 from harness.records.checkpoint import MANIFEST
@@ -18,7 +19,6 @@ from harness.records.files import read_json
 from harness.records.folder import RunFolder
 from harness.rollout.prompts import PromptEncoder
 from harness.tasks.prepare import prepare
-from harness.warmstart import weights_sha256
 
 
 class Evaluation:

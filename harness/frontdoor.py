@@ -142,7 +142,8 @@ def _explain(overrides: list[str], error: Exception) -> str:
     options = _options(overrides)
     _refuse_unknown_options(overrides)
     parsed = OverridesParser.create().parse_overrides(overrides)
-    sound = [str(override.input_line) for override in parsed if override.key_or_group in options]
+    groups = {*options, "hydra.searchpath"}  # a group's own yaml may lie on the search path
+    sound = [str(override.input_line) for override in parsed if override.key_or_group in groups]
     keys = _flat(compose("config", overrides=sound)) if sound else known_keys()
     known = {*keys, *known_keys(), *options}
     for override in parsed:

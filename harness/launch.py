@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -60,10 +61,24 @@ def summary(plan: Plan) -> int:
         print(f"sweep: {plan.sweep_folder}")
     else:
         print(f"{ended[0][1]}: {ended[0][0]}")
+        if plan.cells[0].mode == "evaluate" and counts["finished"]:
+            print("\n".join(_accuracies(ended[0][0])))
     for folder, status in ended:
         if status == "failed":
             print(f"failed: {folder}: {_reason(folder)}", file=sys.stderr)
     return 0 if counts["finished"] == len(ended) else 1
+
+
+def _accuracies(folder: Path) -> Iterator[str]:
+    """A line for each split and suite of a finished evaluation."""
+    for line in (folder / "eval.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        most, passed = list(row["pass_at_k"].items())[-1]
+        greedy = "" if row["greedy_accuracy"] is None else f"  greedy {row['greedy_accuracy']:.3f}"
+        yield (
+            f"  {row['split']:<13} {row['n']:>4} problems  avg@{row['k']} {row['sampled_accuracy']:.3f}"
+            f"  pass@{most} {passed:.3f}{greedy}"
+        )
 
 
 def _reason(folder: Path) -> str:

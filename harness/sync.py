@@ -1,7 +1,7 @@
 """`python -m harness.sync RUNS…`: rebuilds or completes the MLflow mirror from run folders. Idempotent.
 
-RUNS are run folders or any folder above them. With --follow (how run.py starts it) the folders come as one
-line of JSON on standard input and are followed until that ends.
+RUNS are run folders, sweep folders (with their cells), or any folder above them. With --follow (how run.py starts
+it) the folders come as one line of JSON on standard input and are followed until that ends.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from harness.records.state import MANIFEST, SWEEP, find
 from harness.records.store import default_uri
 from harness.records.tracking import warning
 
-POLL_S = 2.0
+POLL_S = 5.0  # a call costs MLflow as much as three rows do
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.sync", description=__doc__)
-    parser.add_argument("runs", nargs="*", type=Path, help="run folders, or any folder above them")
+    parser.add_argument("runs", nargs="*", type=Path, help="run or sweep folders, or any folder above them")
     parser.add_argument("--uri", help="MLflow store (default: as the run was configured, else sqlite beside it)")
     parser.add_argument("--experiment", help="MLflow experiment (default: as the run was configured)")
     parser.add_argument("--every", type=int, help="updates between mirrored rows (default: as configured)")
@@ -44,15 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def sync(roots: Sequence[Path], uri: str | None, experiment: str | None, every: int | None) -> int:
     """Mirrors every run and sweep below `roots`; says what it did; 1 if nothing was found or something failed."""
-    cells = sorted({p.parent.resolve() for root in roots for p in find(root, MANIFEST)})
     sweeps = sorted({p.parent.resolve() for root in roots for p in find(root, SWEEP)}, key=_sweep_time)
+    of_cell = {(s / c["folder"]).resolve(): s for s in sweeps for c in read_json(s / SWEEP)["cells"]}
+    found = {p.parent.resolve() for root in roots for p in find(root, MANIFEST)}
+    cells = sorted(found | {cell for cell in of_cell if (cell / MANIFEST).is_file()})
     if not cells:
         print(f"sync: no {MANIFEST} below {', '.join(map(str, roots))}", file=sys.stderr)
         return 1
     mirrors: dict[tuple[str, str, int], Mirror] = {}
     parents: dict[tuple[Path, Path], tuple[Mirror, str]] = {}
     failed = 0
-    of_cell = {(s / c["folder"]).resolve(): s for s in sweeps for c in read_json(s / SWEEP)["cells"]}
     for folder in cells:
         try:
             key = _settings(folder, uri, experiment, every)

@@ -28,6 +28,7 @@ from harness.lag import realised, schedule
 from harness.learner.batch import GradedRollouts
 from harness.learner.learner import Learner, Update
 from harness.memory import keep_freed_memory
+from harness.models.digest import weights_sha256
 from harness.models.loading import LoadedModel, longest_prompt
 from harness.models.sequences import concatenate
 from harness.progress import Progress
@@ -37,7 +38,6 @@ from harness.rollout.interface import Request, part
 from harness.rollout.prompts import PromptEncoder
 from harness.tasks.interface import Problem, Task
 from harness.tasks.prepare import prepare
-from harness.warmstart import weights_sha256
 
 
 @dataclass

@@ -51,6 +51,16 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated MLflow database, to copy: making one takes seconds."""
+    from harness.records.store import connect, default_uri
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    connect(default_uri(folder), "unused")
+    return folder / "mlflow.db"
+
+
 def only_run(folder: Path) -> Path:
     """The one run folder below `folder`."""
     (manifest,) = folder.glob("**/manifest.json")

@@ -10,11 +10,11 @@ import pytest
 from harness import build
 from harness.config import Config, EvalConfig, RolloutConfig
 from harness.lag.policy import ExactLag
+from harness.models.digest import weights_sha256
 from harness.progress import Progress
 from harness.records.folder import RunFolder
 from harness.rollout.torch_engine import TorchEngine
 from harness.training import Training
-from harness.warmstart import weights_sha256
 from tests.conftest import read_rows
 
 CONFIG = Config(

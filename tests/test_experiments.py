@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from harness import dry_run, frontdoor
+from harness import dry_run, frontdoor, launch
 from harness.errors import UserError
 from harness.running import run_cell
 from tests.conftest import ROOT, manifest, read_rows
@@ -68,6 +69,7 @@ def test_every_experiment_dry_runs_without_hub_or_data(here: Path, experiment: s
     text = dry_run.report(plan)
     assert str(plan.cells[0].folder) in text
     assert "responses a step" in text and "delay line" in text and "memory" in text
+    assert max(map(len, text.splitlines())) <= 100
     assert not list(here.iterdir())
 
 
@@ -75,7 +77,7 @@ def test_every_experiment_dry_runs_without_hub_or_data(here: Path, experiment: s
 def test_every_sweep_dry_runs(here: Path, sweep: str) -> None:
     plan = frontdoor.plan([f"sweep={sweep}", "seed=1", "dry_run=true"])  # one seed: a third of the time
     assert plan.cells
-    assert f"dry run: {len(plan.cells)} cells" in dry_run.report(plan)
+    assert f"dry run: {len(plan.cells)} cell" in dry_run.report(plan)
     assert not list(here.iterdir())
 
 
@@ -150,7 +152,7 @@ def run_here(*arguments: str) -> Path:
     return config.folder
 
 
-def test_a_checkpoint_and_a_base_model_are_evaluated(here: Path) -> None:
+def test_a_checkpoint_and_a_base_model_are_evaluated(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ("task.validation_problems=8", "task.test_problems=8", "tracking=none", "eval.samples=2")
     sizes = ("rollout.prompts_per_step=4", "rollout.group_size=2")
     run = run_here("updates=8", "eval.every=8", "checkpoint_every=8", *few, *sizes)
@@ -162,8 +164,18 @@ def test_a_checkpoint_and_a_base_model_are_evaluated(here: Path) -> None:
         samples = read_rows(found / "samples.jsonl")
         assert {"prompt", "response", "reward", "answer", "finished"} <= set(samples[0])
         assert manifest(found)["final_weights_sha256"] == manifest(run)["final_weights_sha256"]
-    base = run_here("mode=evaluate", "checkpoint=harness/models/carry", *few)
-    assert {row["update"] for row in read_rows(base / "eval.jsonl")} == {0}
+    plan = frontdoor.plan(["mode=evaluate", "checkpoint=harness/models/carry", *few])
+    assert run_cell(plan.cells[0]) == "finished"
+    rows = read_rows(plan.cells[0].folder / "eval.jsonl")
+    assert {row["update"] for row in rows} == {0}
+    assert launch.summary(plan) == 0
+    said = capsys.readouterr().out.splitlines()
+    for row, line in zip(rows, said[-2:], strict=True):
+        average, passed = row["sampled_accuracy"], row["pass_at_k"]
+        assert row["k"] == 2 and passed["1"] == pytest.approx(average) and average <= passed["2"]
+        assert row["split"] in line and f"avg@2 {average:.3f}  pass@2 {passed['2']:.3f}" in line
+    trained = replace(plan.cells[0], checkpoint=f"{run}/checkpoints/000008")
+    assert dry_run.parameters(trained) == dry_run.parameters(plan.cells[0])  # the optimizer's tensors are none
     with pytest.raises(UserError, match="no such folder"):
         frontdoor.plan(["mode=evaluate", "checkpoint=./nowhere", *few])
 
@@ -173,6 +185,6 @@ def test_the_numbers_of_the_benchmarks() -> None:
     command = [sys.executable, "benchmarks/logprobs.py", "--tokens", "1024", "--hidden", "32", "--repeats", "1"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
-    memory = float(result.stdout.split("memory × ")[1].split()[0])
+    memory = float(result.stdout.split("memory × ")[1].split()[0].rstrip(","))
     error = float(result.stdout.split("differ by ")[1].split()[0])
     assert memory <= 0.4 and error <= 1e-6, json.dumps(result.stdout)

@@ -1,11 +1,13 @@
 """The base policy in the repository and the recipe beside it belong together."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM
 
 from harness import warmstart
+from harness.models.digest import weights_sha256
 
 FOLDER = Path(warmstart.__file__).parent / "models" / "carry"
 CARD = json.loads((FOLDER / "recipe.json").read_text())
@@ -17,7 +19,7 @@ def test_the_recipe_in_the_code_is_the_recipe_of_the_file():
 
 def test_the_file_is_the_one_the_card_describes():
     model = AutoModelForCausalLM.from_pretrained(FOLDER)
-    assert warmstart.weights_sha256(model.state_dict()) == CARD["weights_sha256"]
+    assert weights_sha256(model.state_dict()) == CARD["weights_sha256"]
     assert (FOLDER / "model.safetensors").stat().st_size < 1_000_000
     accuracy, answers = warmstart.sampled_accuracy(model, warmstart.Recipe())
     assert answers == CARD["test_answers"]
@@ -26,8 +28,8 @@ def test_the_file_is_the_one_the_card_describes():
 
 def test_a_short_run_of_the_recipe_reduces_the_loss_to_the_same_bits_twice():
     def short() -> tuple[list[float], str]:
-        steps = list(warmstart.train(warmstart.Recipe(batch=32), steps=12))
-        return [loss for _, loss in steps], warmstart.weights_sha256(steps[-1][0].state_dict())
+        steps = list(islice(warmstart.train(warmstart.Recipe(batch=32)), 12))
+        return [loss for _, loss in steps], weights_sha256(steps[-1][0].state_dict())
 
     (losses, weights), again = short(), short()
     assert (losses, weights) == again

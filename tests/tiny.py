@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +78,21 @@ def boxed_rows(count: int, first: int = 0) -> list[dict[str, str]]:
     ]
 
 
+# Problem, answer and further columns of the hub's sets, where they are not problem and answer (docs/tasks.md).
+SUITE_ROWS: dict[str, Callable[[str, int], dict[str, Any]]] = {
+    "amc23": lambda text, answer: {"id": 0, "question": text, "answer": float(answer), "url": "https://"},
+    "amc24": lambda text, answer: {"exam": "12A", "problem_number": 1, "problem": text, "answer": str(answer)},
+    "minerva": lambda text, answer: {"question": text, "answer": str(answer)},
+    "gaokao2023en": lambda text, answer: {"question": text, "answer": f"${answer}$", "source": "", "lang": "en"},
+    "olympiadbench": lambda text, answer: {"question": text, "solution": ["So."], "final_answer": [f"${answer}$"]},
+}
+
+
 def suites_folder(folder: Path) -> Path:
-    """A file for each of the eight benchmarks, problems that no training set here has."""
+    """A file for each of the eight benchmarks with its own columns, problems that no training set here has."""
     folder.mkdir()
     for number, name in enumerate(BENCHMARKS, 1):
-        rows = [
-            {"question": f"Suite {number}: what is ${i}-1$?", "final_answer": [str(i - 1)]}
-            if name == "olympiadbench"
-            else {"problem": f"Suite {number}: what is ${i}-1$?", "answer": i - 1}
-            for i in range(2)
-        ]
+        row = SUITE_ROWS.get(name, lambda text, answer: {"problem": text, "answer": str(answer)})
+        rows = [row(f"Suite {number}: what is ${i}-1$?", i - 1) for i in range(2)]
         write_jsonl(folder / f"{name}.jsonl", rows)
     return folder

@@ -189,7 +189,8 @@ def accuracy_by_protocol(study: Study) -> Drawing:
     axes[0].set_xlabel("the label: exact s, or bound K (updates)")
     axes[1].set_xlabel("realised mean token staleness (updates)")
     axes[0].set_ylabel("final accuracy")
-    caption = f"Small points: runs. {common.sampling_words(table['n'])}"
+    words = common.sampling_words(table["n"]).replace("seed", "run")  # repeats of one seed are runs of their own
+    caption = f"Small points: runs. {words}"
     return common.finish(figure, table, caption, missing, list(handles.values()))
 
 

@@ -86,6 +86,9 @@ class Checkpoints:
             with ThreadPoolExecutor(len(contents)) as pool:  # the syncs wait together, not one after the other
                 for _ in pool.map(lambda item: _write(partial / item[0], item[1]), contents.items()):
                     pass
+            for name, content in contents.items():  # not in the pool: every thread would keep memory of its own for it
+                if (partial / name).read_bytes() != content:
+                    raise OSError(f"{name} reads back otherwise than it was written")
             sync_folder(partial)
             if final.exists():
                 shutil.rmtree(final)  # it was found defective, or we would not have come here
@@ -122,7 +125,12 @@ class Checkpoints:
             if place not in seen:
                 weights[name] = tensor.detach().cpu().contiguous()
                 seen.add(place)
-        return self._unchanging | {"model.safetensors": to_bytes(weights, metadata={"format": "pt"})}
+        # The index is for programs that would take every *.safetensors of the folder for weights, as vLLM does.
+        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model.safetensors")}
+        return self._unchanging | {
+            "model.safetensors": to_bytes(weights, metadata={"format": "pt"}),
+            "model.safetensors.index.json": json.dumps(index).encode(),
+        }
 
 
 def restore_weights(model: LoadedModel, weights: dict[str, Tensor]) -> None:
@@ -251,13 +259,11 @@ def _manifest(update: int, counters: dict[str, Any], contents: dict[str, bytes])
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Brings the bytes to the disk and reads them back. Raises OSError, also when they come back as others."""
+    """Brings the bytes to the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    if path.read_bytes() != content:
-        raise OSError(f"{path.name} reads back otherwise than it was written")
 
 
 def _folders(root: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a run folder holds, in MLflow's terms: rows become metrics, the configuration becomes params."""
+"""What a run folder holds, in MLflow's terms: its rows as metrics, its configuration as params and as a name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_PARAM = 6000
-NOT_PARAMS = ("runs_dir", "tracking", "dry_run", "retry_failed")
+# The whole of it is config.yaml, an artifact; these say where and how a run was computed, not what.
+NOT_PARAMS = ("runs_dir", "tracking", "dry_run", "retry_failed", "choices", "record", "checkpoint_every", "allow_code")
+IN_FOLDER = ("algo", "staleness", "seed")  # overrides that the name of a run folder tells already
+NAMES = {"algo": "algorithm"}  # as in manifest.json and in every table
+UNSET = ("None", "", "[]", "{}")
 
 
 def rows(path: Path, start: int) -> Iterator[tuple[dict[str, Any], int]]:
@@ -41,15 +45,34 @@ def update_metrics(row: dict[str, Any]) -> dict[str, float]:
 def evaluation_metrics(row: dict[str, Any]) -> dict[str, float]:
     """A row of eval.jsonl, under the name of its split."""
     passed = row.get("pass_at_k") if isinstance(row.get("pass_at_k"), dict) else {}
-    flat = {name: value for name, value in row.items() if name not in ("update", "split")}
+    flat = {name: value for name, value in row.items() if name not in ("update", "split", "n", "k")}  # constants
     flat |= {f"pass_at_{k}": value for k, value in (passed or {}).items()}
     return _finite({f"{row.get('split')}/{name}": value for name, value in flat.items()})
 
 
 def params(config: dict[str, Any]) -> dict[str, str]:
-    """The configuration, flat ("learner.lr")."""
-    flat = _flat({key: value for key, value in config.items() if key not in NOT_PARAMS})
-    return {k: v if len(v) <= LONGEST_PARAM else "long: see config.yaml" for k, v in flat.items()}
+    """What was chosen, flat ("learner.lr"): nothing that is unset, or belongs to a driver or engine not in use."""
+    choices = {NAMES.get(group, group): str(name) for group, name in config.get("choices", {}).items()}
+    idle = [] if config.get("core") == "ray" else ["ray."]
+    idle += [] if choices.get("rollout") == "vllm" else ["rollout.vllm."]
+    chosen = {}
+    for name, value in _flat({key: value for key, value in config.items() if key not in NOT_PARAMS}).items():
+        if value not in UNSET and not name.endswith("._target_") and not name.startswith(tuple(idle)):
+            chosen[name] = value if len(value) <= LONGEST_PARAM else "long: see config.yaml"
+    return choices | chosen
+
+
+def cell_names(sweep: Path, cells: list[dict[str, Any]]) -> dict[Path, str]:
+    """Each cell's folder and what tells it apart in its sweep: "m2po-s64-seed1 m2_threshold=0.01", without the hash."""
+    said = [dict(override.split("=", 1) for override in cell["overrides"] if "=" in override) for cell in cells]
+    keys = dict.fromkeys(key for each in said for key in each)
+    varied = [key for key in keys if key not in IN_FOLDER and len({each.get(key) for each in said}) > 1]
+    names = {}
+    for cell, each in zip(cells, said, strict=True):
+        folder = (sweep / cell["folder"]).resolve()
+        words = [f"{key.rpartition('.')[2]}={each[key]}" for key in varied if key in each]
+        names[folder] = " ".join([folder.name.removesuffix(f"-{cell['config_sha256'][:10]}"), *words])
+    return names
 
 
 def _finite(values: dict[str, Any]) -> dict[str, float]:

@@ -20,7 +20,7 @@ import yaml
 
 from harness.records import entries
 from harness.records.files import read_json
-from harness.records.state import MANIFEST, SWEEP, status_of
+from harness.records.state import MANIFEST, SWEEP, status_of, sweep_status
 from harness.records.store import connect
 from harness.records.tracking import note, noted
 
@@ -34,10 +34,11 @@ STATUS = {
     "interrupted": "KILLED",
     "waiting": "SCHEDULED",
 }
-# No manifest.json and no sweep.json: a reader that looks for runs must not find copies among the artifacts.
-CELL_ARTIFACTS = ("config.yaml", "eval.jsonl", "samples.jsonl", "schedule.jsonl", "error.txt")
+# With these, run.json and the metrics, `python -m analysis … mlflow:EXPERIMENT` makes its tables. No manifest.json and
+# no sweep.json: a reader that looks for runs must not find copies among the artifacts.
+CELL_ARTIFACTS = ("config.yaml", "eval.jsonl", "samples.jsonl", "tokens.parquet", "schedule.jsonl", "error.txt")
 Metrics = Callable[[dict[str, Any], bool], dict[str, float]]  # of a row, and whether it is the last
-SWEEP_ARTIFACTS = (".png", ".pdf", ".svg", ".csv", ".md", ".tex", ".html", ".txt")
+SWEEP_ARTIFACTS = (".png", ".pdf", ".svg", ".csv", ".md", ".tex", ".html", ".txt", "figures.json")
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Mirror:
         self.uri = uri
         self._every = every
         self._cells: dict[Path, _Cell] = {}
+        self._names: dict[Path, str] = {}
         self._client, self._experiment = connect(uri, experiment)
 
     # Cells -------------------------------------------------------------------------------------------
@@ -82,8 +84,9 @@ class Mirror:
         if parent is not None and parent != cell.parent:
             self._client.set_tag(cell.run_id, "mlflow.parentRunId", parent)
             cell.parent = parent
-        self._send(cell, folder, "metrics.jsonl", self._update_metrics, manifest)
-        self._send(cell, folder, "eval.jsonl", _evaluation_metrics, manifest)
+        self._send(cell, folder, "metrics.jsonl", self._update_metrics, manifest["started"], ended)
+        self._send(cell, folder, "eval.jsonl", _evaluation_metrics, manifest["started"], ended)
+        self._upload(cell.run_id, folder, [folder / "eval.jsonl"])
         if status != cell.status:
             self._set_status(cell.run_id, status, manifest)
             self._upload(cell.run_id, folder, [folder / name for name in CELL_ARTIFACTS] + _dumps(folder))
@@ -98,8 +101,8 @@ class Mirror:
         if run_id is None:
             config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             facts = {name: manifest[name] for name in ("algorithm", "task", "staleness", "seed")}
-            facts["lagrange.git"] = manifest["git"]["sha"]
-            run_id = self._create(folder.name, identity | facts, manifest["started"])
+            facts |= {"mlflow.source.name": "run.py", "mlflow.source.git.commit": manifest["git"]["sha"]}
+            run_id = self._create(self._names.get(folder, folder.name), identity | facts, manifest["started"])
             self._log_params(run_id, entries.params(config))
             self._upload(run_id, folder, [folder / "config.yaml"])
         splits = {row["split"] for row, _ in entries.rows(folder / "eval.jsonl", 0)}
@@ -108,17 +111,17 @@ class Mirror:
         cell = self._cells[folder] = _Cell(run_id, last)
         return cell
 
-    def _send(self, cell: _Cell, folder: Path, name: str, metrics_of: Metrics, manifest: dict[str, Any]) -> None:
+    def _send(self, cell: _Cell, folder: Path, name: str, metrics_of: Metrics, started: float, ended: bool) -> None:
         """The rows of a stream that are not in MLflow yet, whole rows in batches."""
         from mlflow.entities import Metric
 
         rows = [(row, end) for row, end in entries.rows(folder / name, cell.read.get(name, 0)) if "update" in row]
-        last_row = rows[-1][0]["update"] if rows and manifest["status"] != "running" else None
+        last_row = rows[-1][0]["update"] if rows and ended else None
         batch: list[Metric] = []
         for row, _ in rows:
             update = int(row["update"])
             if update > cell.last[name]:
-                at = int(1000 * (manifest["started"] + float(row.get("time/elapsed_s") or 0)))
+                at = int(1000 * (started + float(row.get("time/elapsed_s") or 0)))
                 new = [Metric(k, v, at, update) for k, v in metrics_of(row, update == last_row).items()]
                 if len(batch) + len(new) > BATCH:
                     self._client.log_batch(cell.run_id, metrics=batch)
@@ -138,15 +141,18 @@ class Mirror:
     # Sweeps ------------------------------------------------------------------------------------------
 
     def sweep(self, folder: Path) -> str:
-        """The parent run of a sweep folder, made if it is not there; returns its id."""
+        """The parent run of a sweep folder, made if it is not there; returns its id. Before its cells, whose names
+        it gives."""
         folder = folder.resolve()
         described = read_json(folder / SWEEP)
+        self._names |= entries.cell_names(folder, described["cells"])
         identity = {"lagrange.folder": str(folder), "lagrange.sweep": described["name"]}
         run_id = self._find(folder, identity)
         if run_id is None:
             command = " ".join(str(word) for word in described["command"])
             about = {"lagrange.command": command, "lagrange.cells": str(len(described["cells"]))}
             run_id = self._create(described["name"], identity | about, described["time"])
+            self._client.log_dict(run_id, described, "cells.json")
             note(folder, self.uri, run_id, status="RUNNING")
         return run_id
 
@@ -154,9 +160,19 @@ class Mirror:
         """The sweep's own status, and whatever lies in its folder (figures, tables, report) as artifacts."""
         folder = folder.resolve()
         status = sweep_status(folder)
-        self._upload(run_id, folder, [p for p in sorted(folder.rglob("*")) if p.suffix in SWEEP_ARTIFACTS])
-        self._set_status(run_id, status, {"finished": time.time()})
+        self._upload(run_id, folder, [p for p in sorted(folder.rglob("*")) if p.name.endswith(SWEEP_ARTIFACTS)])
+        self._client.log_dict(run_id, read_json(folder / SWEEP), "cells.json")
+        self._describe(run_id, folder / "tables" / "summary.md")
+        self._set_status(run_id, status, {"finished": _last_end(folder)})
         note(folder, self.uri, run_id, status=STATUS[status])
+
+    def _describe(self, run_id: str, table: Path) -> None:
+        """The summary on the sweep's page, unless somebody wrote there."""
+        written = self._client.get_run(run_id).data.tags.get("mlflow.note.content", "")
+        if table.is_file() and (not written or written.startswith("|")):
+            whole = table.read_text(encoding="utf-8")
+            text = whole if len(whole) <= LONGEST_TAG else whole[:LONGEST_TAG].rpartition("\n")[0]
+            self._client.set_tag(run_id, "mlflow.note.content", text)
 
     # Reaping -----------------------------------------------------------------------------------------
 
@@ -183,7 +199,8 @@ class Mirror:
         if known:
             try:
                 run = self._client.get_run(known["run_id"])
-                if run.data.tags.get("lagrange.folder") == str(folder):
+                here = run.info.experiment_id == self._experiment
+                if here and run.data.tags.get("lagrange.folder") == str(folder):
                     return str(run.info.run_id)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
@@ -234,13 +251,10 @@ class Mirror:
         note(folder, self.uri, run_id, artifacts=sent)
 
 
-def sweep_status(folder: Path) -> str:
-    """running while a cell is, else finished, failed, or interrupted where cells are left."""
-    cells = [status_of((folder / cell["folder"]).resolve()) for cell in read_json(folder / SWEEP)["cells"]]
-    for status in ("running", "failed"):
-        if status in cells:
-            return status
-    return "finished" if set(cells) == {"finished"} else "interrupted"
+def _last_end(sweep: Path) -> float:
+    """When the last cell that has begun ended, or stopped short; 0 if none began."""
+    begun = [(sweep / cell["folder"] / MANIFEST).resolve() for cell in read_json(sweep / SWEEP)["cells"]]
+    return max((read_json(path).get("finished") or 0.0 for path in begun if path.is_file()), default=0.0)
 
 
 def _evaluation_metrics(row: dict[str, Any], _last: bool) -> dict[str, float]:

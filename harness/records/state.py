@@ -28,3 +28,12 @@ def status_of(folder: Path) -> str:
         now = str(read_json(folder / MANIFEST)["status"])
         return "interrupted" if now == "running" else now
     return status
+
+
+def sweep_status(folder: Path) -> str:
+    """running while a cell is, else finished, failed, or interrupted where cells are left."""
+    cells = [status_of((folder / cell["folder"]).resolve()) for cell in read_json(folder / SWEEP)["cells"]]
+    for status in ("running", "failed"):
+        if status in cells:
+            return status
+    return "finished" if set(cells) == {"finished"} else "interrupted"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.records import view
 from harness.records.state import ARTIFACTS
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
 def _experiment_id(client: MlflowClient, name: str, database: Path | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
+        for tag, value in view.TAGS.items():
+            if tag not in found.tags:
+                client.set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
     # Without a place MLflow would put artifacts into whatever folder the command was typed in.
     place = None if database is None else (database.resolve().parent / ARTIFACTS).as_uri()
-    return str(client.create_experiment(name, artifact_location=place))
+    return str(client.create_experiment(name, artifact_location=place, tags=view.TAGS))
 
 
 @contextmanager

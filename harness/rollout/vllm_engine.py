@@ -13,7 +13,8 @@ import importlib.metadata
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +79,7 @@ class VllmEngine:
         self._stored: list[tuple[list[int], list[int]]] = []  # prompt and response of the sequences to probe with
         self._llm = _start(config, trainer)
         self._requests = 0
+        self._take_over(version, trainer.module.state_dict())
 
     def load(self, version: int, weights: StateDict) -> None:
         """In place, then with fresh caches. Raises RunFailed when the engine does not compute what the trainer
@@ -215,19 +217,17 @@ def _start(config: Config, trainer: LoadedModel) -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("vllm").setLevel(logging.ERROR)
-    set_num_threads = torch.set_num_threads
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from vllm import LLM
-
     rollout = config.rollout
     needed = rollout.max_prompt_tokens + rollout.max_new_tokens
     dtype: Any = config.served_model.dtype
     possible = getattr(trainer.module.config, "max_position_embeddings", needed)
     longest = rollout.vllm.max_model_len or min(needed, possible)
-    try:
+    with _undisturbed():
+        from vllm import LLM
+
         return LLM(
             model=resolve_path(config.served_model.path),
+            load_format="dummy",  # the trainer has read the weights; and a checkpoint's folder holds other tensors too
             skip_tokenizer_init=True,  # token ids in, token ids out
             dtype=dtype,
             logprobs_mode="processed_logprobs",  # after the temperature; the default is before it
@@ -245,8 +245,18 @@ def _start(config: Config, trainer: LoadedModel) -> Any:
             disable_log_stats=True,
             use_tqdm_on_load=False,
         )
-    finally:
-        torch.set_num_threads = set_num_threads  # the CPU worker replaces it by one that does nothing
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """For vLLM's import and start: without its warnings, and torch as it was afterwards."""
+    set_num_threads = torch.set_num_threads
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            torch.set_num_threads = set_num_threads  # the CPU worker replaces it by one that does nothing
 
 
 def _append(sample: _Sample, completion: Any, version: int) -> None:

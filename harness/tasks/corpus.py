@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,7 @@ from harness.tasks.sources import Source, load
 ANSWER_FORMATS = ("plain", "gsm8k", "boxed")
 OVERLAPS = ("refuse", "drop")
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
+UNESCAPED_DOLLAR = re.compile(r"(?<!\\)\$")  # a formula's delimiters, not an amount of money
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,11 @@ def read_answer(value: Any, how: str) -> str | None:
     if value is None or isinstance(value, dict):
         return None
     text = str(value).strip()
-    found = {"plain": lambda: text.strip("$"), "gsm8k": lambda: gsm8k_answer(text), "boxed": lambda: last_boxed(text)}
+    found = {
+        "plain": lambda: UNESCAPED_DOLLAR.sub("", text),
+        "gsm8k": lambda: gsm8k_answer(text),
+        "boxed": lambda: last_boxed(text),
+    }
     return found[how]() or None
 
 

@@ -1,7 +1,7 @@
 """Evaluation suites: the eight benchmarks of the M2PO paper (arXiv 2510.01161), graded by math-verify.
 
 `eval.suites=[math500,aime24]`; `eval.suites_path=FOLDER` reads `FOLDER/<name>.jsonl` or `.parquet` instead of the hub.
-The paper gives the hub names but two sets' columns could not be looked up here; both spellings are accepted.
+The columns are those that docs/tasks.md gives with their source; a file of one's own may spell them either way.
 """
 
 from __future__ import annotations

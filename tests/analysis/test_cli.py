@@ -30,6 +30,7 @@ def test_the_analysis_imports_neither_torch_nor_the_harness():
     modules = [
         "answer",
         "compare",
+        "experiment",
         "figures",
         "pack",
         "records",

@@ -19,6 +19,7 @@ from harness.errors import RunFailed
 from harness.models.loading import LoadedModel, load_model
 from harness.records import checkpoint
 from harness.records.checkpoint import MANIFEST, Checkpoints, defect, newest_good
+from harness.records.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("model.safetensors", "optimizer.safetensors", "rollouts.safetensors", "config.json", MANIFEST)
@@ -64,6 +65,8 @@ def test_a_checkpoint_is_an_ordinary_model_folder(tmp_path: Path, model: LoadedM
     folder = save(tmp_path, model, 8)
     again = AutoModelForCausalLM.from_pretrained(folder)
     AutoTokenizer.from_pretrained(folder)
+    index = read_json(folder / "model.safetensors.index.json")
+    assert set(index["weight_map"]) == set(checkpoint.load(folder).weights)
     for name, tensor in model.module.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
 

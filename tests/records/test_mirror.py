@@ -11,14 +11,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import sync
+from harness.records import entries
 from harness.records.mirror import Mirror
 from harness.records.store import default_uri
 from harness.records.tracking import complete
+from tests.conftest import SMALL
 from tests.records.folders import add_evaluation, add_rows, make_run, make_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,17 +44,16 @@ def contents(uri: str) -> dict[str, dict[str, object]]:
             "artifacts": sorted(a.path for a in client.list_artifacts(run.info.run_id)),
             "params": run.data.params,
             "error": run.data.tags.get("lagrange.error"),
+            "ended": run.info.end_time,
         }
         for run in runs
     }
 
 
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database: making one takes seconds."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    Mirror(default_uri(folder), "unused", 10)
-    return folder / "mlflow.db"
+def mlflow_client(runs: Path) -> Any:
+    import mlflow
+
+    return mlflow.MlflowClient(default_uri(runs))
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_sync_mirrors_a_sweep_and_a_second_time_changes_nothing(runs: Path, caps
     assert first["a"]["parent"] == first["b"]["parent"] == first["lags"]["id"]
     assert (first["a"]["status"], first["b"]["status"], first["lags"]["status"]) == ("FINISHED", "FAILED", "FAILED")
     assert first["b"]["error"] == "non-finite: loss"
-    assert first["lags"]["artifacts"] == ["figure.png"]
+    assert first["lags"]["artifacts"] == ["cells.json", "figure.png"]
     assert {"config.yaml", "samples.jsonl", "run.json"} <= set(first["a"]["artifacts"])
     assert first["a"]["params"]["long"] == "long: see config.yaml"
     assert complete(cells[0], default_uri(runs))
@@ -82,6 +85,93 @@ def test_sync_mirrors_a_sweep_and_a_second_time_changes_nothing(runs: Path, caps
         noted.unlink()  # found again by their tags
     assert sync.main([str(runs)]) == 0
     assert contents(default_uri(runs)) == first
+
+
+def test_a_sweep_s_folder_is_enough_to_mirror_its_cells_into_another_experiment(runs: Path) -> None:
+    cell, alone = make_run(runs, "a"), make_run(runs, "b")
+    sweep = make_sweep(runs, "lags", [cell])
+    assert sync.main([str(runs)]) == 0
+    assert sync.main([str(sweep), "--experiment", "lags only"]) == 0
+    client = mlflow_client(runs)
+    held = client.search_runs([client.get_experiment_by_name("lags only").experiment_id])
+    assert {run.info.run_name for run in held} == {"a", "lags"}
+    assert complete(cell, default_uri(runs)) and complete(alone, default_uri(runs))
+
+
+def test_after_a_sweep_its_run_holds_figures_tables_and_report(
+    runs: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    small = [each for each in SMALL if not each.startswith("tracking")]
+    done = command("-m", "algo=grpo,m2po", *small, f"runs_dir={runs}")
+    assert done.returncode == 0, done.stderr
+    if "tracking:" in done.stderr:  # a slow machine: what the line asks for
+        assert sync.main([str(runs)]) == 0
+    client = mlflow_client(runs)
+    held = client.search_runs([client.get_experiment_by_name("lagrange").experiment_id])
+    (sweep,) = [run for run in held if "lagrange.sweep" in run.data.tags]
+    artifacts = {file.path: {below.path for below in client.list_artifacts(sweep.info.run_id, file.path)}
+                 for file in client.list_artifacts(sweep.info.run_id)}  # fmt: skip
+    assert {"figures/accuracy_vs_updates.png", "figures/figures.json"} <= artifacts["figures"]
+    assert {"tables/summary.md", "tables/table1.tex"} <= artifacts["tables"]
+    assert artifacts["report"] == {"report/index.html"}
+    assert sweep.data.tags["mlflow.note.content"].startswith("| algorithm")
+    cells = {run.info.run_name: run.data for run in held if run is not sweep}
+    assert set(cells) == {"grpo-s0-seed1", "m2po-s0-seed1"}
+    assert cells["m2po-s0-seed1"].params.items() >= {"algorithm": "m2po", "algo.m2_threshold": "0.04"}.items()
+    assert cells["m2po-s0-seed1"].tags["mlflow.parentRunId"] == sweep.info.run_id
+
+
+def test_what_somebody_wrote_on_a_sweep_s_page_stays(runs: Path) -> None:
+    sweep = make_sweep(runs, "lags", [make_run(runs, "a")])
+    (sweep / "tables").mkdir()
+    (sweep / "tables/summary.md").write_text("| algorithm |\n" + "| m2po |\n" * 1000)
+    assert sync.main([str(runs)]) == 0
+    client = mlflow_client(runs)
+    run_id = str(contents(default_uri(runs))["lags"]["id"])
+    note = client.get_run(run_id).data.tags["mlflow.note.content"]
+    assert note.startswith("| algorithm |") and note.endswith("| m2po |")  # whole lines
+    client.set_tag(run_id, "mlflow.note.content", "the one that counts")
+    assert sync.main([str(runs)]) == 0
+    assert client.get_run(run_id).data.tags["mlflow.note.content"] == "the one that counts"
+
+
+def test_an_experiment_that_was_there_gets_the_view_too(runs: Path) -> None:
+    client = mlflow_client(runs)
+    client.create_experiment("old", tags={"whose": "mine"})
+    Mirror(default_uri(runs), "old", 10)
+    tags = client.get_experiment_by_name("old").tags
+    assert tags["whose"] == "mine"
+    saved = json.loads(tags["mlflow.sharedViewState.lagrange"])
+    assert json.loads(saved["state"])["selectedColumns"][0] == "params.`algorithm`"
+
+
+def test_cells_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    def cell(folder: str, sha: str, *overrides: str) -> dict[str, object]:
+        return {"folder": f"../{folder}", "config_sha256": sha, "overrides": ["algo=m2po", "updates=8", *overrides]}
+
+    cells = [
+        cell("m2po-s64-seed1-0123456789", "0123456789abc", "algo.m2_threshold=0.01", "seed=1"),
+        cell("m2po-s64-seed2-abcdef0123", "abcdef0123456", "algo.m2_threshold=0.04", "seed=2"),
+        cell("m2po-s64-seed3-abcdef4567", "abcdef4567890", "seed=3"),
+    ]
+    names = ["m2po-s64-seed1 m2_threshold=0.01", "m2po-s64-seed2 m2_threshold=0.04", "m2po-s64-seed3"]
+    assert list(entries.cell_names(tmp_path / "sweep", cells).values()) == names
+
+
+def test_params_are_what_was_chosen_and_is_in_use() -> None:
+    config = {
+        "algo": {"_target_": "algorithms.grpo.GRPO", "epsilon_low": 0.2, "dual_clip": None},
+        "rollout": {"engine": "torch", "vllm": {"enforce_eager": True}},
+        "ray": {"actors": 1},
+        "eval": {"suites": []},
+        "core": "serial",
+        "choices": {"algo": "grpo", "rollout": "torch"},
+        "runs_dir": "runs",
+    }
+    chosen = {"algorithm": "grpo", "rollout": "torch", "algo.epsilon_low": "0.2", "core": "serial"}
+    assert entries.params(config) == chosen | {"rollout.engine": "torch"}
+    config |= {"core": "ray", "choices": {"rollout": "vllm"}}
+    assert entries.params(config).items() >= {"ray.actors": "1", "rollout.vllm.enforce_eager": "True"}.items()
 
 
 def test_a_resumed_run_carries_on_in_the_same_run(runs: Path) -> None:

@@ -12,18 +12,13 @@ import torch
 from harness import frontdoor, randomness
 from harness.build import load_model
 from harness.config import Config
-from harness.errors import RunFailed, UserError
+from harness.errors import RunFailed
 from harness.models.loading import LoadedModel
 from harness.models.sequences import Rollouts, sequence_batch
 from harness.rollout import vllm_engine
 from harness.rollout.interface import Request
 from harness.rollout.torch_engine import TorchEngine
-
-try:
-    vllm_engine.check_installed()
-    WITHOUT = ""
-except UserError as missing:
-    WITHOUT = str(missing)
+from tests.vllm_marks import NEEDS_VLLM
 
 PROMPTS = ["27+8+5+9+3+6=", "11+1+1+1+1+1=", "59+9+9+9+9+9=", "40+2+3+4+5+6="]
 
@@ -45,7 +40,7 @@ def reference(config: Config) -> LoadedModel:
     return load_model(config.served_model, "cpu")
 
 
-VLLM = pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.skipif(bool(WITHOUT), reason=WITHOUT)])
+VLLM = pytest.param("vllm", marks=NEEDS_VLLM)
 
 
 @pytest.fixture(scope="module", params=["torch", VLLM])

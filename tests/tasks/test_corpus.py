@@ -78,6 +78,8 @@ def test_a_problem_that_stands_twice_is_one(tmp_path: Path) -> None:
         ("is $\\boxed{\\frac12}$", "boxed", "\\frac12"),
         ("is 12", "boxed", None),
         (" $12$ ", "plain", "12"),
+        ("$1$, $\\frac12$", "plain", "1, \\frac12"),
+        ("\\$5", "plain", "\\$5"),
         (27.0, "plain", "27"),
         (["$3$", "4"], "plain", "3"),
         ([], "plain", None),
