@@ -68,7 +68,7 @@ SECTIONS = (
     Section("Losses against TRL, verl and Liger", "losses", python=PARITY),
     Section("Log-prob kernels", "logprobs"),
     Section("Sweeps", "throughput"),
-    Section("Drivers", "drivers", ("--rounds", "3")),
+    Section("Drivers", "drivers"),
     Section("Guards and records", "guards"),
     Section("Growth", "growth"),
     Section("Memory", "memory"),

@@ -1,6 +1,6 @@
 """Updates a second against TRL's GRPOTrainer, round by round in turn, one round a rollout batch (4 updates).
 
-    python -m benchmarks.end_to_end [--rounds 25] [--large-rounds 3] [--threads 1 2] [--curves docs/figures]
+    python -m benchmarks.end_to_end [--rounds 25] [--large-rounds 5] [--threads 1 2] [--curves docs/figures]
 
 Same base policy, task, prompts, 512 responses a batch, four updates of 128, lengths, learning rate and threads; on
 policy; our records and diagnostics on. Median of the rounds, the first two dropped; the ratio is the median of the
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--large-rounds", type=int, default=3)
+    parser.add_argument("--large-rounds", type=int, default=5)
     parser.add_argument("--curves", type=Path)
     options = parser.parse_args()
     rows, notes = [], []

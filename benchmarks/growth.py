@@ -1,6 +1,6 @@
 """What an update costs as model, batch, responses and staleness grow: CPU time on one thread, round by round in turn.
 
-    python -m benchmarks.growth [--rounds 3] [--only model batch length staleness]
+    python -m benchmarks.growth [--rounds 5] [--only model batch length staleness]
 
 An update with its share of a rollout batch: generating, grading, learning. Model, batch and length: GRPO, random
 weights, and responses that never end before their limit, so that the tokens are the same everywhere. A batch that
@@ -115,14 +115,14 @@ def measured(name: str, rounds: int) -> tuple[list[str], dict[str, list[float]]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=SERIES, default=list(SERIES))
     options = parser.parse_args()
     torch.set_num_threads(1)
     print("| case | grown × | CPU ms/update | cost a unit against the first: median (quartiles) |\n|---|---|---|---|")
     for name in options.only:
         # Against 1.05, a few percent of noise matter, and a step of the default is cheap.
-        rows, relative = measured(name, 4 * options.rounds if name == "staleness" else options.rounds)
+        rows, relative = measured(name, 3 * options.rounds if name == "staleness" else options.rounds)
         print("\n".join(rows), flush=True)
     if "staleness" in options.only:
         print(asked.table([asked.row("CPU time at s = 256 against s = 0", relative["staleness 256"], "≤ 1.05", "×")]))

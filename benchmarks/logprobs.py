@@ -116,7 +116,7 @@ def main() -> int:
     memory = found["chunked"]["peak_mb"] / found["plain"]["peak_mb"]
     slowdown = found["chunked"]["seconds"] / found["plain"]["seconds"]
     error = gradient_error(options)
-    print(f"- memory × {memory:.3f}, time × {slowdown:.2f}, gradients differ by {error:.1e}")
+    print(f"- memory × {memory:.3f} · time × {slowdown:.2f} · gradients differ by {error:.1e}")
     rows = [
         asked.row(f"chunked log-probs, vocabulary of {options.vocabulary:,}: memory", [memory], "≤ 0.25", "×"),
         asked.row("chunked log-probs: time", [slowdown], "≤ 1.5", "×"),
