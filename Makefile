@@ -75,7 +75,7 @@ warmstart: .venv/.base  ## make the embedded base policy again (about 2 minutes)
 	$(BIN)/python -m harness.warmstart
 
 # Tokens first: of two equal runs the first counts, and these two have their tokens recorded.
-STUDY = $(addprefix docs/records/,$(addsuffix .parquet,tokens study learning_rate m2_threshold rivals))
+STUDY = $(addprefix docs/records/,$(addsuffix .parquet,tokens study learning_rate m2_threshold rivals asymmetric))
 
 figures: .venv/.base  ## every figure of the docs again, from the committed records
 	$(BIN)/python -m analysis figures docs/records/demo.parquet --only accuracy_vs_updates --out docs/figures/demo
