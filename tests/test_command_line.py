@@ -80,7 +80,7 @@ def test_a_folder_that_is_no_causal_model_is_refused(tmp_path, monkeypatch):
 def test_help_names_every_group_and_its_options(command):
     result = command("--help")
     assert result.returncode == 0
-    for word in ("algo:", "no_trust_region", "task:", "rollout: torch, vllm", "staleness: 0", "sweep: demo"):
+    for word in ("algo:", "no_trust_region", "task:", "rollout: torch, vllm", "staleness: 0", "sweep:", "demo, "):
         assert word in result.stdout
     assert "m2_threshold: 0.04" in command("--cfg", "job").stdout
 
