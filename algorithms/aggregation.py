@@ -28,7 +28,10 @@ def totals(counted: Tensor) -> Tensor:
 
 
 class Counts:
-    """How many of a [B,T] bool count: `lengths` of the rows, [B], and in all, 0-d. Counted when asked for."""
+    """How many of a [B,T] bool count: of each row, `lengths` [B], and as `divisors` [B,1] at least 1; in all, 0-d.
+
+    Counted when asked for.
+    """
 
     def __init__(self, counted: Tensor) -> None:
         self._counted = counted
@@ -36,6 +39,10 @@ class Counts:
     @property
     def lengths(self) -> Tensor:
         return self._counted.sum(dim=1)
+
+    @property
+    def divisors(self) -> Tensor:
+        return self.lengths.clamp(min=1)[:, None]
 
     @property
     def count(self) -> Tensor:
@@ -67,11 +74,10 @@ def row_scale(
         rows = torch.full((), len(counted), device=counted.device) if total is None else total[2]
         width = max(1, counted.shape[1] if max_length is None else max_length)
         return (rows.clamp(min=1) * width).double().reciprocal()
-    lengths = known.lengths
-    sequences = (torch.count_nonzero(lengths) if total is None else total[1]).clamp(min=1).double()
+    sequences = (torch.count_nonzero(known.lengths) if total is None else total[1]).clamp(min=1).double()
     if mode == "seq_mean_token_sum":
         return sequences.reciprocal()
-    return (sequences * lengths[:, None].clamp(min=1)).reciprocal()
+    return (sequences * known.divisors).reciprocal()
 
 
 def token_scale(

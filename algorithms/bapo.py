@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from algorithms.grpo import sign_clip
+from algorithms.grpo import sign_clip, within
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
 
@@ -36,11 +36,12 @@ class BAPO(Algorithm):
         advantages, ratio = stats.token_advantages.double(), stats.ratio.double()
         if self.p == "behaviour":
             advantages = advantages * stats.behaviour.double().exp()
+        ratio, advantages = ratio.reshape(-1), advantages.reshape(-1)
         good, bad = advantages.clamp(min=0), (-advantages).clamp(min=0)
         highs = _grid(self.high_start, self.high_end, self.high_step)
         lows = _grid(self.low_start, self.low_end, self.low_step)
-        positive = torch.stack([(good * ratio.clamp(max=high)).sum() for high in highs])
-        negative = torch.stack([(bad * ratio.clamp(min=low)).sum() for low in lows])
+        positive = torch.stack([torch.dot(good, ratio.clamp(max=high)) for high in highs])
+        negative = torch.stack([torch.dot(bad, ratio.clamp(min=low)) for low in lows])
         # The walk: every c_high at the first c_low, then every further c_low at the last c_high.
         positive = torch.cat([positive, positive[-1:].expand(len(lows) - 1)])
         negative = torch.cat([negative[:1].expand(len(highs) - 1), negative])
@@ -54,8 +55,7 @@ class BAPO(Algorithm):
     def weights(self, stats: TokenStats) -> TokenWeights:
         low, high, share = self.bounds(stats)
         metrics = {"bapo_low": low, "bapo_high": high, "bapo_positive_share": share}
-        clipped = sign_clip(stats.ratio, stats.advantage, low, high)
-        return weigh(stats, stats.ratio, kept=clipped == stats.ratio, metrics=metrics)
+        return weigh(stats, stats.ratio, kept=within(stats.ratio, stats.advantage, low, high), metrics=metrics)
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
         low, high = weights.metrics["bapo_low"], weights.metrics["bapo_high"]

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from algorithms.grpo import sign_clip
+from algorithms.grpo import sign_clip, within
 from algorithms.importance import Bounded, bound
 from algorithms.interface import LARGE, Algorithm, TokenStats, TokenWeights, number, weigh
 
@@ -61,18 +61,21 @@ class Decoupled(Algorithm):
             return bound(ratio, "band", 0.0, 5.0 if self.weight_cap is None else self.weight_cap)
         return bound(ratio, "truncate", 0.0, 2.0 if self.weight_cap is None else self.weight_cap)
 
-    def parts(self, stats: TokenStats) -> tuple[Bounded, Tensor, Tensor]:
-        """w_b bounded, r_p, and r_p clipped; [B,T] each."""
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Of r_p."""
+        return 1 - self.epsilon_low, 1 + self.epsilon_high
+
+    def parts(self, stats: TokenStats) -> tuple[Bounded, Tensor]:
+        """w_b bounded and r_p, [B,T] each."""
         log_weight, log_ratio = self.log_ratios(stats)
-        ratio = stats.exp(log_ratio)
-        clipped = sign_clip(ratio, stats.advantage, 1 - self.epsilon_low, 1 + self.epsilon_high)
-        return self.bounded(log_weight, stats), ratio, clipped
+        return self.bounded(log_weight, stats), stats.exp(log_ratio)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        (weight, kept, changed), ratio, clipped = self.parts(stats)
-        inside = clipped == ratio
+        (weight, kept, changed), ratio = self.parts(stats)
+        inside = within(ratio, stats.advantage, *self.bounds)
         return weigh(stats, weight * ratio, kept=inside if kept is None else inside & kept, changed=changed)
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        bounded, _, clipped = self.parts(stats)
-        return bounded.weight * clipped * stats.advantage
+        bounded, ratio = self.parts(stats)
+        return bounded.weight * sign_clip(ratio, stats.advantage, *self.bounds) * stats.advantage

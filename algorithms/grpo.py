@@ -13,12 +13,21 @@ from torch import Tensor
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
 
-def sign_clip(ratio: Tensor, advantage: Tensor, low: Any, high: Any, dual: float | None = None) -> Tensor:
-    """PPO's sign rule (arXiv 1707.06347) as a clamp: min(ratio, high) where A>0, max(ratio, low) where A<0.
+def within(ratio: Tensor, advantage: Tensor, low: Any, high: Any, dual: float | None = None) -> Tensor:
+    """PPO's sign rule (arXiv 1707.06347): False where the ratio has passed its bound in its advantage's direction.
 
-    Times A it is the surrogate's value, min(ratio·A, clip(ratio, low, high)·A); where it differs from the
-    ratio, the surrogate has no gradient. The inequality is strict, and A = 0 clips nothing. dual: where A<0,
-    also min(…, dual) (arXiv 1912.09729). Shapes broadcast.
+    That is ratio > high where A>0 and ratio < low where A<0, strictly; A = 0 passes nothing. dual: also ratio >
+    dual where A<0 (arXiv 1912.09729). Shapes broadcast.
+    """
+    passed = (ratio - ratio.clamp(low, high)) * advantage
+    inside = passed <= 0
+    return inside if dual is None else inside & ~((ratio > dual) & (advantage < 0))
+
+
+def sign_clip(ratio: Tensor, advantage: Tensor, low: Any, high: Any, dual: float | None = None) -> Tensor:
+    """The same rule as a clamp: min(ratio, high) where A>0, max(ratio, low) where A<0, and there min(…, dual).
+
+    Times A it is the surrogate's value, min(ratio·A, clip(ratio, low, high)·A).
     """
     negative = advantage < 0
     floor = torch.full_like(advantage, -math.inf).masked_fill_(negative, low)
@@ -40,13 +49,13 @@ class GRPO(Algorithm):
     epsilon_high: float = number(0.2, low=0.0)
     dual_clip: float | None = number(None, low=1.0)
 
-    def clip(self, stats: TokenStats) -> Tensor:
-        """The clipped ratio of each token, [B,T]."""
-        low, high = 1 - self.epsilon_low, 1 + self.epsilon_high
-        return sign_clip(stats.ratio, stats.advantage, low, high, self.dual_clip)
+    @property
+    def bounds(self) -> tuple[float, float, float | None]:
+        """Of the ratio: 1 − ε_low, 1 + ε_high and c."""
+        return 1 - self.epsilon_low, 1 + self.epsilon_high, self.dual_clip
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        return weigh(stats, stats.ratio, kept=self.clip(stats) == stats.ratio)
+        return weigh(stats, stats.ratio, kept=within(stats.ratio, stats.advantage, *self.bounds))
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        return self.clip(stats) * stats.advantage
+        return sign_clip(stats.ratio, stats.advantage, *self.bounds) * stats.advantage

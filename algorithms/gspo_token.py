@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from algorithms.grpo import sign_clip
+from algorithms.grpo import sign_clip, within
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
 
@@ -24,14 +24,18 @@ class GSPOToken(Algorithm):
     scope = "sequence"
     published_aggregation = "seq_mean_token_mean"
 
-    def clip(self, stats: TokenStats) -> tuple[Tensor, Tensor]:
-        """s of each row, [B,1], and s clipped, [B,1] or [B,T] as the advantages are."""
-        ratio = stats.exp(stats.sequence_log_ratio("mean"))
-        return ratio, sign_clip(ratio, stats.advantage, 1 - self.epsilon_low, 1 + self.epsilon_high)
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Of s."""
+        return 1 - self.epsilon_low, 1 + self.epsilon_high
+
+    def ratio(self, stats: TokenStats) -> Tensor:
+        """s of each row, [B,1]."""
+        return stats.exp(stats.sequence_log_ratio("mean"))
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        ratio, clipped = self.clip(stats)
-        return weigh(stats, ratio, kept=clipped == ratio)
+        ratio = self.ratio(stats)
+        return weigh(stats, ratio, kept=within(ratio, stats.advantage, *self.bounds))
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        return self.clip(stats)[1] * stats.advantage
+        return sign_clip(self.ratio(stats), stats.advantage, *self.bounds) * stats.advantage

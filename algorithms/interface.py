@@ -97,7 +97,7 @@ class TokenStats:
     def used(self, values: Tensor) -> Tensor:
         """values, [B,T] or [B,1], as [B,T] with 0 outside the mask, detached; NaN there has no effect."""
         values = values.detach()
-        if self.mask.numel() < MANY or values.dtype != self.dtype:
+        if self.few or values.dtype != self.dtype:
             return torch.where(self.mask, values, self.zero)
         # `where` as a bitwise and: four operations for one, and yet a quarter of its time on many values. A
         # product would not do, for NaN · 0 is NaN.
@@ -113,6 +113,11 @@ class TokenStats:
         return self.used(upper).double() - self.used(lower).double()
 
     @once
+    def few(self) -> bool:
+        """Whether a pass over the tokens takes less than to call it."""
+        return self.mask.numel() < MANY
+
+    @once
     def zero(self) -> Tensor:
         """0 in `dtype`, 0-d."""
         return torch.zeros((), dtype=self.dtype, device=self.mask.device)
@@ -121,6 +126,14 @@ class TokenStats:
     def bits(self) -> Tensor:
         """The mask as all ones or all zeros, [B,T], in integers as wide as `dtype`."""
         return self.mask.to(INTEGERS[self.dtype]).neg_()
+
+    def attached(self) -> Tensor:
+        """`logp`, and where the tokens are few, with the graph of logp_current: for a loss to lean on."""
+        if not self.few:
+            return self.logp
+        values = torch.where(self.mask, self.logp_current, self.zero)
+        self.__dict__["logp"] = values.detach()
+        return values
 
     @once
     def logp(self) -> Tensor:
@@ -140,7 +153,7 @@ class TokenStats:
     @once
     def log_ratio64(self) -> Tensor:
         """l as a float64 difference, [B,T]: what sums that decide masks are made of."""
-        return self.logp.double() - self.behaviour.double()
+        return self.logp.double() - self.behaviour
 
     @once
     def log_ratio_sum(self) -> Tensor:
@@ -168,8 +181,8 @@ class TokenStats:
 
     @once
     def sign(self) -> Tensor:
-        """Sign of A, [B,1] or [B,T] as `advantage`, float64; a NaN has none."""
-        return self.advantage.sign().double().nan_to_num_(0.0)
+        """Sign of A, [B,1] or [B,T] as `advantage`; that of a NaN is 0."""
+        return self.advantage.sign()
 
     @once
     def lengths(self) -> Tensor:
@@ -184,7 +197,7 @@ class TokenStats:
     @once
     def count(self) -> Tensor:
         """N = |V|, 0-d float64."""
-        return torch.count_nonzero(self.mask).double()
+        return (torch.count_nonzero(self.mask) if self.few else self.lengths.sum()).double()
 
     @once
     def outward(self) -> Tensor:
@@ -194,6 +207,11 @@ class TokenStats:
         Squares are M2. +Inf is held at LARGE: times a zero advantage it would be NaN.
         """
         return self.log_ratio64.clamp(max=LARGE).mul_(self.sign).clamp_(min=0)
+
+    @once
+    def trust_region_count(self) -> Tensor:
+        """|T|, 0-d float64."""
+        return self.outward.sign().sum()
 
     @once
     def trust_region(self) -> Tensor:
@@ -348,7 +366,7 @@ def clip_fraction(stats: TokenStats, weights: TokenWeights) -> Tensor:
     changed = weights.raw_changed
     if changed is None:
         return stats.zero / stats.count
-    if changed.shape == stats.mask.shape:
+    if stats.few or changed.shape == stats.mask.shape:
         return torch.count_nonzero(stats.mask & changed) / stats.count
     return (stats.lengths[:, None] * changed).sum() / stats.count  # one answer a row
 
@@ -398,6 +416,8 @@ def weighted_nll(logp: Tensor, coefficients: Tensor, values: Tensor | None = Non
     values: logp with numbers in the place of whatever lies outside the mask (`TokenStats.logp`), where that
     is at hand.
     """
+    if values is not None and values.requires_grad:
+        return -(coefficients * values).sum()
     if values is None:
         values = torch.where(coefficients != 0, logp.detach(), 0.0)
     return _GivenGradient.apply(logp, coefficients, values)
@@ -520,9 +540,10 @@ class Algorithm:
 
         entropy: [B,T] of the current policy in nats, for the entropy metrics. max_length: as in `row_scale`.
         """
+        values = stats.attached()
         weights = self.weights(stats)
         scaled = coefficients(weights, stats, str(self.aggregation), max_length)
-        loss = weighted_nll(stats.logp_current, scaled, stats.logp)
+        loss = weighted_nll(stats.logp_current, scaled, values)
 
         def diagnostics() -> Mapping[str, Tensor]:
             from algorithms.diagnostics import diagnose

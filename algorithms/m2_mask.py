@@ -30,7 +30,7 @@ def paper(m2: Tensor, count: Tensor, threshold: float) -> Tensor:
 def areal(m2: Tensor, count: Tensor, threshold: float) -> Tensor:
     """AReaL's rule: as `paper` with strict <, but the smallest value always stays."""
     ordered = _ascending(m2)
-    smallest = ordered.take((len(ordered) - count).long().clamp(max=len(ordered) - 1))
+    smallest = ordered.take((len(ordered) - count).long().clamp(0, len(ordered) - 1))
     cap = _largest(ordered, ordered.cumsum(0) / _ranks(ordered, count) < threshold)
     return torch.maximum(cap, smallest)
 
@@ -71,22 +71,31 @@ CAPS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def describe(cap: Tensor, variant: str) -> dict[str, Tensor]:
+    """The metrics of a cap: m2_cap, NaN if every token may stay, and for all_tokens_mean m2_unreachable."""
+    if variant == "released":
+        return {"m2_cap": cap.masked_fill(cap == math.inf, math.nan)}
+    if variant == "all_tokens_mean":
+        return {"m2_cap": cap.clamp(min=0), "m2_unreachable": (cap < 0).double()}
+    return {"m2_cap": cap}
+
+
 def _ascending(m2: Tensor) -> Tensor:
-    """[B,T] → [B·T] in ascending order; NaN last."""
+    """[B,T] → its values in ascending order, NaN last. On a CPU, of the zeros that lead no more than one is kept."""
     if m2.device.type != "cpu":
         return m2.reshape(-1).sort().values
     ordered = m2.reshape(-1).clone()
-    ordered.numpy().sort()  # in place; vectorised, some twenty times faster than torch's
-    return ordered
+    values = ordered.numpy()
+    values.sort()  # in place; vectorised, some twenty times faster than torch's
+    return ordered[max(0, values.searchsorted(0.0, "right") - 1) :]
 
 
 def _ranks(ordered: Tensor, count: Tensor | int) -> Tensor:
     """1, 2, … count for the last `count` sorted values, 0 and below for what stands before them."""
-    places = torch.arange(1, len(ordered) + 1, dtype=ordered.dtype, device=ordered.device)
-    return places.sub_(len(ordered) - count)
+    return torch.arange(1 - len(ordered), 1, dtype=ordered.dtype, device=ordered.device).add_(count)
 
 
 def _largest(ordered: Tensor, allowed: Tensor) -> Tensor:
     """The largest sorted value at which `allowed` holds with all its ties included; 0 if there is none."""
-    allowed[:-1] &= ordered[1:] != ordered[:-1]
+    allowed[:-1].logical_and_(ordered[1:] != ordered[:-1])
     return (ordered * allowed).amax()

@@ -7,10 +7,10 @@ from typing import Literal
 from torch import Tensor
 
 from algorithms.decoupled import Decoupled
-from algorithms.grpo import sign_clip
+from algorithms.grpo import sign_clip, within
 from algorithms.importance import Bounded
 from algorithms.interface import LARGE, Algorithm, TokenStats, TokenWeights, number, weigh
-from algorithms.m2_mask import CAPS
+from algorithms.m2_mask import CAPS, describe
 from algorithms.wrapper import multiply
 
 SURELY_UNDER = 1 - 1e-9
@@ -43,9 +43,7 @@ class M2PO(Algorithm):
 
     def weights(self, stats: TokenStats) -> TokenWeights:
         cap, kept = self.rule(stats)
-        metrics = {"m2_cap": cap.clamp(min=0).masked_fill(cap == math.inf, math.nan)}
-        if self.variant == "all_tokens_mean":
-            metrics["m2_unreachable"] = (cap < 0).double()
+        metrics = describe(cap, self.variant)
         if self.variant != "areal":
             return weigh(stats, stats.ratio, kept=kept, metrics=metrics)
         kept = stats.mask if kept is None else kept & stats.mask
@@ -54,24 +52,28 @@ class M2PO(Algorithm):
 
     def rule(self, stats: TokenStats) -> tuple[Tensor, Tensor | None]:
         """The cap on M2, 0-d (NaN if there is none), and the tokens within it, [B,T] bool (None: all)."""
-        distance, region = stats.outward, stats.trust_region
-        if self.variant == "areal":
-            proximal = stats.require("logp_proximal", "m2po variant=areal")
-            distance = stats.difference(proximal, stats.logp_behaviour).clamp(-LARGE, LARGE)
-            region = stats.mask
-        m2, count = distance.square(), region.sum()
-        total, size, rest = m2.sum(), count, []
+        distance, count = self.distances(stats)
+        everything, size = distance, count
         if self.variant == "all_tokens_mean":
-            all_m2 = stats.log_ratio64.clamp(-LARGE, LARGE).square()
-            total, size, rest = all_m2.sum(), stats.count, [all_m2 - m2, stats.count - count]
+            everything, size = stats.log_ratio64.clamp(-LARGE, LARGE), stats.count
+        flat = everything.reshape(-1)
         # The one synchronisation of the method.
-        if m2.numel() == 0 or total / size.clamp(min=1) < self.m2_threshold * SURELY_UNDER:
-            return m2.new_full((), math.nan), None
+        if flat.numel() == 0 or flat @ flat / size.clamp(min=1) < self.m2_threshold * SURELY_UNDER:
+            return flat.new_full((), math.nan), None
+        m2 = distance.square()
+        rest = (everything.square() - m2, size - count) if self.variant == "all_tokens_mean" else ()
         cap = CAPS[self.variant](m2, count, self.m2_threshold, *rest)
         kept = m2 <= cap.clamp(min=0)
         if self.variant == "released" and (self.miniclip_low or self.miniclip_high):
-            kept |= sign_clip(stats.ratio, stats.advantage, *self.floor) == stats.ratio
+            kept |= within(stats.ratio, stats.advantage, *self.floor)
         return cap, kept
+
+    def distances(self, stats: TokenStats) -> tuple[Tensor, Tensor]:
+        """√M2 of the region's tokens, [B,T] float64, 0 outside it; how many tokens it has, 0-d."""
+        if self.variant != "areal":
+            return stats.outward, stats.trust_region_count
+        proximal = stats.require("logp_proximal", "m2po variant=areal")
+        return stats.difference(proximal, stats.logp_behaviour).clamp(-LARGE, LARGE), stats.count
 
     @property
     def floor(self) -> tuple[float, float]:
