@@ -47,8 +47,8 @@ def prepare() -> None:
     load_model(ModelConfig(), "cpu")
 
 
-def config_of(overrides: tuple[str, ...], runs_dir: Path) -> Config:
-    line = [*TINY, *overrides, "tracking=none", "retry_failed=true", f"runs_dir={runs_dir}"]
+def config_of(overrides: tuple[str, ...], runs_dir: Path, sizes: tuple[str, ...] = TINY) -> Config:
+    line = [*sizes, *overrides, "tracking=none", "retry_failed=true", f"runs_dir={runs_dir}"]
     return frontdoor.plan(line).cells[0]
 
 

@@ -22,10 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.small_runs import TINY, config_of, prepare, start
+from harness.config import Config
 from harness.records.state import status_of
 from harness.running import run_cell
 
-LONG = ("algo=m2po", "staleness=256", "eval.every=100", "checkpoint_every=100")
+# Responses end at the task's usual length, so that every batch is equally large: the largest so far is what a process
+# keeps, and a policy that may write longer responses would be measured instead of a leak.
+LONG = ("algo=m2po", "staleness=256", "eval.every=100", "checkpoint_every=100", "rollout.max_new_tokens=15")
 SHORT = ("algo=m2po", "staleness=4", "updates=8")
 TINY_BATCH = TINY[:5]  # what the above leaves of it
 CORES = ("serial", "overlapped")
@@ -40,8 +43,9 @@ Part = tuple[bool, str]  # within bounds, and the table that shows it
 # One long run ----------------------------------------------------------------------------------------
 
 
-def memory(updates: int, bound: float, scratch: Path) -> Part:
-    samples = resident(updates, scratch)
+def memory(updates: int, bound: float, sizes: tuple[str, ...], scratch: Path) -> Part:
+    overrides = (*sizes, *LONG, f"updates={updates}")
+    samples = resident(config_of(overrides, scratch, sizes=()))
     settled = min(1000, updates // 3)
     late = {update: size for update, size in samples.items() if update >= settled}
     first, before = next(iter(late.items()))
@@ -57,14 +61,13 @@ def memory(updates: int, bound: float, scratch: Path) -> Part:
 {rows}
 
 Largest growth: {growth:+.2%}, at most {bound:.0%} asked for, {len(late)} samples.
-`{" ".join((*LONG, *TINY_BATCH))}`
+`{" ".join(overrides)}`
 """,
     )
 
 
-def resident(updates: int, scratch: Path) -> dict[int, float]:
+def resident(config: Config) -> dict[int, float]:
     """Megabytes of resident memory by the number of recorded updates. Raises RuntimeError if the run fails."""
-    config = config_of((*LONG, f"updates={updates}"), scratch)
     samples: dict[int, float] = {}
     rows, read = 0, 0
     child = start(config)
@@ -75,7 +78,7 @@ def resident(updates: int, scratch: Path) -> dict[int, float]:
             new = file.read()
             rows, read = rows + new.count(b"\n"), read + len(new)
         pages = int(Path(f"/proc/{child}/statm").read_text().split()[1])
-        due = rows >= len(samples) * updates / SAMPLES or rows == updates
+        due = rows >= len(samples) * config.updates / SAMPLES or rows == config.updates
         if pages and due:  # a process that has just ended has none
             samples[rows] = pages * MEGABYTES_A_PAGE
     if status_of(config.folder) != "finished":
@@ -114,7 +117,7 @@ def leftovers(runs: int, scratch: Path) -> Part:
 |---|---|---:|---:|---|
 {table}
 
-`{" ".join((*SHORT, *TINY_BATCH))}`, a seed each.
+`{" ".join((*TINY_BATCH, *SHORT))}`, a seed each.
 """,
     )
 
@@ -147,12 +150,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=("memory", "leftovers"), default=("memory", "leftovers"))
     parser.add_argument("--updates", type=int, default=10_000, help="of the long run")
+    parser.add_argument("--tiny", action="store_true", help="tiny batches in the long run, not the default's")
     parser.add_argument("--growth", type=float, default=MAX_GROWTH, help="share of memory it may grow by")
     parser.add_argument("--runs", type=int, default=50, help="of each core")
     parser.add_argument("--out", type=Path, help="write the tables there too")
     options = parser.parse_args()
     parts: dict[str, Callable[[Path], Part]] = {
-        "memory": lambda scratch: memory(options.updates, options.growth, scratch),
+        "memory": lambda scratch: memory(options.updates, options.growth, TINY_BATCH if options.tiny else (), scratch),
         "leftovers": lambda scratch: leftovers(options.runs, scratch),
     }
     prepare()

@@ -7,12 +7,18 @@ backward, and this one six. On other devices and dtypes every function here is t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# oneDNN compiles a product for every shape and keeps the last 1,024 of them, 0.2 MB each, in two caches; batches of
+# ever new lengths fill both. An update comes back to few shapes, so that fewer cost no time. Read at the first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "1")  # 0 crashes
 
 # Below this many outputs the fixed cost of a oneDNN call (20 µs) exceeds what it saves.
 ONEDNN_MIN_OUTPUTS = 32
