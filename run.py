@@ -1,5 +1,6 @@
 """`python run.py algo=m2po staleness=64`: one run, or with -m a sweep. See --help."""
 
+import signal
 import sys
 
 import hydra
@@ -8,7 +9,8 @@ from omegaconf import DictConfig
 from harness import frontdoor
 from harness.errors import UserError
 
-SHOW_ONLY = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+HELP = ("--help", "-h")
+SHOW_ONLY = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -39,6 +41,10 @@ def main() -> int:
         cell()
         return 0
     try:
+        if set(HELP) & set(sys.argv[1:]):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` is no error
+            print(frontdoor.help_text(sys.argv[1:]))
+            return 0
         plan = frontdoor.plan(sys.argv[1:])
     except UserError as error:
         print(f"run.py: {error}", file=sys.stderr)

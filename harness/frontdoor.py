@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,18 @@ from harness.errors import UserError, nearest
 PROJECT = Path(__file__).resolve().parents[1]
 CONF = PROJECT / "conf"
 NAMED_GROUPS = ("algo", "task", "model", "rollout")
+HELP = """How stale may rollouts be? One run, or a sweep with -m.
+
+  python run.py algo=m2po staleness=64 seed=1 updates=400     one run
+  python run.py -m algo=grpo,m2po staleness=0,64,256          a sweep
+  python run.py sweep=staleness hydra/launcher=joblib         a named sweep, as many runs at once as cores
+  python run.py --cfg job algo=m2po                           the whole configuration
+
+== Groups and their options (GROUP=OPTION) ==
+{groups}
+
+== Keys (KEY=VALUE) ==
+{keys}"""
 
 
 @dataclass(frozen=True)
@@ -51,9 +64,8 @@ class Plan:
 
 
 def set_project_root() -> None:
-    """conf/config.yaml finds sweeps/ through this, whatever folder the command is typed in; --help lists them."""
+    """conf/config.yaml finds sweeps/ through this, whatever folder the command is typed in."""
     os.environ["LAGRANGE_ROOT"] = str(PROJECT)
-    os.environ["LAGRANGE_SWEEPS"] = ", ".join(_options([])["sweep"])
 
 
 def plan(arguments: Sequence[str]) -> Plan:
@@ -75,6 +87,23 @@ def plan(arguments: Sequence[str]) -> Plan:
     if len(repeated) < len(cells):
         raise UserError(f"{len(cells)} cells name only {len(repeated)} different runs; drop the repeated values")
     return Plan(cells, lines, name, parallel)
+
+
+def help_text(arguments: Sequence[str]) -> str:
+    """What there is to choose, and every key with its value. Hydra's own help copies all it knows for each group.
+
+    Raises UserError for an override that does not fit.
+    """
+    given = [argument for argument in arguments if not argument.startswith("-")]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = _compose(given)
+    with open_dict(cfg):
+        del cfg.hydra
+    groups = "\n".join(
+        textwrap.fill(f"{group}: {', '.join(options)}", 112, subsequent_indent=" " * (len(group) + 2))
+        for group, options in sorted(_options(given).items())
+    )
+    return HELP.format(groups=groups, keys=OmegaConf.to_yaml(cfg))
 
 
 def build_config(cfg: DictConfig) -> Config:

@@ -82,6 +82,8 @@ def test_help_names_every_group_and_its_options(command):
     assert result.returncode == 0
     for word in ("algo:", "no_trust_region", "task:", "rollout: torch, vllm", "staleness: 0", "sweep:", "demo, "):
         assert word in result.stdout
+    assert "dual_clip" in command("--help", "algo=grpo").stdout
+    assert command("--help", "algo=grop").returncode == 2
     assert "m2_threshold: 0.04" in command("--cfg", "job").stdout
 
 
