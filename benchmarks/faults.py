@@ -89,7 +89,8 @@ def kill_at_a_record(strike: Strike) -> bool:
 
 
 def kill_inside_a_save(strike: Strike) -> bool:
-    wanted, seen = strike.dice.randint(1, 3), set()
+    wanted = strike.dice.randint(1, 3)
+    seen: set[str] = set()
     delay = strike.dice.uniform(0, 0.03)
 
     def saving() -> bool:

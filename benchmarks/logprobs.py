@@ -85,7 +85,7 @@ def measure(variant: str, options: argparse.Namespace) -> dict[str, float]:
 def gradient_error(options: argparse.Namespace) -> float:
     """Largest relative error (in norm) of the chunked gradients, a quarter of the tokens, full vocabulary."""
     states, head, targets = inputs(options.tokens // 4, options.vocabulary, min(options.hidden, 128))
-    gradients = []
+    gradients: list[torch.Tensor] = []
     for function in VARIANTS.values():
         states.grad = head.weight.grad = None
         (function(states, head, targets) * torch.linspace(-1, 1, len(targets))).sum().backward()

@@ -29,7 +29,7 @@ class Paced(Training):
         rewards = getattr(self, "rewards", [])
         self.pace.wait(rewards)
 
-    def record(self, update, more):  # type: ignore[no-untyped-def]
+    def record(self, update, more):
         if update.metrics["version"] % self.config.updates_per_step == 0:
             self.rewards = [*getattr(self, "rewards", []), 0.0]
         self.rewards[-1] += update.metrics["reward"] / self.config.updates_per_step

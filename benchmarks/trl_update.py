@@ -35,7 +35,7 @@ class Paced(TrainerCallback):
     def __init__(self, pace: Pace, rewards: list[float]) -> None:
         self.pace, self.rewards = pace, rewards
 
-    def on_step_begin(self, args, state, control, **kwargs):  # type: ignore[no-untyped-def]
+    def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step % UPDATES_A_BATCH == 0:
             self.pace.wait(self.rewards)
 
@@ -52,7 +52,7 @@ def main() -> None:
     answers = {problem.prompt: problem for problem in problems}
     rewards: list[float] = []
 
-    def reward(prompts, completions, **_):  # type: ignore[no-untyped-def]
+    def reward(prompts, completions, **_):
         grades = task.grade([answers[prompt] for prompt in prompts], completions)
         values = [grade.reward for grade in grades]
         rewards.append(sum(values) / len(values))
