@@ -102,8 +102,8 @@ def measure(section: Section) -> Measured:
 def output(section: Section) -> tuple[str, bool]:
     """What the section printed, or why it failed, and whether it did."""
     command = [section.python, "-m", f"benchmarks.{section.module}", *section.arguments]
-    # One thread unless a benchmark says otherwise; a waiting one must not take the other core.
-    environ = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
+    # One thread unless a benchmark says otherwise.
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     try:
         if section.python == PARITY:
             environment.build()
