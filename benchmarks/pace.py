@@ -50,7 +50,7 @@ class Contender:
     """The parent's side of one child."""
 
     def __init__(self, command: list[str], threads: int) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self.wall: list[float] = []
         self.cpu: list[float] = []
         self.rewards: list[float] = []
