@@ -12,6 +12,7 @@ operators; so their times are shares of the profile, scaled to the update as it 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections import defaultdict
@@ -83,6 +84,7 @@ def measured(bench: Workbench, repeats: int) -> tuple[dict[str, float], dict[str
             started = time.process_time()
             call()
             parts[part].append((time.process_time() - started) / bench.config.updates_per_step)
+            os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's own news
             with profile(activities=[ProfilerActivity.CPU]) as trace:
                 call()
             for event in trace.key_averages():
