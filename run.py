@@ -6,7 +6,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from harness import frontdoor
+from harness.command.plan import Plan, config_of_job, help_text, plan, set_project_root
 from harness.errors import UserError
 
 HELP = ("--help", "-h")
@@ -16,12 +16,12 @@ SHOW_ONLY = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shel
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def cell(cfg: DictConfig) -> str:
     """One cell, in this process or in one that a Hydra launcher started."""
-    from harness.running import run_cell
+    from harness.command.cell import run_cell
 
-    return run_cell(frontdoor.config_of_job(cfg))
+    return run_cell(config_of_job(cfg))
 
 
-def draw(plan: frontdoor.Plan) -> None:
+def draw(plan: Plan) -> None:
     """Figures, tables and report of a sweep, into its folder."""
     from analysis import write_all
     from analysis.errors import AnalysisError
@@ -36,35 +36,35 @@ def draw(plan: frontdoor.Plan) -> None:
 
 
 def main() -> int:
-    frontdoor.set_project_root()
+    set_project_root()
     if any(argument.split("=")[0] in SHOW_ONLY for argument in sys.argv[1:]):
         cell()
         return 0
     try:
         if set(HELP) & set(sys.argv[1:]):
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` is no error
-            print(frontdoor.help_text(sys.argv[1:]))
+            print(help_text(sys.argv[1:]))
             return 0
-        plan = frontdoor.plan(sys.argv[1:])
+        planned = plan(sys.argv[1:])
     except UserError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
 
-    if plan.cells[0].dry_run:
-        from harness import dry_run
+    if planned.cells[0].dry_run:
+        from harness.command import dry_run
 
-        print(dry_run.report(plan))
+        print(dry_run.report(planned))
         return 0
 
-    from harness import launch
-    from harness.watch import watching
+    from harness.command import launch
+    from harness.command.watch import watching
 
-    with launch.around(plan):
-        with watching(plan):
+    with launch.around(planned):
+        with watching(planned):
             cell()
-        if plan.is_sweep:
-            draw(plan)
-    return launch.summary(plan)
+        if planned.is_sweep:
+            draw(planned)
+    return launch.summary(planned)
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
         "seed": int(_number(config.get("seed", manifest.get("seed")), 0)),
         "repeat": int(_number(config.get("repeat"), 0)),
         "lag": str(config.get("lag", "exact")),
-        "core": str(config.get("core", "serial")),
+        "driver": str(config.get("driver", "serial")),
         "updates": int(_number(config.get("updates"), 0)),
         "updates_done": int(last.max()),
         "updates_per_step": int(per_step),

@@ -13,7 +13,7 @@ import pandas as pd
 
 # Keys that name a run, or say where and how it runs, but not what is computed.
 _NOT_A_SETTING = {
-    "seed", "repeat", "staleness", "core", "runs_dir", "dry_run", "retry_failed", "checkpoint",
+    "seed", "repeat", "staleness", "driver", "runs_dir", "dry_run", "retry_failed", "checkpoint",
     "checkpoint_every", "allow_code", "mode", "torch_threads", "device", "experiment", "sweep", "algo._target_",
     "algo_name", "task._target_", "task.name", "model.name", "model.path", "model._target_",
 }  # fmt: skip
@@ -55,7 +55,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
         and (free or key not in _ONLY_WHEN_FREE)
     }
     if free:  # under a free-running lag the driver decides the realised staleness
-        kept["core"] = config.get("core", "serial")
+        kept["driver"] = config.get("driver", "serial")
     return kept
 
 
@@ -83,7 +83,7 @@ def _why_not(row: dict[Any, Any], incomplete: bool) -> str:
 
 
 def _mark_duplicates(runs: pd.DataFrame) -> None:
-    """Under an exact lag core and repeat change nothing: such runs are one run, and must agree bit for bit."""
+    """Under an exact lag driver and repeat change nothing: such runs are one run, and must agree bit for bit."""
     first: dict[str, Any] = {}
     candidates = runs[runs["why_not"] == ""].sort_values("status", key=lambda s: s != "finished", kind="stable")
     for place, row in zip(candidates.index, candidates.to_dict("records"), strict=True):
@@ -136,7 +136,7 @@ def reference_words(runs: pd.DataFrame) -> str:
     """The keys outside `algo.*` that differ among the used runs, with the values the reference has."""
     used = runs[runs["used"]]
     parts = {part for text in used["setting"] for part in text.split(", ") if "=" in part}
-    keys = sorted({part.split("=")[0] for part in parts} - {"core"})
+    keys = sorted({part.split("=")[0] for part in parts} - {"driver"})
     at = used[used["reference"]]
     if at.empty:
         return ""

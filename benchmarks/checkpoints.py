@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from benchmarks import asked
-from harness import frontdoor
-from harness.memory import keep_freed_memory
+from harness.command.plan import plan
 from harness.models.loading import LoadedModel, load_model
-from harness.models.sequences import Rollouts
+from harness.models.memory import keep_freed_memory
 from harness.records import checkpoint
 from harness.records.folder import RunFolder
+from harness.types import Rollouts
 
 PROMPTS, GROUP, PROMPT_TOKENS, TOKENS, UPDATES_A_STEP = 64, 8, 15, 15, 4
 
@@ -49,7 +49,7 @@ def batch_of(number: int) -> Rollouts:
 def measure(staleness: int, repeats: int, every: int, path: Path) -> tuple[list[float], list[float], int]:
     """Seconds of each save (with the records' sync, and the pruning), on the wall and of the CPU, and the bytes of
     the last; `every` updates lie between them."""
-    config = frontdoor.plan([f"runs_dir={path}", "tracking=none"]).cells[0]
+    config = plan([f"runs_dir={path}", "tracking=none"]).cells[0]
     records = RunFolder(path, config)
     model: LoadedModel = load_model(config.model, "cpu")
     optimizer = torch.optim.AdamW(model.module.parameters(), fused=True)

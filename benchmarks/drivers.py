@@ -21,15 +21,15 @@ import torch
 
 from benchmarks import asked
 from benchmarks.workbench import random_model
-from harness import frontdoor
 from harness.build import load_model
+from harness.command.plan import plan
 from harness.config import Config
 from harness.errors import UserError
-from harness.models.sequences import concatenate
 from harness.progress import Progress
 from harness.records.folder import RunFolder
 from harness.rollout.vllm_engine import VllmEngine, check_installed
 from harness.training import Training
+from harness.types import concatenate
 
 SETTING = ("tracking=none", "eval.every=100000", "checkpoint_every=100000", "staleness=4", "updates=100000")
 STEPS = 4  # of a turn, after one to warm up
@@ -38,7 +38,7 @@ STEPS = 4  # of a turn, after one to warm up
 @contextmanager
 def training(*overrides: str) -> Iterator[Training]:
     with tempfile.TemporaryDirectory() as folder:
-        config = frontdoor.plan([*SETTING, f"runs_dir={folder}", *overrides]).cells[0]
+        config = plan([*SETTING, f"runs_dir={folder}", *overrides]).cells[0]
         made = Training(config, RunFolder(config.folder, config), Progress("", 1))
         made.publish()
         try:
@@ -57,10 +57,10 @@ def step(run: Training) -> None:
 def bare_step(run: Training) -> None:
     """The same work with no driver: generate, grade, learn."""
     config = run.config
-    first = run.learner.version // config.updates_per_step * config.rollout.shards
-    requests = [run.request(first + k) for k in range(config.rollout.shards)]
+    first = run.learner.version // config.updates_per_step * config.rollout.chunks
+    requests = [run.request(first + k) for k in range(config.rollout.chunks)]
     rollouts = concatenate([run.generation._engine.generate(request) for request in requests])  # type: ignore[attr-defined]
-    problems = [problem for k in range(config.rollout.shards) for problem in run.problems(first + k)]
+    problems = [problem for k in range(config.rollout.chunks) for problem in run.problems(first + k)]
     for _ in run.learner.step(run.grader(problems, rollouts)[0]):
         pass
     run.publish()
@@ -85,7 +85,7 @@ def seconds(
 def overlap(rounds: int) -> list[str]:
     rows = []
     for name, more in (("default model", ()), ("ten times", large_model())):
-        with training("core=serial", *more) as serial, training("core=overlapped", *more) as overlapped:
+        with training("driver=serial", *more) as serial, training("driver=overlapped", *more) as overlapped:
             gains = [seconds(serial, step) / seconds(overlapped, step) for _ in range(rounds)]
             share = generation_share(serial)
         possible = f"generation is {share:.0%} of a step, so a perfect overlap would give {bound(share):.2f}"
@@ -105,7 +105,7 @@ def generation_share(run: Training) -> float:
 
 
 def overhead(rounds: int) -> list[str]:
-    with training("core=serial", "staleness=0") as driven, training("core=serial", "staleness=0") as bare:
+    with training("driver=serial", "staleness=0") as driven, training("driver=serial", "staleness=0") as bare:
         # Both work in this thread alone, so CPU time is the same quantity with less noise.
         costs = [
             seconds(driven, step, clock=time.process_time) / seconds(bare, bare_step, clock=time.process_time)
@@ -116,7 +116,7 @@ def overhead(rounds: int) -> list[str]:
 
 def ray(rounds: int) -> list[str]:
     more = large_model()
-    with training("core=overlapped", *more) as overlapped, training("core=ray", *more) as actors:
+    with training("driver=overlapped", *more) as overlapped, training("driver=ray", *more) as actors:
         speeds = [seconds(overlapped, step) / seconds(actors, step) for _ in range(rounds)]
     return [asked.row("Ray, one local actor, against overlapped, ten times", speeds, "≥ 0.9", "×")]
 
@@ -126,7 +126,7 @@ def vllm(rounds: int) -> list[str]:
         check_installed()
     except UserError as error:
         return [f"| publication to vLLM in process | ≤ 100 ms | – | not measured: {error} |"]
-    config: Config = frontdoor.plan(["tracking=none", "rollout=vllm"]).cells[0]
+    config: Config = plan(["tracking=none", "rollout=vllm"]).cells[0]
     engine = VllmEngine(config, load_model(config.served_model, "cpu"))
     weights = {name: t.clone() for name, t in load_model(config.served_model, "cpu").module.state_dict().items()}
     times = {"weights": [], "weights, cache and probe": []}  # type: dict[str, list[float]]

@@ -120,7 +120,7 @@ def main() -> None:
     rows, notes = [], []
     print(HEAD)
     for threads in options.threads:
-        result = compare(f"default, {threads} thread(s)", "harness/models/carry", threads, options.rounds)
+        result = compare(f"default, {threads} thread(s)", "harness/assets/carry", threads, options.rounds)
         print(result.row(), flush=True)
         rows.append(asked.row(f"updates/s against TRL, {result.label}", result.ratios(), "≥ 2", "×"))
         if threads == options.threads[0]:

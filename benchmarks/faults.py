@@ -24,17 +24,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.small_runs import RECORDS, TINY, Trace, config_of, finish, prepare, start, trace, undisturbed, wait
-from harness import frontdoor
+from harness.command.plan import Plan
 from harness.config import Config
 from harness.records.files import is_held
 from harness.records.state import LOCK, MANIFEST, status_of
 
 CASES = (
-    ("algo=grpo", "staleness=0", "core=serial"),
-    ("algo=m2po", "staleness=4", "core=serial"),
-    ("algo=m2po", "staleness=64", "core=serial"),
-    ("algo=gspo", "staleness=64", "core=overlapped"),
-    ("algo=tis", "staleness=4", "core=overlapped"),
+    ("algo=grpo", "staleness=0", "driver=serial"),
+    ("algo=m2po", "staleness=4", "driver=serial"),
+    ("algo=m2po", "staleness=64", "driver=serial"),
+    ("algo=gspo", "staleness=64", "driver=overlapped"),
+    ("algo=tis", "staleness=4", "driver=overlapped"),
 )
 
 
@@ -220,10 +220,10 @@ def mlflow_down(strike: Strike) -> bool:
     down = replace(config, tracking=replace(config.tracking, backend="mlflow", uri="http://127.0.0.1:9"))
 
     def follow() -> None:
-        from harness.records import follower
+        from harness.tracking import follow
 
-        plan = frontdoor.Plan([down], [[]], "", parallel=False)
-        follower.mirrored(plan).__enter__()
+        plan = Plan([down], [[]], "", parallel=False)
+        follow.mirrored(plan).__enter__()
 
     child = start(down, follow)
     if strike.dice.random() < 0.5 and wait(child, strike.at(0.5, 2.0)) is None:

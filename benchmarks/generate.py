@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import asked
 from benchmarks.workbench import Workbench, interleaved, ratios, workbench
-from harness import frontdoor
+from harness.command.plan import plan
 from harness.errors import UserError
 from harness.models.policy import _left_pad
 from harness.rollout import vllm_engine
@@ -62,7 +62,7 @@ def peer(bench: Workbench) -> Callable[[], object]:
 def vllm(bench: Workbench, closing: ExitStack) -> Callable[[], object]:
     """Raises UserError where vLLM is not installed."""
     vllm_engine.check_installed()
-    config = frontdoor.plan(["rollout=vllm", "rollout.behaviour=engine", "tracking=none"]).cells[0]
+    config = plan(["rollout=vllm", "rollout.behaviour=engine", "tracking=none"]).cells[0]
     engine = vllm_engine.VllmEngine(config, bench.model)
     closing.callback(engine.close)
     return lambda: engine.generate(bench.request)

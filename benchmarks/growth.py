@@ -77,7 +77,7 @@ def length(scratch: ExitStack) -> list[Case]:
 
 
 def staleness(scratch: ExitStack) -> list[Case]:
-    runs = {s: scratch.enter_context(training("core=serial", f"staleness={s}")) for s in (0, 64, 256)}
+    runs = {s: scratch.enter_context(training("driver=serial", f"staleness={s}")) for s in (0, 64, 256)}
     return [Case(f"staleness {s}", 1, partial(step, run)) for s, run in runs.items()]
 
 

@@ -29,10 +29,10 @@ from harness.learner import learner
 from harness.records.files import exclusive
 from harness.records.folder import RunFolder
 from harness.records.manifest import new_manifest
-from harness.records.mirror import Mirror
 from harness.records.state import LOCK
-from harness.records.store import default_uri
-from harness.sync import POLL_S
+from harness.tracking.mirror import Mirror
+from harness.tracking.store import default_uri
+from harness.tracking.sync import POLL_S
 from harness.training import Training
 
 EVERY = 10  # tracking.every of the default
@@ -104,7 +104,7 @@ def mirror(run: Training, update_s: float, repeats: int = 10) -> float:
 
 
 def report(rounds: int) -> str:
-    setting = ("core=serial", "staleness=0")
+    setting = ("driver=serial", "staleness=0")
     parts: dict[str, float] = {}
     with training(*setting) as watched, training(*setting) as bare:
         turns = interleaved({"watched": lambda: guarded(watched), "bare": lambda: unguarded(bare)}, rounds)

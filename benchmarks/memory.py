@@ -31,7 +31,7 @@ VOCABULARIES = (1_024, 16_384, 151_936)
 
 def peak_mb(overrides: list[str]) -> float:
     """Of this very process, after some steps."""
-    with training("core=serial", "staleness=0", *overrides) as run:
+    with training("driver=serial", "staleness=0", *overrides) as run:
         for _ in range(STEPS):
             step(run)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 from benchmarks.pace import Pace
-from harness import frontdoor
+from harness.command.plan import plan, set_project_root
 from harness.progress import Progress
 from harness.records.folder import RunFolder
 from harness.training import Training
@@ -37,9 +37,9 @@ class Paced(Training):
 
 
 def main() -> None:
-    frontdoor.set_project_root()
+    set_project_root()
     with tempfile.TemporaryDirectory() as folder, Pace() as pace:
-        (config,) = frontdoor.plan([*OPTIONS, f"runs_dir={folder}", *sys.argv[1:]]).cells
+        (config,) = plan([*OPTIONS, f"runs_dir={folder}", *sys.argv[1:]]).cells
         Paced.pace = pace
         config.folder.mkdir(parents=True)
         training = Paced(config, RunFolder(config.folder, config), Progress("bench", config.updates))

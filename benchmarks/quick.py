@@ -25,7 +25,7 @@ ALLOWED_FALL = 0.15
 def ratios() -> Iterator[tuple[str, float]]:
     """Larger is better. All of CPU time, which a busy neighbour moves less than the clock on the wall, and all
     against something that ran in turn with ours, since milliseconds are the machine's."""
-    trl = end_to_end.compare("default, 1 thread", "harness/models/carry", 1, 6)
+    trl = end_to_end.compare("default, 1 thread", "harness/assets/carry", 1, 6)
     yield "updates/s against TRL", statistics.median(trl.cpu_ratios())
     bench = workbench()
     _, faster = generate.measured(6, bench, generate.contenders(bench))

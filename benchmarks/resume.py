@@ -1,6 +1,6 @@
-"""`python -m benchmarks.resume`: every method, core and staleness, killed at a random point, resumed, compared bitwise.
+"""`python -m benchmarks.resume`: every method, driver and staleness, killed at a random point, resumed, compared.
 
-Without --all a covering subset of at most 24 cells: every method, and every pair of core, staleness and moment.
+Without --all a covering subset of at most 24 cells: every method, and every pair of driver, staleness and moment.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOMENTS = (
 NEEDS = {"opsm": ("algo.delta=0.5",)}  # parameters without a default
 LARGEST_SUBSET = 24
 
-Cell = tuple[str, str, int, str]  # method, core, staleness, moment
+Cell = tuple[str, str, int, str]  # method, driver, staleness, moment
 
 
 def methods() -> list[str]:
@@ -38,7 +38,7 @@ def methods() -> list[str]:
 
 
 def covering(cores: Sequence[str], seed: int = 1) -> list[Cell]:
-    """Greedy: each next row covers the most pairs of (core, staleness, moment) not yet covered; methods in turn."""
+    """Greedy: each next row covers the most pairs of (driver, staleness, moment) not yet covered; methods in turn."""
     dice = random.Random(seed)
     rows = list(product(cores, STALENESS, MOMENTS))
     dice.shuffle(rows)
@@ -58,7 +58,7 @@ def covering(cores: Sequence[str], seed: int = 1) -> list[Cell]:
 
 
 def everything(cores: Sequence[str], seed: int) -> list[Cell]:
-    """Every method, core and staleness, at a moment drawn for each."""
+    """Every method, driver and staleness, at a moment drawn for each."""
     dice = random.Random(seed)
     return [(*cell, dice.choice(MOMENTS)) for cell in product(methods(), cores, STALENESS)]
 
@@ -67,11 +67,13 @@ def run(cells: Sequence[Cell], seed: int) -> Iterator[tuple[Cell, list[str]]]:
     """Each cell with what was wrong; nothing wrong is an empty list."""
     prepare()
     for number, cell in enumerate(cells):
-        method, core, staleness, moment = cell
-        overrides = (f"algo={method}", f"core={core}", f"staleness={staleness}", *NEEDS.get(method, ()))
+        method, driver, staleness, moment = cell
+        overrides = (f"algo={method}", f"driver={driver}", f"staleness={staleness}", *NEEDS.get(method, ()))
         with tempfile.TemporaryDirectory(prefix="resume-") as scratch:
-            # The reference is the serial core's: the cores give the same bits, and that is tested along.
-            expected = undisturbed(tuple("core=serial" if "core=" in o else o for o in overrides), Path(scratch) / "a")
+            # The reference is the serial driver's: the drivers give the same bits, and that is tested along.
+            expected = undisturbed(
+                tuple("driver=serial" if "driver=" in o else o for o in overrides), Path(scratch) / "a"
+            )
             config = config_of(overrides, Path(scratch) / "b")
             result = trial(" ".join(overrides), config, [moment], expected, random.Random(f"{seed} {number}"))
         problems = result.problems or ([] if result.struck else ["the run was over before the fault struck"])
@@ -98,7 +100,7 @@ def main() -> int:
 
 
 def table(results: Sequence[tuple[Cell, list[str]]]) -> str:
-    """Markdown: how many resumed to the same bits, by core, staleness and moment, and what did not."""
+    """Markdown: how many resumed to the same bits, by driver, staleness and moment, and what did not."""
 
     def rows(what: str, part: Callable[[Cell], object]) -> str:
         groups: dict[object, list[bool]] = {}
@@ -112,12 +114,12 @@ def table(results: Sequence[tuple[Cell, list[str]]]) -> str:
     return f"""# Killed and resumed
 
 Written by `python -m benchmarks.resume`: small real runs of {len(methods())} methods, killed at the moment named,
-started again by the same command until finished, and compared with a run of the serial core that nobody disturbed:
+started again by the same command until finished, and compared with a run of the serial driver that nobody disturbed:
 hash of the final weights, records without their timings, each update once.
 
 **{same} of {len(results)} resumed to the same bits.**
 
-{rows("core, staleness", lambda cell: f"{cell[1]}, {cell[2]}")}
+{rows("driver, staleness", lambda cell: f"{cell[1]}, {cell[2]}")}
 {rows("moment", lambda cell: cell[3])}
 {wrong}"""
 

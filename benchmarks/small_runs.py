@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 import harness.training  # noqa: F401  so that no forked run imports it again
-from harness import frontdoor
+from harness.command.cell import run_cell
+from harness.command.plan import plan
 from harness.config import Config, ModelConfig
 from harness.models.loading import load_model
 from harness.records.files import lock_owner
 from harness.records.state import LOCK, MANIFEST, status_of
-from harness.running import run_cell
 
 TINY = (
     "rollout.prompts_per_step=8",
@@ -49,7 +49,7 @@ def prepare() -> None:
 
 def config_of(overrides: tuple[str, ...], runs_dir: Path, sizes: tuple[str, ...] = TINY) -> Config:
     line = [*sizes, *overrides, "tracking=none", "retry_failed=true", f"runs_dir={runs_dir}"]
-    return frontdoor.plan(line).cells[0]
+    return plan(line).cells[0]
 
 
 def start(config: Config, before: Callable[[], None] = lambda: None) -> int:

@@ -22,9 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.small_runs import TINY, config_of, prepare, start
+from harness.command.cell import run_cell
 from harness.config import Config
 from harness.records.state import status_of
-from harness.running import run_cell
 
 # Responses end at the task's usual length, so that every batch is equally large: the largest so far is what a process
 # keeps, and a policy that may write longer responses would be measured instead of a leak.
@@ -91,8 +91,8 @@ def resident(config: Config) -> dict[int, float]:
 
 def leftovers(runs: int, scratch: Path) -> Part:
     rows, good = [], True
-    for core in CORES:
-        config = config_of((*SHORT, f"core={core}"), scratch)
+    for driver in CORES:
+        config = config_of((*SHORT, f"driver={driver}"), scratch)
         finished = [run_cell(config)]
         time.sleep(1.0)  # threads that have been joined still have to leave the kernel
         before = held()
@@ -104,16 +104,16 @@ def leftovers(runs: int, scratch: Path) -> Part:
             after = held()
         assert set(finished) == {"finished"}, finished
         good &= not more(before, after)
-        rows += [(core, what, before[what], after[what]) for what in before]
+        rows += [(driver, what, before[what], after[what]) for what in before]
     table = "\n".join(
-        f"| {core} | {what} | {len(first)} | {len(last)} | {', '.join(sorted(last - first)) or '–'} |"
-        for core, what, first, last in rows
+        f"| {driver} | {what} | {len(first)} | {len(last)} | {', '.join(sorted(last - first)) or '–'} |"
+        for driver, what, first, last in rows
     )
     return (
         good,
         f"""## {runs} short runs in one process
 
-| core | held | after a first run | after {runs} more | new |
+| driver | held | after a first run | after {runs} more | new |
 |---|---|---:|---:|---|
 {table}
 
@@ -152,7 +152,7 @@ def main() -> int:
     parser.add_argument("--updates", type=int, default=10_000, help="of the long run")
     parser.add_argument("--tiny", action="store_true", help="tiny batches in the long run, not the default's")
     parser.add_argument("--growth", type=float, default=MAX_GROWTH, help="share of memory it may grow by")
-    parser.add_argument("--runs", type=int, default=50, help="of each core")
+    parser.add_argument("--runs", type=int, default=50, help="of each driver")
     parser.add_argument("--out", type=Path, help="write the tables there too")
     options = parser.parse_args()
     parts: dict[str, Callable[[Path], Part]] = {

@@ -1,6 +1,6 @@
 """TRL's GRPOTrainer at the default run's work: a contender for `benchmarks.end_to_end` (see there).
 
-    .venv-bench/bin/python benchmarks/trl_update.py --model harness/models/carry --updates 40 --threads 1
+    .venv-bench/bin/python benchmarks/trl_update.py --model harness/assets/carry --updates 40 --threads 1
 
 Same base policy, prompts in the same order, 512 responses a batch and four updates of 128 from it, lengths,
 learning rate, optimizer, clipping and token-mean loss. It waits for a line on stdin before each batch.

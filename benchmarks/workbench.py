@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from harness import build, frontdoor, randomness
+from harness import build, randomness
+from harness.command.plan import plan, set_project_root
 from harness.config import Config
-from harness.grading import Grader
-from harness.learner.batch import GradedRollouts
 from harness.learner.learner import Learner
-from harness.memory import keep_freed_memory
 from harness.models.loading import LoadedModel, resolve_path
-from harness.rollout.interface import Request
-from harness.rollout.prompts import PromptEncoder
+from harness.models.memory import keep_freed_memory
+from harness.rewards.grader import Grader
 from harness.rollout.torch_engine import TorchEngine
+from harness.tasks.prompts import PromptEncoder
+from harness.types import GradedRollouts, Request
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Workbench:
 
 def workbench(*overrides: str) -> Workbench:
     keep_freed_memory()
-    frontdoor.set_project_root()
+    set_project_root()
     with tempfile.TemporaryDirectory() as folder:
-        (config,) = frontdoor.plan([f"runs_dir={Path(folder)}", *overrides]).cells
+        (config,) = plan([f"runs_dir={Path(folder)}", *overrides]).cells
     model = build.model(config)
     rollout = config.rollout
     keys = randomness.keys(
@@ -61,7 +61,7 @@ def workbench(*overrides: str) -> Workbench:
 
 def random_model(folder: Path, width: int, layers: int, positions: int = 256) -> str:
     """A Qwen3 of another size with the tokenizer of the default, its weights random; returns the folder."""
-    base = resolve_path("harness/models/carry")
+    base = resolve_path("harness/assets/carry")
     config = AutoConfig.from_pretrained(base)
     config.update(
         {

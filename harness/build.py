@@ -9,17 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.config import Config
-from harness.drivers.delay_line import DelayLine, FirstComeLine, ReplayLine
 from harness.drivers.generation import Generation, InlineGeneration, WorkerGeneration
+from harness.drivers.queue import FirstComeQueue, ReplayQueue, RolloutQueue
+from harness.drivers.weight_store import SnapshotStore
 from harness.errors import UserError, nearest
 from harness.lag import schedule
 from harness.lag.policy import BoundedLag, ExactLag, StalenessPolicy
 from harness.learner.learner import Learner
 from harness.models.loading import LoadedModel, load_model
-from harness.rollout.interface import Request, RolloutEngine
+from harness.rollout.interface import RolloutEngine
 from harness.rollout.torch_engine import TorchEngine
 from harness.tasks.interface import Task
-from harness.weight_store import SnapshotStore
+from harness.types import Request
 
 OUR_PACKAGES = ("algorithms", "harness.tasks")
 
@@ -88,20 +89,20 @@ def staleness_policy(config: Config) -> StalenessPolicy:
     return kind(config.staleness, config.updates_per_step)
 
 
-def delay_line(config: Config, generation: Generation, request: Callable[[int], Request]) -> DelayLine:
-    parts: tuple[Any, ...] = (generation, staleness_policy(config), request, config.batches, config.rollout.shards)
+def rollout_queue(config: Config, generation: Generation, request: Callable[[int], Request]) -> RolloutQueue:
+    parts: tuple[Any, ...] = (generation, staleness_policy(config), request, config.batches, config.rollout.chunks)
     if config.lag == "replay":
-        return ReplayLine(*parts, schedule=schedule.read(config))
+        return ReplayQueue(*parts, schedule=schedule.read(config))
     if config.lag == "bounded" and config.on_excess != "wait":
-        return FirstComeLine(*parts, mask=config.on_excess == "mask")
-    return DelayLine(*parts)
+        return FirstComeQueue(*parts, mask=config.on_excess == "mask")
+    return RolloutQueue(*parts)
 
 
 def generation(config: Config, loaded: LoadedModel) -> Generation:
     """Inline with the learner's own weights, or beside it: one engine in a thread, or one in each Ray actor."""
-    if config.core == "serial":
+    if config.driver == "serial":
         return InlineGeneration(rollout_engine(config, loaded))
-    if config.core == "overlapped":
+    if config.driver == "overlapped":
         store, in_flight = SnapshotStore(config.max_versions), config.rollout.inflight != "drain"
         return WorkerGeneration([replica(config)], store, config.torch_threads, in_flight=in_flight)
     from harness.drivers import ray_actors

@@ -25,7 +25,7 @@ class ModelConfig:
     the estimates of dry_run where the model is not at hand · pad_token, end_token: where the tokenizer names none,
     or another than the model was trained with."""
 
-    path: str = "harness/models/carry"
+    path: str = "harness/assets/carry"
     dtype: str = "float32"
     attention: str = "sdpa"
     gradient_checkpointing: bool = False
@@ -57,7 +57,7 @@ class RolloutConfig:
     top_p: float = 1.0
     max_new_tokens: int = 24
     max_prompt_tokens: int = 1024
-    shards: int = 1
+    chunks: int = 1
     behaviour: str = "trainer"
     inflight: str = "drain"
     vllm: VllmConfig = field(default_factory=VllmConfig)
@@ -118,13 +118,13 @@ class TrackingConfig:
 @dataclass
 class RayConfig:
     """address of a cluster to join (null: a local one starts and stops with the run) · actors: rollout actors ·
-    shard_timeout_s: a shard not back by then is taken for hung and given to another actor."""
+    chunk_timeout_s: a chunk not back by then is taken for hung and given to another actor."""
 
     address: str | None = None
     actors: int = 1
     cpus_per_actor: float = 1.0
     gpus_per_actor: float = 0.0
-    shard_timeout_s: float = 600.0
+    chunk_timeout_s: float = 600.0
 
 
 @dataclass
@@ -138,7 +138,7 @@ class Config:
     record: RecordConfig = field(default_factory=RecordConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
-    core: str = "serial"
+    driver: str = "serial"
     lag: str = "exact"
     on_excess: str = "wait"
     schedule: str | None = None
@@ -198,7 +198,7 @@ class Config:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "core": ("serial", "overlapped", "ray"),
+    "driver": ("serial", "overlapped", "ray"),
     "lag": ("exact", "bounded", "replay"),
     "on_excess": ("wait", "drop", "mask"),
     "mode": ("train", "evaluate"),
@@ -228,7 +228,7 @@ AT_LEAST: dict[str, tuple[float, str]] = {
     "rollout.group_size": (2, "a group of one response has no advantage"),
     "rollout.max_new_tokens": (1, "tokens"),
     "rollout.max_prompt_tokens": (1, "tokens"),
-    "rollout.shards": (1, "shards"),
+    "rollout.chunks": (1, "chunks"),
     "learner.micro_batch_tokens": (1, "tokens"),
     "learner.max_refused_in_a_row": (1, "refused updates"),
     "eval.every": (1, "updates between evaluations"),
@@ -243,7 +243,7 @@ POSITIVE = (
     "learner.max_loss",
     "rollout.temperature",
     "eval.temperature",
-    "ray.shard_timeout_s",
+    "ray.chunk_timeout_s",
 )
 
 
@@ -289,8 +289,8 @@ def _check_units(config: Config) -> None:
             f"rollout.prompts_per_step={prompts}: not divisible by updates_per_step={per_step}; "
             f"nearest valid: {prompts - prompts % per_step or per_step} or {prompts + per_step - prompts % per_step}"
         )
-    if config.rollout.shards > prompts:
-        raise UserError(f"rollout.shards={config.rollout.shards}: more shards than the {prompts} prompts of a step")
+    if config.rollout.chunks > prompts:
+        raise UserError(f"rollout.chunks={config.rollout.chunks}: more chunks than the {prompts} prompts of a step")
     if config.eval.every % per_step:
         raise UserError(
             f"eval.every={config.eval.every}: not divisible by updates_per_step={per_step} "
@@ -330,26 +330,26 @@ def _check_combinations(config: Config) -> None:
 
 
 def _check_bounded(config: Config) -> None:
-    if config.core == "serial":
+    if config.driver == "serial":
         raise UserError(
-            "lag=bounded with core=serial: nothing runs free where generation waits for training; "
-            "use core=overlapped or core=ray, or lag=exact"
+            "lag=bounded with driver=serial: nothing runs free where generation waits for training; "
+            "use driver=overlapped or driver=ray, or lag=exact"
         )
     if config.staleness < config.updates_per_step - 1:
         raise UserError(
             f"staleness={config.staleness} with lag=bounded: the last of {config.updates_per_step} updates of a step "
             f"is {config.updates_per_step - 1} updates stale by construction; expected at least that"
         )
-    if config.core == "ray" and config.rollout.inflight != "drain":
+    if config.driver == "ray" and config.rollout.inflight != "drain":
         raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with core=ray: an actor takes weights between shards only; "
-            "use core=overlapped, or rollout.inflight=drain"
+            f"rollout.inflight={config.rollout.inflight} with driver=ray: an actor takes weights between chunks only; "
+            "use driver=overlapped, or rollout.inflight=drain"
         )
-    prompts, shards = config.rollout.prompts_per_step, config.rollout.shards
-    if config.on_excess != "wait" and prompts % shards:
+    prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
+    if config.on_excess != "wait" and prompts % chunks:
         raise UserError(
-            f"on_excess={config.on_excess}: a batch is any {shards} shards, so they must be of one size; "
-            f"rollout.prompts_per_step={prompts} is not divisible by rollout.shards={shards}"
+            f"on_excess={config.on_excess}: a batch is any {chunks} chunks, so they must be of one size; "
+            f"rollout.prompts_per_step={prompts} is not divisible by rollout.chunks={chunks}"
         )
 
 

@@ -1,4 +1,7 @@
-"""Evaluation: sampled accuracy avg@k, unbiased pass@k and greedy accuracy, split by split and suite by suite."""
+"""Evaluation: sampled accuracy avg@k, unbiased pass@k and greedy accuracy, split by split and suite by suite.
+
+`Evaluator` is the one of a training run; `Evaluation` is `python run.py mode=evaluate checkpoint=FOLDER`.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,29 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from math import comb
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from harness import randomness
+from harness import build, randomness
 from harness.config import Config
 from harness.drivers.generation import Generation
-from harness.grading import Grader
 from harness.interrupts import result_of
-from harness.models.sequences import Rollouts
+from harness.models.digest import weights_sha256
+from harness.models.loading import LoadedModel, longest_prompt, resolve_path
 from harness.progress import Progress
+from harness.records.checkpoint import MANIFEST
+from harness.records.files import read_json
 from harness.records.folder import RunFolder
-from harness.rollout.interface import Request, batched
-from harness.rollout.prompts import PromptEncoder
-from harness.tasks.interface import Problem, Task
-from harness.tasks.prepare import Prepared
+from harness.rewards.grader import Grader
+from harness.rollout.interface import batched
+from harness.tasks.interface import Task
+from harness.tasks.prepare import Prepared, prepare
+from harness.tasks.prompts import PromptEncoder
 from harness.tasks.suites import Suite
+from harness.types import Problem, Request, Rollouts
 
 
 @dataclass(frozen=True)
@@ -151,3 +160,46 @@ def _powers(n: int) -> list[int]:
 def printable(text: str, limit: int = 4000) -> str:
     """Text without control characters (an escape sequence in a response must not reach a terminal)."""
     return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else "�" for c in text[:limit])
+
+
+class Evaluation:
+    """The evaluation of one folder of weights, in a run folder of its own. Started again it starts over."""
+
+    def __init__(self, config: Config, folder: RunFolder, progress: Progress) -> None:
+        self.folder = folder
+        self.progress = progress
+        torch.set_num_threads(config.torch_threads)
+        progress.note("loading the model")
+        self.model: LoadedModel = build.model(config)
+        encode = PromptEncoder(self.model.tokenizer, config.model)
+        data = prepare(config, build.task(config), encode, longest_prompt(config))
+        report_data(data, folder, progress)
+        grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)
+        self.evaluator = Evaluator(config, data.task, encode, grader, data.suites)
+        self.version = version_of(str(config.checkpoint))
+        self.accuracy: dict[str, float] = {}
+        self.generation: Generation = build.generation(config, self.model)
+
+    def run(self) -> str:
+        """Evaluates every split and suite and returns the hash of the weights."""
+        self.folder.rewind({})
+        self.generation.publish(self.version, self.model.module.state_dict())
+        for row, samples in self.evaluator.run(self.generation, self.version):
+            self.folder.append("eval.jsonl", row)
+            for sample in samples:
+                self.folder.append("samples.jsonl", sample)
+            self.progress.evaluated(row)
+            self.accuracy[row["split"]] = row["sampled_accuracy"]
+        return weights_sha256(self.model.module.state_dict())
+
+    def outcome(self) -> str:
+        return ", ".join(f"{split} {accuracy:.3f}" for split, accuracy in self.accuracy.items())
+
+    def close(self) -> None:
+        self.generation.close()
+
+
+def version_of(checkpoint: str) -> int:
+    """Updates behind a checkpoint's weights; 0 for a model that is none of ours."""
+    manifest = Path(resolve_path(checkpoint)) / MANIFEST
+    return int(read_json(manifest)["update"]) if manifest.is_file() else 0

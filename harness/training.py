@@ -18,26 +18,24 @@ import torch
 
 from harness import build, interrupts, randomness
 from harness.config import Config
-from harness.drivers.delay_line import Batch, DelayLine, Shard
 from harness.drivers.generation import Generation
+from harness.drivers.queue import RolloutQueue
 from harness.errors import RunFailed
 from harness.evaluation import Evaluator, report_data
-from harness.grading import Grader
 from harness.interrupts import Interrupted
 from harness.lag import realised, schedule
-from harness.learner.batch import GradedRollouts
 from harness.learner.learner import Learner, Update
-from harness.memory import keep_freed_memory
 from harness.models.digest import weights_sha256
 from harness.models.loading import LoadedModel, longest_prompt
-from harness.models.sequences import concatenate
+from harness.models.memory import keep_freed_memory
 from harness.progress import Progress
 from harness.records import checkpoint
 from harness.records.folder import RunFolder
-from harness.rollout.interface import Request, part
-from harness.rollout.prompts import PromptEncoder
-from harness.tasks.interface import Problem, Task
+from harness.rewards.grader import Grader
+from harness.tasks.interface import Task
 from harness.tasks.prepare import prepare
+from harness.tasks.prompts import PromptEncoder
+from harness.types import Batch, Chunk, GradedRollouts, Problem, Request, concatenate, part
 
 
 @dataclass
@@ -72,7 +70,7 @@ class Training:
         self.checkpoints = checkpoint.Checkpoints(folder.checkpoints, self.model)
         # Started last: an error above must not leave worker threads or actors behind.
         self.generation: Generation = build.generation(config, self.model)
-        self.line: DelayLine = build.delay_line(config, self.generation, self.request)
+        self.line: RolloutQueue = build.rollout_queue(config, self.generation, self.request)
 
     # The loop ----------------------------------------------------------------------------------------
 
@@ -99,7 +97,7 @@ class Training:
         waited = time.perf_counter()
         batch = self.line.pop(number, self.wait_for_rollouts)
         waited = time.perf_counter() - waited
-        graded, more = self.grade(batch.shards)
+        graded, more = self.grade(batch.chunks)
         more |= self.lag_records(number, batch, graded)
         more["time/wait_s"] = waited / self.config.updates_per_step
         more["time/generator_idle_s"] = self.generation.idle_s() / self.config.updates_per_step
@@ -111,11 +109,11 @@ class Training:
         self.line.wait(seconds=0.1)
         self.stop_if_asked()
 
-    def grade(self, shards: list[Shard]) -> tuple[GradedRollouts, dict[str, Any]]:
-        """The shards as one batch with its rewards; those masked for their staleness are not trained on."""
-        problems = [problem for shard in shards for problem in self.problems(shard.index)]
-        graded, metrics = self.grader(problems, concatenate([shard.rollouts for shard in shards]))
-        fresh = torch.cat([torch.full((shard.rollouts.n_responses,), shard.trained) for shard in shards])
+    def grade(self, chunks: list[Chunk]) -> tuple[GradedRollouts, dict[str, Any]]:
+        """The chunks as one batch with its rewards; those masked for their staleness are not trained on."""
+        problems = [problem for chunk in chunks for problem in self.problems(chunk.index)]
+        graded, metrics = self.grader(problems, concatenate([chunk.rollouts for chunk in chunks]))
+        fresh = torch.cat([torch.full((chunk.rollouts.n_responses,), chunk.trained) for chunk in chunks])
         return replace(graded, trained=graded.trained & fresh), metrics
 
     def publish(self) -> None:
@@ -140,22 +138,22 @@ class Training:
 
     # Where the data come from ------------------------------------------------------------------------
 
-    def places(self, shard: int) -> tuple[int, range]:
-        """The batch a shard is numbered in, and which of the batch's prompts are its own."""
+    def places(self, chunk: int) -> tuple[int, range]:
+        """The batch a chunk is numbered in, and which of the batch's prompts are its own."""
         rollout = self.config.rollout
-        batch, index = divmod(shard, rollout.shards)
-        return batch, part(rollout.prompts_per_step, rollout.shards, index)
+        batch, index = divmod(chunk, rollout.chunks)
+        return batch, part(rollout.prompts_per_step, rollout.chunks, index)
 
-    def problems(self, shard: int) -> list[Problem]:
+    def problems(self, chunk: int) -> list[Problem]:
         """Prompts are keyed by the order of asking, which under an exact lag is that of consumption: the same
         for every algorithm and staleness."""
-        batch, prompts = self.places(shard)
+        batch, prompts = self.places(chunk)
         first = batch * self.config.rollout.prompts_per_step
         return self.task.train(self.config.seed, range(first + prompts.start, first + prompts.stop))
 
-    def request(self, shard: int) -> Request:
+    def request(self, chunk: int) -> Request:
         rollout = self.config.rollout
-        batch, prompts = self.places(shard)
+        batch, prompts = self.places(chunk)
         keys = randomness.keys(
             self.config.seed,
             "sample",
@@ -163,7 +161,7 @@ class Training:
             np.arange(prompts.start, prompts.stop)[:, None],
             np.arange(rollout.group_size),
         )
-        return Request(self.encode.all(self.problems(shard)), keys, rollout.temperature, rollout.max_new_tokens)
+        return Request(self.encode.all(self.problems(chunk)), keys, rollout.temperature, rollout.max_new_tokens)
 
     # Records -----------------------------------------------------------------------------------------
 
@@ -195,11 +193,11 @@ class Training:
         metrics: dict[str, Any] = realised.timing(batch)
         if self.config.lag != "bounded":
             return metrics
-        shards = [schedule.ScheduledShard(shard.index, shard.version, shard.trained) for shard in batch.shards]
+        chunks = [schedule.ScheduledChunk(chunk.index, chunk.version, chunk.trained) for chunk in batch.chunks]
         seconds = time.perf_counter() - self.started
-        self.folder.append("schedule.jsonl", schedule.row(number, shards, seconds))
-        masked = [shard for shard in batch.shards if not shard.trained]
-        return metrics | realised.losses([self.grade([shard])[0] for shard in [*batch.dropped, *masked]])
+        self.folder.append("schedule.jsonl", schedule.row(number, chunks, seconds))
+        masked = [chunk for chunk in batch.chunks if not chunk.trained]
+        return metrics | realised.losses([self.grade([chunk])[0] for chunk in [*batch.dropped, *masked]])
 
     def evaluate(self) -> None:
         self.progress.note("evaluating")

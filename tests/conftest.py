@@ -54,7 +54,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated MLflow database, to copy: making one takes seconds."""
-    from harness.records.store import connect, default_uri
+    from harness.tracking.store import connect, default_uri
 
     folder = tmp_path_factory.mktemp("mlflow")
     connect(default_uri(folder), "unused")

@@ -6,7 +6,7 @@ import pytest
 from harness import randomness
 from harness.errors import UserError
 from harness.tasks.carry import Carry
-from harness.tasks.interface import Problem
+from harness.types import Problem
 
 PROBLEM = Problem("27+8+5=", "27+8+5=", "40", {"numbers": [27, 8, 5]})
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.command.plan import plan
 from harness.errors import UserError
-from harness.frontdoor import plan
 from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, without_clock
 
 # arguments → what the one line must contain
@@ -24,7 +24,7 @@ REFUSED = [
     (["algo=nonsense_xyz"], "valid: "),
     (["sweep=stalenes"], "did you mean staleness"),
     (["staleness=abc"], "could not be converted to Integer"),
-    (["core=seral"], "expected one of serial"),
+    (["driver=seral"], "expected one of serial"),
     (["staleness=-4"], "expected at least 0"),
     (["staleness=6"], "nearest valid: 4 or 8"),
     (["updates=10"], "nearest valid: 8 or 12"),

@@ -89,7 +89,7 @@ def test_no_batch_is_generated_that_would_not_be_trained_on(tmp_path):
     training = Training(config, folder, Progress("test", config.updates))
     asked = []
     request = training.line._request
-    training.line._request = lambda shard: asked.append(shard) or request(shard)  # one shard a batch
+    training.line._request = lambda chunk: asked.append(chunk) or request(chunk)  # one chunk a batch
     training.run()
     training.close()
     folder.close()

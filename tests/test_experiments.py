@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import dry_run, frontdoor, launch
+from harness.command import dry_run, launch
+from harness.command.cell import run_cell
+from harness.command.plan import plan
 from harness.errors import UserError
-from harness.running import run_cell
 from tests.conftest import ROOT, manifest, read_rows
 from tests.tiny import boxed_rows, gsm8k_rows, make_model, suites_folder, write_jsonl
 
@@ -58,16 +59,16 @@ def test_nothing_under_conf_is_left_out() -> None:
 def test_every_option_composes(here: Path) -> None:
     for group, option in GROUPED:
         overrides = required(ROOT / "conf" / group / f"{option}.yaml")
-        plan = frontdoor.plan([f"{group}={option}", *overrides, "dry_run=true"])
-        assert len(plan.cells) == 1, (group, option)
+        planned = plan([f"{group}={option}", *overrides, "dry_run=true"])
+        assert len(planned.cells) == 1, (group, option)
     assert not list(here.iterdir())
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_dry_runs_without_hub_or_data(here: Path, experiment: str) -> None:
-    plan = frontdoor.plan([f"experiment={experiment}", "dry_run=true"])
-    text = dry_run.report(plan)
-    assert str(plan.cells[0].folder) in text
+    planned = plan([f"experiment={experiment}", "dry_run=true"])
+    text = dry_run.report(planned)
+    assert str(planned.cells[0].folder) in text
     assert "responses a step" in text and "delay line" in text and "memory" in text
     assert max(map(len, text.splitlines())) <= 100
     assert not list(here.iterdir())
@@ -75,9 +76,9 @@ def test_every_experiment_dry_runs_without_hub_or_data(here: Path, experiment: s
 
 @pytest.mark.parametrize("sweep", options("sweep", "sweeps"))
 def test_every_sweep_dry_runs(here: Path, sweep: str) -> None:
-    plan = frontdoor.plan([f"sweep={sweep}", "seed=1", "dry_run=true"])  # one seed: a third of the time
-    assert plan.cells
-    assert f"dry run: {len(plan.cells)} cell" in dry_run.report(plan)
+    planned = plan([f"sweep={sweep}", "seed=1", "dry_run=true"])  # one seed: a third of the time
+    assert planned.cells
+    assert f"dry run: {len(planned.cells)} cell" in dry_run.report(planned)
     assert not list(here.iterdir())
 
 
@@ -117,11 +118,11 @@ TWO_UPDATES = (
 def test_every_experiment_runs_two_updates_with_stand_ins(
     here: Path, stand_ins: dict[str, list[str]], experiment: str
 ) -> None:
-    (composed,) = frontdoor.plan([f"experiment={experiment}", "dry_run=true"]).cells
+    (composed,) = plan([f"experiment={experiment}", "dry_run=true"]).cells
     overrides = [*stand_ins[composed.choices["task"]], *TWO_UPDATES]
     if composed.eval.suites:
         overrides.append("eval.suite_samples=1")
-    (config,) = frontdoor.plan([f"experiment={experiment}", *overrides]).cells
+    (config,) = plan([f"experiment={experiment}", *overrides]).cells
     assert run_cell(config) == "finished"
     assert [row["update"] for row in read_rows(config.folder / "metrics.jsonl")] == [1, 2]
     splits = {row["split"] for row in read_rows(config.folder / "eval.jsonl")}
@@ -147,7 +148,7 @@ def test_bad_data_is_refused_before_anything_is_written(command: Command, tmp_pa
 
 
 def run_here(*arguments: str) -> Path:
-    (config,) = frontdoor.plan(list(arguments)).cells
+    (config,) = plan(list(arguments)).cells
     assert run_cell(config) == "finished"
     return config.folder
 
@@ -157,27 +158,27 @@ def test_a_checkpoint_and_a_base_model_are_evaluated(here: Path, capsys: pytest.
     sizes = ("rollout.prompts_per_step=4", "rollout.group_size=2")
     run = run_here("updates=8", "eval.every=8", "checkpoint_every=8", *few, *sizes)
     last = [row for row in read_rows(run / "eval.jsonl") if row["update"] == 8]
-    for core in ("serial", "overlapped"):
-        found = run_here("mode=evaluate", f"checkpoint={run}/checkpoints/000008", f"core={core}", *few, *sizes)
+    for driver in ("serial", "overlapped"):
+        found = run_here("mode=evaluate", f"checkpoint={run}/checkpoints/000008", f"driver={driver}", *few, *sizes)
         assert read_rows(found / "eval.jsonl") == last  # the same problems and seeds as in training
         assert not (found / "metrics.jsonl").exists() and not (found / "checkpoints").exists()
         samples = read_rows(found / "samples.jsonl")
         assert {"prompt", "response", "reward", "answer", "finished"} <= set(samples[0])
         assert manifest(found)["final_weights_sha256"] == manifest(run)["final_weights_sha256"]
-    plan = frontdoor.plan(["mode=evaluate", "checkpoint=harness/models/carry", *few])
-    assert run_cell(plan.cells[0]) == "finished"
-    rows = read_rows(plan.cells[0].folder / "eval.jsonl")
+    planned = plan(["mode=evaluate", "checkpoint=harness/assets/carry", *few])
+    assert run_cell(planned.cells[0]) == "finished"
+    rows = read_rows(planned.cells[0].folder / "eval.jsonl")
     assert {row["update"] for row in rows} == {0}
-    assert launch.summary(plan) == 0
+    assert launch.summary(planned) == 0
     said = capsys.readouterr().out.splitlines()
     for row, line in zip(rows, said[-2:], strict=True):
         average, passed = row["sampled_accuracy"], row["pass_at_k"]
         assert row["k"] == 2 and passed["1"] == pytest.approx(average) and average <= passed["2"]
         assert row["split"] in line and f"avg@2 {average:.3f}  pass@2 {passed['2']:.3f}" in line
-    trained = replace(plan.cells[0], checkpoint=f"{run}/checkpoints/000008")
-    assert dry_run.parameters(trained) == dry_run.parameters(plan.cells[0])  # the optimizer's tensors are none
+    trained = replace(planned.cells[0], checkpoint=f"{run}/checkpoints/000008")
+    assert dry_run.parameters(trained) == dry_run.parameters(planned.cells[0])  # the optimizer's tensors are none
     with pytest.raises(UserError, match="no such folder"):
-        frontdoor.plan(["mode=evaluate", "checkpoint=./nowhere", *few])
+        plan(["mode=evaluate", "checkpoint=./nowhere", *few])
 
 
 def test_the_numbers_of_the_benchmarks() -> None:

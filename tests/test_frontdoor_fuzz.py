@@ -7,12 +7,13 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import frontdoor, status
+from harness.command import status
+from harness.command.plan import plan
 from harness.config import known_keys
 from harness.errors import UserError
 from harness.records.checkpoint import MANIFEST as CHECKPOINT
 from harness.records.checkpoint import newest_good
-from harness.records.entries import evaluation_metrics, rows, update_metrics
+from harness.tracking.entries import evaluation_metrics, rows, update_metrics
 
 text = st.text(max_size=20)
 keys = st.sampled_from(known_keys()) | text
@@ -28,7 +29,7 @@ def test_any_command_line_is_planned_or_refused_in_one_line(tmp_path_factory, ov
     folder: Path = tmp_path_factory.mktemp("front")
     line = [f"{key}={value}" for key, value in overrides if not key.startswith("hydra")]
     try:
-        frontdoor.plan([*line, f"runs_dir={folder}"])
+        plan([*line, f"runs_dir={folder}"])
     except UserError as error:
         assert "\n" not in str(error)
     assert list(folder.iterdir()) == []

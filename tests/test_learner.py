@@ -13,11 +13,11 @@ import algorithms
 from algorithms import TokenStats
 from harness import randomness
 from harness.config import LearnerConfig
-from harness.learner.batch import GradedRollouts, minibatch
+from harness.learner.batch import minibatch
 from harness.learner.learner import Learner
 from harness.models.decoder import SharedPrefixPolicy
-from harness.rollout.interface import Request
 from harness.rollout.torch_engine import TorchEngine
+from harness.types import GradedRollouts, Request
 from tests.test_torch_engine import END, VOCABULARY, model
 
 GROUP = 4

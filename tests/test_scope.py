@@ -133,11 +133,11 @@ def test_join_keeps_every_field():
 
 
 def worker(rank: int, world: int, store: str, threads: int) -> None:
-    """One rank: its uneven shard, in uneven micro-batches, against the whole batch found alone."""
+    """One rank: its uneven chunk, in uneven micro-batches, against the whole batch found alone."""
     torch.set_num_threads(threads)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     try:
-        # Shards of 13 rows: (13), (5, 8), (5, 0, 1, 7). Rank 1 of 4 has nothing.
+        # Chunks of 13 rows: (13), (5, 8), (5, 0, 1, 7). Rank 1 of 4 has nothing.
         borders = {1: [0, 13], 2: [0, 5, 13], 4: [0, 5, 5, 6, 13]}[world]
         start, stop = borders[rank], borders[rank + 1]
         middle = (start + stop) // 2

@@ -18,9 +18,8 @@ from transformers import (
 from harness import randomness
 from harness.models.decoder import SharedPrefixPolicy, supports
 from harness.models.policy import Policy, TransformersPolicy
-from harness.models.sequences import Rollouts
-from harness.rollout.interface import Request
 from harness.rollout.torch_engine import TorchEngine
+from harness.types import Request, Rollouts
 
 END, VOCABULARY, LIMIT = 1, 17, 12
 SHAPE = {"vocab_size": VOCABULARY, "max_position_embeddings": 64, "initializer_range": 0.4}

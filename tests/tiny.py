@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from harness.tasks.suites import BENCHMARKS
 from harness.tasks.word_problems import split
-from harness.warmstart_words import bpe_tokenizer
+from harness.warmstart.words import bpe_tokenizer
 
 FAMILIES = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}
 CHAT_TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"

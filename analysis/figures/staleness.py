@@ -76,7 +76,7 @@ def _lines(ax, table: pd.DataFrame, seeds: pd.DataFrame) -> dict:
 
 
 def staleness_protocols(study: Study) -> Drawing:
-    """Realised staleness by protocol (lag) and driver (core): along the run, and its range in each run."""
+    """Realised staleness by protocol (lag) and driver: along the run, and its range in each run."""
     one, missing = common.one_model(study)
     if "staleness_mean" not in one.updates:
         raise MissingData("needs staleness_mean in metrics.jsonl")
@@ -84,8 +84,8 @@ def staleness_protocols(study: Study) -> Drawing:
     protocols = list(dict.fromkeys(table["protocol"]))
     if len(table["lag"].unique()) < 2:
         missing.append(f"another protocol than lag={table['lag'].iloc[0]}")
-    if "bounded" in set(table["lag"]) and table.loc[table["lag"] == "bounded", "core"].nunique() < 2:
-        missing.append("bounded runs of a second driver (core)")
+    if "bounded" in set(table["lag"]) and table.loc[table["lag"] == "bounded", "driver"].nunique() < 2:
+        missing.append("bounded runs of a second driver")
     figure, axes = common.canvas(2, 3.3, 2, width_ratios=[1.1, 1])
     _along_the_run(axes[0], one, table, protocols)
     _ranges(axes[1], table, protocols)
@@ -108,14 +108,14 @@ def _realised(study: Study) -> pd.DataFrame:
     )
     runs = study.used.merge(measured.reset_index().astype({"run": str}), on="run")
     free = runs["lag"] != "exact"
-    runs["core"] = runs["core"].where(free, "any driver")
+    runs["driver"] = runs["driver"].where(free, "any driver")
     runs["protocol"] = [
-        f"{lag}, s {'≤' if lag == 'bounded' else '='} {s}" + (f", {core}" if lag != "exact" else "")
-        for lag, s, core in zip(runs["lag"], runs["staleness"], runs["core"], strict=True)
+        f"{lag}, s {'≤' if lag == 'bounded' else '='} {s}" + (f", {driver}" if lag != "exact" else "")
+        for lag, s, driver in zip(runs["lag"], runs["staleness"], runs["driver"], strict=True)
     ]
-    columns = ["protocol", "lag", "core", "staleness", "algorithm", "seed", "repeat", "run"]
+    columns = ["protocol", "lag", "driver", "staleness", "algorithm", "seed", "repeat", "run"]
     columns += ["mean", "smallest", "largest"]
-    return runs[columns].sort_values(["lag", "staleness", "core", "run"], ignore_index=True)
+    return runs[columns].sort_values(["lag", "staleness", "driver", "run"], ignore_index=True)
 
 
 def _along_the_run(ax, study: Study, table: pd.DataFrame, protocols: list[str]) -> None:
@@ -127,7 +127,7 @@ def _along_the_run(ax, study: Study, table: pd.DataFrame, protocols: list[str]) 
         runs = part["run"].unique()
         if part["lag"].iloc[0] == "exact":
             runs = runs[:1]
-        dash = DASH.get(part["core"].iloc[0], "-")
+        dash = DASH.get(part["driver"].iloc[0], "-")
         for run in runs:
             one = part[part["run"] == run]
             ax.plot(one["update"], one["value"], color=shade[place], linewidth=0.9, linestyle=dash, alpha=0.8)

@@ -1,6 +1,6 @@
 """Where generation happens: inline in the learner's thread, or in workers beside it.
 
-The unit of work is a shard, a request cut from a rollout batch. Its tokens depend on the request and the
+The unit of work is a chunk, a request cut from a rollout batch. Its tokens depend on the request and the
 version alone, so who serves it, when, and beside what cannot matter.
 """
 
@@ -17,9 +17,9 @@ from typing import Protocol
 
 import torch
 
-from harness.models.sequences import Rollouts
-from harness.rollout.interface import Request, RolloutEngine, StateDict
-from harness.weight_store import WeightStore
+from harness.drivers.weight_store import WeightStore
+from harness.rollout.interface import RolloutEngine, StateDict
+from harness.types import Request, Rollouts
 
 
 class Generation(Protocol):
@@ -45,7 +45,7 @@ class Generation(Protocol):
 
 
 class InlineGeneration:
-    """core=serial: work is done when it is submitted, with the learner's own weights."""
+    """driver=serial: work is done when it is submitted, with the learner's own weights."""
 
     def __init__(self, engine: RolloutEngine) -> None:
         self._engine = engine
@@ -79,11 +79,11 @@ class _Ticket:
 
 
 class WorkerGeneration:
-    """core=overlapped and core=ray: a thread for each engine takes tickets from one queue, in order.
+    """driver=overlapped and driver=ray: a thread for each engine takes tickets from one queue, in order.
 
     An error in a worker ends up in every future that waits and in every later call, with its traceback.
     threads: of torch, for each worker. finally_: called once, after the engines are closed. in_flight: engines
-    may take over a newer version in the middle of a shard (`engine.newer`).
+    may take over a newer version in the middle of a chunk (`engine.newer`).
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""core=ray: rollout engines in Ray actors, each behind a proxy that is an engine itself.
+"""driver=ray: rollout engines in Ray actors, each behind a proxy that is an engine itself.
 
 An actor holds nothing that matters: a call names the weights (by reference into the object store, put there
 once a version) and the request carries its seeds. So an actor that was killed, hangs or raises is replaced
-and the shard is generated again, token for token.
+and the chunk is generated again, token for token.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import torch
 from harness.config import Config, RayConfig
 from harness.drivers import ray_cluster
 from harness.drivers.generation import WorkerGeneration
+from harness.drivers.weight_store import SnapshotStore
 from harness.errors import RunFailed
-from harness.models.sequences import Rollouts
-from harness.rollout.interface import Newer, Request, RolloutEngine, StateDict
-from harness.weight_store import SnapshotStore
+from harness.rollout.interface import Newer, RolloutEngine, StateDict
+from harness.types import Request, Rollouts
 
-ATTEMPTS = 3  # for one shard: what fails as often is no accident
+ATTEMPTS = 3  # for one chunk: what fails as often is no accident
 START_TIMEOUT_S = 300.0  # importing torch and loading a model, on a slow disk
 
 
@@ -61,12 +61,12 @@ class RolloutActor:
 class RayEngine:
     """A RolloutEngine whose work is done by an actor, replaced when it fails.
 
-    Raises RunFailed when one shard fails ATTEMPTS times, with what the last actor said.
+    Raises RunFailed when one chunk fails ATTEMPTS times, with what the last actor said.
     """
 
     def __init__(self, make_engine: Callable[[], RolloutEngine], config: RayConfig, threads: int) -> None:
         self.version = -1
-        self.newer: Newer | None = None  # never asked: an actor takes weights between shards
+        self.newer: Newer | None = None  # never asked: an actor takes weights between chunks
         self._weights: StoredWeights | None = None
         self._make_engine, self._config, self._threads = make_engine, config, threads
         self._ray = ray_cluster.import_ray()
@@ -88,7 +88,7 @@ class RayEngine:
                 self._replace()
                 if attempt == ATTEMPTS:
                     break
-        raise RunFailed(f"rollout actors failed {ATTEMPTS} times on one shard: {_told(reason)}") from reason
+        raise RunFailed(f"rollout actors failed {ATTEMPTS} times on one chunk: {_told(reason)}") from reason
 
     def close(self) -> None:
         """Ends the actor, whatever it does; a call that waits for it raises."""
@@ -101,7 +101,7 @@ class RayEngine:
             self._ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
             self._ready = True
         call = self._actor.generate.remote(self.version, self._weights, request)
-        rollouts: Rollouts = self._ray.get(call, timeout=self._config.shard_timeout_s)
+        rollouts: Rollouts = self._ray.get(call, timeout=self._config.chunk_timeout_s)
         return rollouts
 
     def _start(self) -> Any:

@@ -30,7 +30,7 @@ def import_ray() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise UserError(f"core=ray: Ray is not installed ({error}); pip install 'lagrange-rl[ray]'") from error
+        raise UserError(f"driver=ray: Ray is not installed ({error}); pip install 'lagrange-rl[ray]'") from error
     return ray
 
 

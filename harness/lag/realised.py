@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.drivers.delay_line import Batch
-from harness.learner.batch import GradedRollouts
+from harness.types import Batch, GradedRollouts
 
 
 def histograms(graded: GradedRollouts, version: int, updates: int) -> list[dict[str, int]]:
@@ -40,10 +39,10 @@ def losses(excess: Sequence[GradedRollouts]) -> dict[str, float]:
 
 
 def timing(batch: Batch) -> dict[str, float]:
-    """Of the shards of a batch: mean seconds in the queue, mean publish lag in updates."""
+    """Of the chunks of a batch: mean seconds in the queue, mean publish lag in updates."""
     return {
-        "time/queue_s": _mean([shard.queue_s for shard in batch.shards]),
-        "time/publish_lag": _mean([shard.publish_lag for shard in batch.shards]),
+        "time/queue_s": _mean([chunk.queue_s for chunk in batch.chunks]),
+        "time/publish_lag": _mean([chunk.publish_lag for chunk in batch.chunks]),
     }
 
 

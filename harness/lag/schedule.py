@@ -1,10 +1,10 @@
-"""The schedule of a bounded run: which shards each batch was made of, and which version sampled them.
+"""The schedule of a bounded run: which chunks each batch was made of, and which version sampled them.
 
     {"identity": {…}}                                                          first line: what the run was
-    {"batch": 0, "shards": [0, 1], "versions": [0, 0], "trained": [true, true], "time": 1.25}
+    {"batch": 0, "chunks": [0, 1], "versions": [0, 0], "trained": [true, true], "time": 1.25}
     …                                                                          one line a batch, in order
 
-A shard's tokens follow from its index and its version, so this is all that lag=replay needs to make the same
+A chunk's tokens follow from its index and its version, so this is all that lag=replay needs to make the same
 run again, on any driver. time: seconds since the run started; for the reader alone.
 """
 
@@ -21,7 +21,7 @@ from harness.errors import UserError
 
 # What may differ between a run and its replay: who generates, and what is recorded.
 FREE = (
-    "core",
+    "driver",
     "lag",
     "staleness",
     "on_excess",
@@ -38,7 +38,7 @@ FREE = (
 
 
 @dataclass(frozen=True)
-class ScheduledShard:
+class ScheduledChunk:
     index: int
     version: int
     trained: bool
@@ -49,18 +49,18 @@ def identity(config: Config) -> dict[str, Any]:
     return {key: value for key, value in _flat(config.identity()).items() if key.split(".")[0] not in FREE}
 
 
-def row(batch: int, shards: Sequence[ScheduledShard], seconds: float) -> dict[str, Any]:
+def row(batch: int, chunks: Sequence[ScheduledChunk], seconds: float) -> dict[str, Any]:
     return {
         "batch": batch,
-        "shards": [one.index for one in shards],
-        "versions": [one.version for one in shards],
-        "trained": [one.trained for one in shards],
+        "chunks": [one.index for one in chunks],
+        "versions": [one.version for one in chunks],
+        "trained": [one.trained for one in chunks],
         "time": seconds,
     }
 
 
-def read(config: Config) -> list[list[ScheduledShard]]:
-    """The schedule `config` asks for, one list of shards a batch. Raises UserError for one it cannot follow."""
+def read(config: Config) -> list[list[ScheduledChunk]]:
+    """The schedule `config` asks for, one list of chunks a batch. Raises UserError for one it cannot follow."""
     path = str(config.schedule)
     try:
         header, *rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
@@ -83,22 +83,22 @@ def read(config: Config) -> list[list[ScheduledShard]]:
     return batches
 
 
-def _batch(line: dict[str, Any]) -> list[ScheduledShard]:
-    columns = zip(line["shards"], line["versions"], line["trained"], strict=True)
-    return [ScheduledShard(int(index), int(version), bool(trained)) for index, version, trained in columns]
+def _batch(line: dict[str, Any]) -> list[ScheduledChunk]:
+    columns = zip(line["chunks"], line["versions"], line["trained"], strict=True)
+    return [ScheduledChunk(int(index), int(version), bool(trained)) for index, version, trained in columns]
 
 
-def _problem(batches: Sequence[Sequence[ScheduledShard]], config: Config) -> str | None:
+def _problem(batches: Sequence[Sequence[ScheduledChunk]], config: Config) -> str | None:
     per_step = config.updates_per_step
     if len(batches) < config.batches:
         return f"has {len(batches)} batches, updates={config.updates} needs {config.batches}"
     seen: set[int] = set()
     for place, batch in enumerate(batches[: config.batches]):
-        if len(batch) != config.rollout.shards:
-            return f"batch {place} has {len(batch)} shards instead of rollout.shards={config.rollout.shards}"
+        if len(batch) != config.rollout.chunks:
+            return f"batch {place} has {len(batch)} chunks instead of rollout.chunks={config.rollout.chunks}"
         for one in batch:
             if one.index < 0 or one.index in seen:
-                return f"batch {place} trains on shard {one.index}, which has been trained on"
+                return f"batch {place} trains on chunk {one.index}, which has been trained on"
             if one.version % per_step or not 0 <= one.version <= place * per_step:
                 return f"batch {place} needs version {one.version}, which does not exist before it"
             seen.add(one.index)

@@ -8,25 +8,8 @@ import torch
 from torch import Tensor
 
 from algorithms.advantages import group_advantages
-from harness.models.sequences import Rollouts, SequenceBatch, pad, sequence_batch
-
-
-@dataclass(frozen=True)
-class GradedRollouts:
-    """rewards float64 [B] · trained bool [B], False where a truncated response is left out of the loss."""
-
-    rollouts: Rollouts
-    rewards: Tensor
-    trained: Tensor
-
-    def minibatches(self, count: int) -> list[GradedRollouts]:
-        """`count` parts of contiguous prompts."""
-        edges = torch.linspace(0, self.rollouts.n_prompts, count + 1).round().long().tolist()
-        parts = []
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
-            rows = (self.rollouts.group >= first) & (self.rollouts.group < last)
-            parts.append(GradedRollouts(self.rollouts.prompts(first, last), self.rewards[rows], self.trained[rows]))
-        return parts
+from harness.models.sequences import SequenceBatch, pad, sequence_batch
+from harness.types import GradedRollouts
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from torch import Tensor
 from algorithms import Algorithm
 from algorithms.advantages import zero_variance_groups
 from harness.config import LearnerConfig
-from harness.learner.batch import GradedRollouts, MiniBatch, minibatch
+from harness.learner.batch import MiniBatch, minibatch
 from harness.learner.gradient import Gradient, GradientMaker
 from harness.models.policy import Policy
+from harness.types import GradedRollouts
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def join_weights(micro_weights: Sequence[TokenWeights]) -> TokenWeights:
 
 
 def gather(stats: TokenStats, group: Group = None) -> tuple[TokenStats, int]:
-    """All ranks' rows in rank order, and the number of rows before this rank's. Shards may be uneven or
+    """All ranks' rows in rank order, and the number of rows before this rank's. Chunks may be uneven or
     empty.
     """
     if group is None:
@@ -123,9 +123,9 @@ def _gather_rows(value: Tensor, height: int, width: int, rows: Sequence[int], gr
     wire = mine.to(torch.uint8) if mine.dtype == torch.bool else mine
     padded = wire.new_zeros(height, *wire.shape[1:])
     padded[: len(wire)] = wire
-    shards = [torch.empty_like(padded) for _ in rows]
-    dist.all_gather(shards, padded, group=group)
-    whole = torch.cat([shard[:count] for shard, count in zip(shards, rows, strict=True)])
+    chunks = [torch.empty_like(padded) for _ in rows]
+    dist.all_gather(chunks, padded, group=group)
+    whole = torch.cat([chunk[:count] for chunk, count in zip(chunks, rows, strict=True)])
     return whole.to(mine.dtype)
 
 

@@ -18,10 +18,9 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
 
-from harness import hub
 from harness.config import Config, ModelConfig
 from harness.errors import UserError
-from harness.models import decoder
+from harness.models import decoder, hub
 from harness.models.policy import ComputePolicy, Policy, TransformersPolicy
 
 hf_logging.disable_progress_bar()  # one progress line a run is ours

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from harness.errors import RunFailed
 from harness.models.loading import LoadedModel
-from harness.models.sequences import Rollouts
 from harness.records.files import file_sha256, read_json, sync_folder
+from harness.types import Rollouts
 
 MANIFEST = "checkpoint.json"
 KEEP = 2  # newest checkpoints kept, beside the best one

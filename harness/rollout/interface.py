@@ -3,43 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from harness.models.sequences import Rollouts
+from harness.types import Request, Rollouts
 
 StateDict = dict[str, Tensor]
 Newer = Callable[[], tuple[int, StateDict] | None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """Prompts to answer, `samples` times each.
-
-    prompts  token ids of each prompt
-    keys     uint64 [len(prompts), samples]: the counter-based seed of each sample, so that the same request
-             gives the same tokens whoever serves it and whatever else is served beside it
-    temperature 0 means greedy
-    """
-
-    prompts: Sequence[Sequence[int]]
-    keys: np.ndarray
-    temperature: float
-    max_new_tokens: int
-
-    @property
-    def samples(self) -> int:
-        return self.keys.shape[1]
-
-
-def part(prompts: int, shards: int, index: int) -> range:
-    """Which of a batch's prompts are its shard `index`: contiguous parts, sizes as equal as possible."""
-    edges = np.linspace(0, prompts, shards + 1).round().astype(int).tolist()
-    return range(edges[index], edges[index + 1])
 
 
 class RolloutEngine(Protocol):

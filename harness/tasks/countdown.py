@@ -17,7 +17,7 @@ import numpy as np
 from harness import randomness
 from harness.errors import UserError
 from harness.rewards.verifiers import last_boxed, last_tagged
-from harness.tasks.interface import Grade, Problem
+from harness.types import Grade, Problem
 
 PARTS = 10  # by hash of the problem: 0 is validation, 1 is test, the rest training
 LONGEST, LONGEST_NUMBER = 200, 6  # characters of an expression, digits of a number

@@ -12,10 +12,11 @@ from typing import Any
 
 from harness.config import Config
 from harness.errors import UserError
-from harness.rollout.prompts import PromptEncoder
 from harness.tasks.corpus import Corpus, Loaded, in_order
-from harness.tasks.interface import Grade, Problem, Task
+from harness.tasks.interface import Task
+from harness.tasks.prompts import PromptEncoder
 from harness.tasks.suites import Suite, check_names, suite
+from harness.types import Grade, Problem
 
 SHOWN = 3  # examples in a message
 PROBED = 64  # problems of an endless task whose prompts are measured

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from harness.errors import UserError, nearest
-from harness.rewards.grading import check_pool, grade
 from harness.rewards.pool import Job, shared_pool
-from harness.tasks.interface import Grade, Problem
+from harness.rewards.reward import check_pool, grade
+from harness.types import Grade, Problem
 
 # reasoning-gym makes entry i of a data set from the number i; each split has a range of its own.
 FIRST = {"validation": 0, "test": 1_000_000, "train": 2_000_000}

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness import hub
 from harness.errors import UserError
+from harness.models import hub
 
 PROJECT = Path(__file__).resolve().parents[2]
 FORMATS = "a JSONL file (one object a line) or a Parquet file"

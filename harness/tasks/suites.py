@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, nearest
-from harness.rewards.grading import Reward
+from harness.rewards.reward import Reward
 from harness.tasks.corpus import problem_id, read_answer
-from harness.tasks.interface import Grade, Problem
 from harness.tasks.sources import PROJECT, Source, load
+from harness.types import Grade, Problem
 
 INSTRUCTION = "\n\nReason step by step and put the final answer in \\boxed{}."
 PROBLEM, ANSWER = "problem|question|Question|Problem", "answer|final_answer|Answer"

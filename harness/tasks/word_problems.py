@@ -18,7 +18,7 @@ import numpy as np
 
 from harness import randomness
 
-FOLDER = Path(__file__).parent / "gsm8k_small"
+FOLDER = Path(__file__).parents[1] / "assets" / "word_problems"
 SIZES = {"train": 2000, "validation": 200, "test": 200}
 PARTS = 10  # by hash of the question: 0 is validation, 1 is test, the rest training
 

@@ -116,7 +116,7 @@ def _config(
         "eval": {"every": every},
         "record": {"tokens": None},
         "tracking": {"uri": "sqlite:///x.db"},
-        "core": "serial",
+        "driver": "serial",
         "lag": "exact",
         "staleness": staleness,
         "updates": updates,

@@ -19,8 +19,8 @@ import synthetic
 from analysis import __main__ as cli
 from analysis import experiment, runs, tables, tokens
 from analysis.errors import AnalysisError
-from harness import sync
-from harness.records.store import default_uri
+from harness.tracking import sync
+from harness.tracking.store import default_uri
 
 EVERY = 10
 ENDED = {"started": 1.7e9, "finished": 1.7e9 + 60, "resumed": [], "error": None}
@@ -42,7 +42,7 @@ def write_folders(root: Path) -> None:
     failed = ENDED | {"error": "non-finite: loss"}
     synthetic.write_run(root / "carry/tis-s16-seed1", "tis", 16, updates=12, status="failed", manifest=failed)
     again = ENDED | json.loads((root / "carry/grpo-s16-seed1/manifest.json").read_text())
-    synthetic.write_run(root / "carry/grpo-s16-seed1-ray", "grpo", 16, core="ray", updates=25, manifest=again)
+    synthetic.write_run(root / "carry/grpo-s16-seed1-ray", "grpo", 16, driver="ray", updates=25, manifest=again)
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def rich(tmp_path_factory):
             "tau": ("m2po", 256, {"algo__m2_threshold": 0.16}),
             "tau0": ("m2po", 0, {"algo__m2_threshold": 0.16}),
             "bounded": ("grpo", 256, {"lag": "bounded"}),
-            "free": ("grpo", 256, {"lag": "bounded", "core": "overlapped"}),
+            "free": ("grpo", 256, {"lag": "bounded", "driver": "overlapped"}),
             "lrg": ("grpo", 256, {"learner__lr": 1e-5}),
             "lrm": ("m2po", 256, {"learner__lr": 1e-5}),
         }

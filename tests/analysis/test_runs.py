@@ -61,7 +61,7 @@ def test_a_foreign_folder_leaves_the_tables_as_they_are(tmp_path):
 @pytest.mark.parametrize(("digest", "said"), [("a" * 64, "same final weights"), ("b" * 64, "OTHER final weights")])
 def test_the_second_of_two_equal_runs_is_a_duplicate(tmp_path, digest, said):
     synthetic.write_run(tmp_path / "one", manifest={"final_weights_sha256": "a" * 64}, **SHORT)
-    synthetic.write_run(tmp_path / "two", core="ray", manifest={"final_weights_sha256": digest}, **SHORT)
+    synthetic.write_run(tmp_path / "two", driver="ray", manifest={"final_weights_sha256": digest}, **SHORT)
     study = load(tmp_path)
     assert list(study.used["run"]) == ["one"]
     assert study.unused["why_not"].iloc[0] == f"duplicate of one, {'' if 'same' in said else 'but with '}{said}"
@@ -89,7 +89,7 @@ def test_settings_are_never_mixed_and_the_reference_covers_most(tmp_path):
 
 def test_keys_that_change_no_science_make_no_setting(tmp_path):
     synthetic.write_run(tmp_path / "a", seed=1, **SHORT)
-    synthetic.write_run(tmp_path / "b", seed=2, core="overlapped", runs_dir="x", tracking__uri="y", **SHORT)
+    synthetic.write_run(tmp_path / "b", seed=2, driver="overlapped", runs_dir="x", tracking__uri="y", **SHORT)
     assert set(load(tmp_path).used["setting"]) == {""}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import frontdoor
+from harness.command.plan import plan
 from harness.config import Config
 from harness.records.files import read_json
 
@@ -40,4 +40,4 @@ Run = Callable[..., Ran]
 
 def configured(folder: Path, *overrides: str) -> Config:
     runs = [] if any(o.startswith("updates=") for o in overrides) else ["updates=16", "eval.every=16"]
-    return frontdoor.plan([*SHORT, *runs, f"runs_dir={folder}", *overrides]).cells[0]
+    return plan([*SHORT, *runs, f"runs_dir={folder}", *overrides]).cells[0]

@@ -9,7 +9,7 @@ from short_runs import configured
 
 from harness.errors import UserError
 
-FREE = ("lag=bounded", "staleness=11", "rollout.shards=4", "updates=24", "eval.every=24")
+FREE = ("lag=bounded", "staleness=11", "rollout.chunks=4", "updates=24", "eval.every=24")
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -20,9 +20,9 @@ def rows(folder: Path, name: str) -> list[dict[str, Any]]:
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from short_runs import Ran
 
-    from harness.running import run_cell
+    from harness.command.cell import run_cell
 
-    config = configured(tmp_path_factory.mktemp("bounded"), *FREE, "core=overlapped", "on_excess=drop")
+    config = configured(tmp_path_factory.mktemp("bounded"), *FREE, "driver=overlapped", "on_excess=drop")
     return Ran(run_cell(config), config.folder)
 
 
@@ -41,7 +41,7 @@ def test_records_say_what_the_staleness_was(bounded: Any) -> None:
 def test_the_schedule_replays_to_the_same_weights_on_every_driver(bounded: Any, run: Any) -> None:
     replay = ("lag=replay", f"schedule={bounded.folder / 'schedule.jsonl'}", *FREE[2:])
     assert run(*replay).sha256 == bounded.sha256
-    assert run(*replay, "core=overlapped").sha256 == bounded.sha256
+    assert run(*replay, "driver=overlapped").sha256 == bounded.sha256
 
 
 def test_a_schedule_of_another_configuration_is_refused(bounded: Any, tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_a_file_that_is_no_schedule_is_refused(bounded: Any, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (("core=serial", "staleness=8"), "nothing runs free"),
-        (("core=overlapped", "staleness=-1"), "at least 0"),
-        (("core=overlapped", "staleness=2"), "3 updates stale by construction"),
-        (("core=overlapped", "staleness=8", "on_excess=drop", "rollout.shards=3"), "of one size"),
+        (("driver=serial", "staleness=8"), "nothing runs free"),
+        (("driver=overlapped", "staleness=-1"), "at least 0"),
+        (("driver=overlapped", "staleness=2"), "3 updates stale by construction"),
+        (("driver=overlapped", "staleness=8", "on_excess=drop", "rollout.chunks=3"), "of one size"),
     ],
 )
 def test_bad_bounds_are_refused(overrides: tuple[str, ...], told: str, tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.drivers.delay_line import DelayLine, FirstComeLine
+from harness.drivers.queue import FirstComeQueue, RolloutQueue
 from harness.lag.policy import BoundedLag, ExactLag
-from harness.models.sequences import Rollouts
-from harness.rollout.interface import Request, part
+from harness.types import Request, Rollouts, part
 
 
 def sampled_by(version: int) -> Rollouts:
@@ -23,7 +22,7 @@ def sampled_by(version: int) -> Rollouts:
 
 
 class Simulated:
-    """Workers and a learner on one clock; a shard's duration is heavy-tailed (Pareto, mean about 2)."""
+    """Workers and a learner on one clock; a chunk's duration is heavy-tailed (Pareto, mean about 2)."""
 
     def __init__(self, workers: int, seed: int) -> None:
         self.random = random.Random(seed)
@@ -47,7 +46,7 @@ class Simulated:
                                          self.version if version is None else version))  # fmt: skip
 
     def advance(self) -> None:
-        """To the next shard that is done. With none under way the learner would wait for ever."""
+        """To the next chunk that is done. With none under way the learner would wait for ever."""
         assert self.events, "deadlock: the learner waits and nobody works"
         self.now, _, future, version = heapq.heappop(self.events)
         self.idle += 1
@@ -63,13 +62,13 @@ class Simulated:
 
 
 def simulate(
-    bound: int, per_step: int, shards: int, workers: int, on_excess: str, seed: int, batches: int = 40
-) -> tuple[DelayLine, list[int], Simulated]:
-    """The line at the end, the staleness of every shard's last update, and the clock."""
+    bound: int, per_step: int, chunks: int, workers: int, on_excess: str, seed: int, batches: int = 40
+) -> tuple[RolloutQueue, list[int], Simulated]:
+    """The line at the end, the staleness of every chunk's last update, and the clock."""
     world = Simulated(workers, seed)
     # A request is opaque here: its size is drawn when it is asked for, a batch of no fixed number of tokens.
-    parts: tuple[Any, ...] = (world, BoundedLag(bound, per_step), lambda _: None, batches, shards)
-    line = DelayLine(*parts) if on_excess == "wait" else FirstComeLine(*parts, mask=on_excess == "mask")
+    parts: tuple[Any, ...] = (world, BoundedLag(bound, per_step), lambda _: None, batches, chunks)
+    line = RolloutQueue(*parts) if on_excess == "wait" else FirstComeQueue(*parts, mask=on_excess == "mask")
     worst: list[int] = []
     trained: set[int] = set()
 
@@ -86,12 +85,12 @@ def simulate(
         conserved()
         batch = line.pop(number, wait)
         conserved()
-        assert len(batch.shards) == shards
-        for shard in batch.shards:
-            assert shard.index not in trained
-            trained.add(shard.index)
-            if shard.trained:
-                worst.append(world.version + per_step - 1 - shard.version)
+        assert len(batch.chunks) == chunks
+        for chunk in batch.chunks:
+            assert chunk.index not in trained
+            trained.add(chunk.index)
+            if chunk.trained:
+                worst.append(world.version + per_step - 1 - chunk.version)
         assert on_excess != "wait" or not batch.dropped
         assert on_excess != "mask" or not batch.dropped
         for _ in range(per_step):
@@ -106,20 +105,20 @@ def simulate(
 @given(
     per_step=st.integers(1, 5),
     slack=st.integers(0, 40),
-    shards=st.integers(1, 8),
+    chunks=st.integers(1, 8),
     workers=st.integers(1, 12),
     on_excess=st.sampled_from(["wait", "drop", "mask"]),
     seed=st.integers(0, 2**32),
 )
 def test_the_bound_holds_nothing_is_lost_nothing_hangs(
-    per_step: int, slack: int, shards: int, workers: int, on_excess: str, seed: int
+    per_step: int, slack: int, chunks: int, workers: int, on_excess: str, seed: int
 ) -> None:
-    line, _, _ = simulate(per_step - 1 + slack, per_step, shards, workers, on_excess, seed)
-    assert line.trained == 40 * shards
+    line, _, _ = simulate(per_step - 1 + slack, per_step, chunks, workers, on_excess, seed)
+    assert line.trained == 40 * chunks
 
 
 def test_stragglers_are_really_dropped_and_masked() -> None:
-    """The cases above would pass with a simulation in which no shard is ever late."""
+    """The cases above would pass with a simulation in which no chunk is ever late."""
     for on_excess in ("drop", "mask"):
         lines = [simulate(7, 4, 4, 8, on_excess, seed)[0] for seed in range(20)]
         if on_excess == "drop":
@@ -157,5 +156,5 @@ def test_the_last_update_decides_the_bound() -> None:
 
 
 def test_shards_cover_a_batch_once() -> None:
-    for prompts, shards in ((8, 3), (64, 1), (7, 7), (10, 4)):
-        assert [i for k in range(shards) for i in part(prompts, shards, k)] == list(range(prompts))
+    for prompts, chunks in ((8, 3), (64, 1), (7, 7), (10, 4)):
+        assert [i for k in range(chunks) for i in part(prompts, chunks, k)] == list(range(prompts))

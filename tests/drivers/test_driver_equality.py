@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from harness.drivers.generation import WorkerGeneration
-from harness.models.sequences import Rollouts
-from harness.rollout.interface import Request
+from harness.types import Request, Rollouts
 
 LAGS = {0: ("updates=16", "eval.every=16"), 4: ("updates=16", "eval.every=8"), 64: ("updates=80", "eval.every=80")}
 
 
 class Delayed:
-    """An engine that takes a random time; delays come from the request's own seeds, so they differ by shard."""
+    """An engine that takes a random time; delays come from the request's own seeds, so they differ by chunk."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -51,11 +50,11 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.parametrize("staleness", LAGS)
 def test_overlapped_gives_the_weights_of_serial(run: Any, engines: Any, stores: list[Any], staleness: int) -> None:
-    lag = (*LAGS[staleness], f"staleness={staleness}", "rollout.shards=3")
+    lag = (*LAGS[staleness], f"staleness={staleness}", "rollout.chunks=3")
     serial = run(*lag)
     engines(Delayed)
     for versions in (1, 2):
-        overlapped = run(*lag, "core=overlapped", f"max_versions={versions}")
+        overlapped = run(*lag, "driver=overlapped", f"max_versions={versions}")
         assert overlapped.sha256 == serial.sha256
         assert stores[-1].most_alive <= versions
 
@@ -64,26 +63,26 @@ def test_overlapped_gives_the_weights_of_serial(run: Any, engines: Any, stores: 
 def test_ray_gives_the_weights_of_serial(
     run: Any, cluster: Any, engines: Any, stores: list[Any], staleness: int, actors: int
 ) -> None:
-    lag = (*LAGS[staleness], f"staleness={staleness}", "rollout.shards=3")
+    lag = (*LAGS[staleness], f"staleness={staleness}", "rollout.chunks=3")
     cluster.cloudpickle.register_pickle_by_value(__import__(Delayed.__module__))
     serial = run(*lag)
     engines(Delayed)
-    assert run(*lag, "core=ray", f"ray.actors={actors}").sha256 == serial.sha256
+    assert run(*lag, "driver=ray", f"ray.actors={actors}").sha256 == serial.sha256
     assert stores[-1].most_alive <= 2
 
 
 def test_shards_change_nothing(run: Any) -> None:
-    assert run("rollout.shards=1").sha256 == run("rollout.shards=8").sha256
+    assert run("rollout.chunks=1").sha256 == run("rollout.chunks=8").sha256
 
 
 def test_two_engines_in_threads_give_the_weights_of_one(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
     from harness import build
-    from harness.weight_store import SnapshotStore
+    from harness.drivers.weight_store import SnapshotStore
 
-    serial = run("staleness=4", "rollout.shards=4")
+    serial = run("staleness=4", "rollout.chunks=4")
 
     def two(config: Any, loaded: Any) -> WorkerGeneration:
         return WorkerGeneration([Delayed(build.replica(config)), build.replica(config)], SnapshotStore(2))
 
     monkeypatch.setattr(build, "generation", two)
-    assert run("staleness=4", "rollout.shards=4", "core=overlapped").sha256 == serial.sha256
+    assert run("staleness=4", "rollout.chunks=4", "driver=overlapped").sha256 == serial.sha256

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from short_runs import PROJECT, SHORT, configured
 
-from harness import frontdoor, interrupts
+from harness import interrupts
+from harness.command.plan import plan
 from harness.drivers import ray_cluster
 from harness.errors import UserError
 from harness.records.checkpoint import newest_good
@@ -53,12 +54,12 @@ class Failing:
 
 
 def test_a_failed_actors_shard_is_generated_again(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
-    lag = ("staleness=4", "rollout.shards=4")
+    lag = ("staleness=4", "rollout.chunks=4")
     serial = run(*lag)
     cluster.cloudpickle.register_pickle_by_value(__import__(Failing.__module__))
     ways = ("killed", "raising", "hanging")
     engines(functools.partial(Failing, folder=str(tmp_path), ways=ways))
-    ray = run(*lag, "core=ray", "ray.actors=2", "ray.shard_timeout_s=3")
+    ray = run(*lag, "driver=ray", "ray.actors=2", "ray.chunk_timeout_s=3")
     assert all((tmp_path / way).exists() for way in ways)
     assert ray.sha256 == serial.sha256
 
@@ -66,25 +67,27 @@ def test_a_failed_actors_shard_is_generated_again(run: Any, cluster: Any, engine
 def test_an_actor_that_always_raises_ends_the_run(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
     cluster.cloudpickle.register_pickle_by_value(__import__(Failing.__module__))
     engines(functools.partial(Failing, folder=str(tmp_path), ways=tuple(f"raising {i}" for i in range(9))))
-    ended = run("staleness=4", "core=ray")
+    ended = run("staleness=4", "driver=ray")
     assert ended.outcome == "failed"
-    assert "3 times on one shard" in ended.manifest["error"]
+    assert "3 times on one chunk" in ended.manifest["error"]
     assert "the engine broke" in ended.manifest["error"]
 
 
 def test_an_error_of_a_worker_ends_the_run_with_its_traceback(run: Any, engines: Any, tmp_path: Path) -> None:
     engines(functools.partial(Failing, folder=str(tmp_path), ways=("raising",)))
-    ended = run("staleness=4", "core=overlapped")
+    ended = run("staleness=4", "driver=overlapped")
     assert ended.outcome == "failed"
     assert ended.manifest["error"] == "RuntimeError: the engine broke"
     assert "in generate" in (ended.folder / "error.txt").read_text()
 
 
 @pytest.mark.parametrize(
-    "core", [("core=overlapped", "lag=bounded", "staleness=11"), ("core=ray", "staleness=8")], ids=["overlapped", "ray"]
+    "driver",
+    [("driver=overlapped", "lag=bounded", "staleness=11"), ("driver=ray", "staleness=8")],
+    ids=["overlapped", "ray"],
 )
-def test_ctrl_c_stops_everything_within_five_seconds_with_a_checkpoint(core: tuple[str, ...], tmp_path: Path) -> None:
-    overrides = (*core, "updates=4000", "eval.every=4000", "checkpoint_every=4000")
+def test_ctrl_c_stops_everything_within_five_seconds_with_a_checkpoint(driver: tuple[str, ...], tmp_path: Path) -> None:
+    overrides = (*driver, "updates=4000", "eval.every=4000", "checkpoint_every=4000")
     config = configured(tmp_path, *overrides)
     command = [sys.executable, str(PROJECT / "run.py"), *SHORT, f"runs_dir={tmp_path}", *overrides]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True,
@@ -127,7 +130,7 @@ def test_an_address_that_does_not_answer_is_refused_in_time(tmp_path: Path) -> N
         for address in ("127.0.0.1:1", f"127.0.0.1:{port}", "nonsense"):
             started = time.monotonic()
             with pytest.raises(UserError, match=r"ray\.address=.*; |expected HOST:PORT"):
-                frontdoor.plan(["core=ray", f"ray.address={address}", f"runs_dir={tmp_path}", "tracking=none"])
+                plan(["driver=ray", f"ray.address={address}", f"runs_dir={tmp_path}", "tracking=none"])
             assert time.monotonic() - started < 15
 
 
@@ -137,11 +140,11 @@ def test_ray_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ray_cluster.import_ray()
 
 
-@pytest.mark.parametrize("core", ["serial", "overlapped"])
+@pytest.mark.parametrize("driver", ["serial", "overlapped"])
 def test_an_interrupted_run_carries_on_to_the_same_weights(
-    run: Any, monkeypatch: pytest.MonkeyPatch, core: str
+    run: Any, monkeypatch: pytest.MonkeyPatch, driver: str
 ) -> None:
-    lag = ("staleness=8", "rollout.shards=2", f"core={core}")
+    lag = ("staleness=8", "rollout.chunks=2", f"driver={driver}")
     whole = run(*lag, "seed=3", "repeat=1")
     record = Training.record
 

@@ -50,7 +50,7 @@ def test_bad_weights_end_the_run_and_not_the_sweep(tmp_path: Path, command: Comm
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    done = command("-m", f"model.path={broken},harness/models/carry", *SMALL)
+    done = command("-m", f"model.path={broken},harness/assets/carry", *SMALL)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     states = sorted(json.loads(path.read_text())["status"] for path in tmp_path.glob("runs/carry/*/manifest.json"))
     assert states == ["failed", "finished"]

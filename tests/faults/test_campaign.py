@@ -28,5 +28,5 @@ def test_twenty_faults_lose_nothing() -> None:
 
 
 def test_killed_runs_resume_to_the_same_bits() -> None:
-    """Every method, and every pair of core, staleness and moment; the rest in `make faults`."""
+    """Every method, and every pair of driver, staleness and moment; the rest in `make faults`."""
     run("benchmarks.resume", seconds=480)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import frontdoor
+from harness.command.plan import plan
 from harness.errors import UserError
 from tests.conftest import ROOT, SMALL
 
@@ -48,9 +48,9 @@ def _true(node: ast.expr) -> bool:
     return not (isinstance(node, ast.Constant) and node.value is False)
 
 
-@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "builtins.eval", "harness.launch.around"])
+@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "builtins.eval", "harness.command.launch.around"])
 def test_a_target_outside_our_packages_is_refused(tmp_path: Path, target: str) -> None:
     with pytest.raises(UserError, match=r"algo\._target_") as refused:
-        frontdoor.plan([f"algo._target_={target}", f"runs_dir={tmp_path}", *SMALL])
+        plan([f"algo._target_={target}", f"runs_dir={tmp_path}", *SMALL])
     assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []

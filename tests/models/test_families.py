@@ -14,8 +14,8 @@ from harness.models.decoder import SharedPrefixPolicy
 from harness.models.loading import LoadedModel, load_model
 from harness.models.policy import ComputePolicy, TransformersPolicy
 from harness.models.sequences import SequenceBatch
-from harness.rollout.interface import Request
 from harness.rollout.torch_engine import TorchEngine, pad_prompts
+from harness.types import Request
 from tests.tiny import FAMILIES, make_model
 
 PROMPTS = ["Ann has 12 books.", "Ben had 40 coins but lost 9 of them. How many?", "Cleo"]

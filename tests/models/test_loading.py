@@ -13,8 +13,8 @@ from harness.config import Config, ModelConfig, RolloutConfig
 from harness.errors import UserError
 from harness.models import logprobs
 from harness.models.loading import check_model, load_model, load_tokenizer, longest_prompt
-from harness.rollout.prompts import PromptEncoder
-from harness.tasks.interface import Problem
+from harness.tasks.prompts import PromptEncoder
+from harness.types import Problem
 from tests.tiny import make_model, tokenizer
 
 

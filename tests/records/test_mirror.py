@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 
-from harness import sync
-from harness.records import entries
-from harness.records.mirror import Mirror
-from harness.records.store import default_uri
-from harness.records.tracking import complete
+from harness.tracking import entries, sync
+from harness.tracking.mirror import Mirror
+from harness.tracking.notes import complete
+from harness.tracking.store import default_uri
 from tests.conftest import SMALL
 from tests.records.folders import add_evaluation, add_rows, make_run, make_sweep
 
@@ -164,13 +163,13 @@ def test_params_are_what_was_chosen_and_is_in_use() -> None:
         "rollout": {"engine": "torch", "vllm": {"enforce_eager": True}},
         "ray": {"actors": 1},
         "eval": {"suites": []},
-        "core": "serial",
+        "driver": "serial",
         "choices": {"algo": "grpo", "rollout": "torch"},
         "runs_dir": "runs",
     }
-    chosen = {"algorithm": "grpo", "rollout": "torch", "algo.epsilon_low": "0.2", "core": "serial"}
+    chosen = {"algorithm": "grpo", "rollout": "torch", "algo.epsilon_low": "0.2", "driver": "serial"}
     assert entries.params(config) == chosen | {"rollout.engine": "torch"}
-    config |= {"core": "ray", "choices": {"rollout": "vllm"}}
+    config |= {"driver": "ray", "choices": {"rollout": "vllm"}}
     assert entries.params(config).items() >= {"ray.actors": "1", "rollout.vllm.enforce_eager": "True"}.items()
 
 
@@ -212,7 +211,7 @@ def test_two_commands_on_a_fresh_database_both_succeed(runs: Path) -> None:
     for name in "abcd":
         make_run(runs, name)
     processes = [
-        subprocess.Popen([sys.executable, "-m", "harness.sync", str(runs / "carry" / name)], cwd=ROOT)
+        subprocess.Popen([sys.executable, "-m", "harness.tracking.sync", str(runs / "carry" / name)], cwd=ROOT)
         for name in "abcd"
     ]
     assert [process.wait(120) for process in processes] == [0, 0, 0, 0]
@@ -222,7 +221,7 @@ def test_two_commands_on_a_fresh_database_both_succeed(runs: Path) -> None:
 def follow(runs: Path, uri: str, cells: list[Path], held_open_s: float) -> tuple[int, str, float]:
     """The mirror process as run.py starts it: exit code, standard error, seconds it took after the end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.sync", "--follow"],
+        [sys.executable, "-m", "harness.tracking.sync", "--follow"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

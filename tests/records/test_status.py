@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import status
+from harness.command import status
 from harness.records.files import exclusive
 from tests.records.folders import make_run, make_sweep
 

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from harness import frontdoor, randomness
+from harness import randomness
 from harness.build import load_model
+from harness.command.plan import plan
 from harness.config import Config
 from harness.errors import RunFailed
 from harness.models.loading import LoadedModel
-from harness.models.sequences import Rollouts, sequence_batch
+from harness.models.sequences import sequence_batch
 from harness.rollout import vllm_engine
-from harness.rollout.interface import Request
 from harness.rollout.torch_engine import TorchEngine
+from harness.types import Request, Rollouts
 from tests.vllm_marks import NEEDS_VLLM
 
 PROMPTS = ["27+8+5+9+3+6=", "11+1+1+1+1+1=", "59+9+9+9+9+9=", "40+2+3+4+5+6="]
@@ -31,7 +32,7 @@ def request(model: LoadedModel, samples: int = 4, temperature: float = 1.0, prom
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return frontdoor.plan(["tracking=none", "rollout.max_prompt_tokens=32"]).cells[0]
+    return plan(["tracking=none", "rollout.max_prompt_tokens=32"]).cells[0]
 
 
 @pytest.fixture(scope="module")

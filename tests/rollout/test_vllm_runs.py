@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from harness import frontdoor
+from harness.command.cell import run_cell
+from harness.command.plan import plan
 from harness.records.files import read_json
-from harness.running import run_cell
 from tests.conftest import ROOT, SMALL, manifest, read_rows
 from tests.vllm_marks import NEEDS_VLLM
 
 pytestmark = NEEDS_VLLM
 
 SHORT = (*SMALL, "rollout.max_prompt_tokens=32", "updates=8", "eval.samples=4")
-BASE = "harness/models/carry"
+BASE = "harness/assets/carry"
 
 
 def ran(folder: Path, *overrides: str) -> Path:
-    (config,) = frontdoor.plan([*SHORT, f"runs_dir={folder}", *overrides]).cells
+    (config,) = plan([*SHORT, f"runs_dir={folder}", *overrides]).cells
     assert run_cell(config) == "finished", manifest(config.folder)["error"]
     return config.folder
 
@@ -51,7 +51,7 @@ def test_base_model_and_checkpoint_are_evaluated(tmp_path: Path, trained: Path, 
 
 def test_an_engine_in_a_ray_actor(tmp_path: Path) -> None:
     lag = ("staleness=4", "updates=12", "eval.every=12", "learner.lr=1e-3")
-    found = ran(tmp_path, "core=ray", "rollout=vllm", "rollout.shards=2", *lag)
+    found = ran(tmp_path, "driver=ray", "rollout=vllm", "rollout.chunks=2", *lag)
     rows = read_rows(found / "metrics.jsonl")
     # One step behind: the third batch is the first from weights that were sent to the actor during the run.
     assert [row["staleness_mean"] for row in rows] == [0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]

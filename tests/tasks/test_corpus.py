@@ -13,10 +13,10 @@ import pytest
 from harness import build
 from harness.config import Config, EvalConfig, ModelConfig
 from harness.errors import UserError
-from harness.rollout.prompts import PromptEncoder
 from harness.tasks import suites
 from harness.tasks.corpus import Corpus, problem_id, read_answer
 from harness.tasks.prepare import Prepared, prepare
+from harness.tasks.prompts import PromptEncoder
 from tests.tiny import boxed_rows, gsm8k_rows, suites_folder, tokenizer, write_jsonl
 
 GSM8K: dict[str, Any] = {

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from harness.errors import UserError
-from harness.rewards.grading import Reward
 from harness.rewards.pool import Job, Outcome, Pool
+from harness.rewards.reward import Reward
 from harness.rewards.verifiers import exact, gsm8k, gsm8k_answer, last_boxed, last_tagged, normal_number
-from harness.tasks.interface import Problem
+from harness.types import Problem
 
 LIMIT_S = 1.0
 

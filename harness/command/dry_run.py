@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.command.plan import Plan
 from harness.config import Config
-from harness.frontdoor import Plan
 from harness.models.loading import resolve_path
 from harness.tasks.suites import BENCHMARKS
 
@@ -61,8 +61,8 @@ def estimate(config: Config) -> Estimate:
     size = parameters(config)
     compute = 2 if config.model.dtype == "bfloat16" else 4
     known = size or 0.0
-    beside = rollout.engine == "vllm" or config.core != "serial"
-    snapshots = 4 * known * config.max_versions if config.core != "serial" else 0
+    beside = rollout.engine == "vllm" or config.driver != "serial"
+    snapshots = 4 * known * config.max_versions if config.driver != "serial" else 0
     return Estimate(
         responses=responses,
         training_tokens=config.batches * responses * rollout.max_new_tokens,

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.config import Config, check, known_keys
 from harness.errors import UserError, nearest
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 CONF = PROJECT / "conf"
 NAMED_GROUPS = ("algo", "task", "model", "rollout")
 HELP = """How stale may rollouts be? One run, or a sweep with -m.
@@ -70,7 +70,7 @@ def set_project_root() -> None:
 
 def plan(arguments: Sequence[str]) -> Plan:
     """Raises UserError for anything wrong with any cell."""
-    from harness import validate
+    from harness.command import validate
 
     set_project_root()
     multirun = any(argument in ("-m", "--multirun") for argument in arguments)

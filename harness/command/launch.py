@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.frontdoor import Plan
+from harness.command.plan import Plan
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
-from harness.records.follower import mirrored
 from harness.records.state import MANIFEST, status_of
+from harness.tracking.follow import mirrored
 
 
 @contextmanager

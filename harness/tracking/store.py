@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.records import view
 from harness.records.state import ARTIFACTS
+from harness.tracking import view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -53,7 +53,7 @@ def evaluation_metrics(row: dict[str, Any]) -> dict[str, float]:
 def params(config: dict[str, Any]) -> dict[str, str]:
     """What was chosen, flat ("learner.lr"): nothing that is unset, or belongs to a driver or engine not in use."""
     choices = {NAMES.get(group, group): str(name) for group, name in config.get("choices", {}).items()}
-    idle = [] if config.get("core") == "ray" else ["ray."]
+    idle = [] if config.get("driver") == "ray" else ["ray."]
     idle += [] if choices.get("rollout") == "vllm" else ["rollout.vllm."]
     chosen = {}
     for name, value in _flat({key: value for key, value in config.items() if key not in NOT_PARAMS}).items():

@@ -15,12 +15,13 @@ from itertools import count
 import numpy as np
 from transformers import Qwen3ForCausalLM
 
-from harness import randomness, supervised
+from harness import randomness
 from harness.models.decoder import SharedPrefixPolicy
-from harness.models.tokenizer import character_tokenizer
-from harness.rollout.interface import Request
 from harness.rollout.torch_engine import TorchEngine
 from harness.tasks.carry import Carry
+from harness.types import Request
+from harness.warmstart import supervised
+from harness.warmstart.tokenizer import character_tokenizer
 
 COMMAND = "python -m harness.warmstart"
 CHARACTERS = "0123456789+=;"

@@ -16,8 +16,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from harness.command.plan import Plan
 from harness.config import Config
-from harness.frontdoor import Plan
 from harness.records.state import status_of
 
 SECONDS_BETWEEN_LOOKS = 1.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.errors import UserError
 from harness.rewards.pool import Job, Outcome, shared_pool
-from harness.tasks.interface import Grade, Problem
+from harness.types import Grade, Problem
 
 REWARDS = ("math", "gsm8k", "exact")
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from harness.learner.batch import GradedRollouts
-from harness.models.sequences import Rollouts
-from harness.tasks.interface import Grade, Grades, Problem
+from harness.types import Grade, GradedRollouts, Grades, Problem, Rollouts
 
 
 @dataclass(frozen=True)

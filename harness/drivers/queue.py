@@ -1,10 +1,10 @@
 """The delay line: rollouts that have been asked for and not yet trained on.
 
-Its unit is a shard, one of the fixed parts that a batch is generated in, numbered in the order of asking.
-It asks for a shard as soon as the staleness policy accepts the newest version for the batch the shard would
+Its unit is a chunk, one of the fixed parts that a batch is generated in, numbered in the order of asking.
+It asks for a chunk as soon as the staleness policy accepts the newest version for the batch the chunk would
 be trained in, and never for one that would not be trained on. At every instant
 
-    asked = trained + dropped + running + queued        (shards)
+    asked = trained + dropped + running + queued        (chunks)
 
 What it holds is part of a checkpoint: a run resumed without it is another run.
 """
@@ -15,50 +15,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 from harness import interrupts
 from harness.drivers.generation import Generation
 from harness.lag.policy import StalenessPolicy
-from harness.lag.schedule import ScheduledShard
-from harness.models.sequences import Rollouts
-from harness.rollout.interface import Request
+from harness.lag.schedule import ScheduledChunk
+from harness.types import Batch, Chunk, Request, Rollouts
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One shard as it leaves the line.
+class RolloutQueue:
+    """In order: batch i is chunks i·n … i·n + n − 1. Under an exact lag, and a bounded one with on_excess=wait.
 
-    trained: False where its samples are too stale and take their place in the batch masked ·
-    queue_s: seconds since it was generated · publish_lag: updates that had been made and that the engine did
-    not have when it finished
-    """
-
-    index: int
-    rollouts: Rollouts
-    trained: bool
-    queue_s: float
-    publish_lag: int
-
-    @property
-    def version(self) -> int:
-        """The oldest version that sampled one of its tokens."""
-        return int(self.rollouts.version.min()) if len(self.rollouts.version) else 0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step trains on, and what was too stale for it and thrown away."""
-
-    shards: list[Shard]
-    dropped: list[Shard]
-
-
-class DelayLine:
-    """In order: batch i is shards i·n … i·n + n − 1. Under an exact lag, and a bounded one with on_excess=wait.
-
-    request: the request of a shard · batches: how many the run trains on · shards: n, of a batch
+    request: the request of a chunk · batches: how many the run trains on · chunks: n, of a batch
     """
 
     def __init__(
@@ -67,15 +36,15 @@ class DelayLine:
         policy: StalenessPolicy,
         request: Callable[[int], Request],
         batches: int,
-        shards: int,
+        chunks: int,
     ) -> None:
         self._generation = generation
         self.policy = policy
         self._request = request
         self._batches = batches
-        self._shards = shards
+        self._chunks = chunks
         self._waiting: dict[int, Future[Rollouts]] = {}
-        self._arrivals: dict[int, tuple[float, int]] = {}  # time and newest version when a shard was done, in order
+        self._arrivals: dict[int, tuple[float, int]] = {}  # time and newest version when a chunk was done, in order
         self._arrived = threading.Event()
         self._version = 0
         self.asked = 0
@@ -85,77 +54,77 @@ class DelayLine:
     # Asking ------------------------------------------------------------------------------------------
 
     def refill(self, version: int) -> None:
-        """Asks for every further shard that `version`, the newest, may sample."""
+        """Asks for every further chunk that `version`, the newest, may sample."""
         self._version = version
         while self._may_ask():
             wanted = self._version_for(self.asked)
-            assert wanted is None or wanted == version, f"shard {self.asked} needs version {wanted}, not {version}"
+            assert wanted is None or wanted == version, f"chunk {self.asked} needs version {wanted}, not {version}"
             self._ask(self.asked, wanted)
 
     def _may_ask(self) -> bool:
-        # A dropped shard has left its place in a batch to one that is asked for later.
-        batch = (self.asked - self.dropped) // self._shards
+        # A dropped chunk has left its place in a batch to one that is asked for later.
+        batch = (self.asked - self.dropped) // self._chunks
         return batch < self._batches and self.policy.accept(batch, self._version)
 
-    def _version_for(self, shard: int) -> int | None:
-        return self.policy.version_for(shard // self._shards)
+    def _version_for(self, chunk: int) -> int | None:
+        return self.policy.version_for(chunk // self._chunks)
 
-    def _ask(self, shard: int, version: int | None) -> None:
-        self.asked = shard + 1
-        future = self._generation.submit(self._request(shard), version)
-        self._waiting[shard] = future
-        future.add_done_callback(lambda _: self._note_arrival(shard))
+    def _ask(self, chunk: int, version: int | None) -> None:
+        self.asked = chunk + 1
+        future = self._generation.submit(self._request(chunk), version)
+        self._waiting[chunk] = future
+        future.add_done_callback(lambda _: self._note_arrival(chunk))
 
-    def _note_arrival(self, shard: int) -> None:
-        self._arrivals[shard] = (time.perf_counter(), self._version)
+    def _note_arrival(self, chunk: int) -> None:
+        self._arrivals[chunk] = (time.perf_counter(), self._version)
         self._arrived.set()
 
     # Taking ------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float) -> None:
-        """Until another shard arrives, at most so long. Raises what stopped a worker."""
+        """Until another chunk arrives, at most so long. Raises what stopped a worker."""
         self._arrived.wait(seconds)
         self._arrived.clear()
         self._generation.check()
 
     def pop(self, batch: int, wait: Callable[[], None]) -> Batch:
-        """Batch `batch`; `wait` is called until its shards are there. Raises whatever stopped their generation.
+        """Batch `batch`; `wait` is called until its chunks are there. Raises whatever stopped their generation.
 
         Until it returns nothing has left the line: `wait` may save a checkpoint and raise.
         """
         while (chosen := self._choose(batch)) is None:
             wait()
         made = Batch([self._take(*one) for one in chosen], [self._take(index, False) for index in self._excess()])
-        self.trained += len(made.shards)
-        for shard in made.shards:
-            assert not shard.trained or self._accepts(batch, shard), (
-                f"batch {batch} was sampled by version {shard.version}"
+        self.trained += len(made.chunks)
+        for chunk in made.chunks:
+            assert not chunk.trained or self._accepts(batch, chunk), (
+                f"batch {batch} was sampled by version {chunk.version}"
             )
         return made
 
     def _choose(self, batch: int) -> list[tuple[int, bool]] | None:
-        """The shards of a batch, and whether they are trained on; None as long as one is missing."""
-        wanted = range(batch * self._shards, (batch + 1) * self._shards)
+        """The chunks of a batch, and whether they are trained on; None as long as one is missing."""
+        wanted = range(batch * self._chunks, (batch + 1) * self._chunks)
         return [(index, True) for index in wanted] if all(i in self._arrivals for i in wanted) else None
 
     def _excess(self) -> Sequence[int]:
-        """Shards that have been dropped for the batch just chosen."""
+        """Chunks that have been dropped for the batch just chosen."""
         return ()
 
-    def _accepts(self, batch: int, shard: Shard) -> bool:
-        return self.policy.accept(batch, shard.version)
+    def _accepts(self, batch: int, chunk: Chunk) -> bool:
+        return self.policy.accept(batch, chunk.version)
 
-    def _take(self, index: int, trained: bool) -> Shard:
-        shard = self._look(index, trained)
+    def _take(self, index: int, trained: bool) -> Chunk:
+        chunk = self._look(index, trained)
         del self._waiting[index]
         del self._arrivals[index]
-        return shard
+        return chunk
 
-    def _look(self, index: int, trained: bool = True) -> Shard:
+    def _look(self, index: int, trained: bool = True) -> Chunk:
         rollouts = self._waiting[index].result()
         done, newest = self._arrivals[index]
         lag = newest - int(rollouts.version.max()) if len(rollouts.version) else 0
-        return Shard(index, rollouts, trained, time.perf_counter() - done, max(lag, 0))
+        return Chunk(index, rollouts, trained, time.perf_counter() - done, max(lag, 0))
 
     # Counting and checkpoints ------------------------------------------------------------------------
 
@@ -168,7 +137,7 @@ class DelayLine:
         return sum(future.done() for future in self._waiting.values()) - len(self._excess())
 
     def contents(self) -> dict[int, Rollouts]:
-        """Everything in the line by shard, waiting for what is being generated. Raises Interrupted when a stop
+        """Everything in the line by chunk, waiting for what is being generated. Raises Interrupted when a stop
         was asked for and that takes too long."""
         return {index: interrupts.result_of(future) for index, future in self._waiting.items()}
 
@@ -192,11 +161,11 @@ class DelayLine:
             self._arrivals[index] = (time.perf_counter(), 0)
 
 
-class FirstComeLine(DelayLine):
-    """A batch is the n shards that were done first: nobody waits for a straggler.
+class FirstComeQueue(RolloutQueue):
+    """A batch is the n chunks that were done first: nobody waits for a straggler.
 
     Admission promised it a place in an earlier batch, so it may be too stale when its turn comes. mask=False:
-    it is dropped and another shard asked for in its place. mask=True: it takes its place, and no token of it
+    it is dropped and another chunk asked for in its place. mask=True: it takes its place, and no token of it
     is trained on.
     """
 
@@ -214,7 +183,7 @@ class FirstComeLine(DelayLine):
             else:
                 self._too_stale.append(index)
                 self.dropped += 1
-            if len(chosen) == self._shards:
+            if len(chosen) == self._chunks:
                 return chosen
         self.refill(self._version)
         return None
@@ -222,16 +191,16 @@ class FirstComeLine(DelayLine):
     def _excess(self) -> Sequence[int]:
         return list(self._too_stale)
 
-    def _take(self, index: int, trained: bool) -> Shard:
+    def _take(self, index: int, trained: bool) -> Chunk:
         if index in self._too_stale:
             self._too_stale.remove(index)
         return super()._take(index, trained)
 
 
-class ReplayLine(DelayLine):
-    """The batches of a schedule: which shards, by which version each, whatever happens when."""
+class ReplayQueue(RolloutQueue):
+    """The batches of a schedule: which chunks, by which version each, whatever happens when."""
 
-    def __init__(self, *args: Any, schedule: Sequence[Sequence[ScheduledShard]], **more: Any) -> None:
+    def __init__(self, *args: Any, schedule: Sequence[Sequence[ScheduledChunk]], **more: Any) -> None:
         super().__init__(*args, **more)
         self._schedule = schedule[: self._batches]
         self._to_ask = sorted((one for batch in self._schedule for one in batch), key=lambda one: one.version)
@@ -240,9 +209,9 @@ class ReplayLine(DelayLine):
     def refill(self, version: int) -> None:
         self._version = version
         while self._asked_for < len(self._to_ask) and self._to_ask[self._asked_for].version == version:
-            shard = self._to_ask[self._asked_for]
+            chunk = self._to_ask[self._asked_for]
             self._asked_for += 1
-            self._ask(shard.index, shard.version)
+            self._ask(chunk.index, chunk.version)
             self.asked = self._asked_for
 
     def _choose(self, batch: int) -> list[tuple[int, bool]] | None:
@@ -250,8 +219,8 @@ class ReplayLine(DelayLine):
         done = all(one.index in self._arrivals for one in wanted)
         return [(one.index, one.trained) for one in wanted] if done else None
 
-    def _accepts(self, batch: int, shard: Shard) -> bool:
-        return any(one.index == shard.index and one.version == shard.version for one in self._schedule[batch])
+    def _accepts(self, batch: int, chunk: Chunk) -> bool:
+        return any(one.index == chunk.index and one.version == chunk.version for one in self._schedule[batch])
 
     def restore(self, contents: Mapping[int, Rollouts], counters: Mapping[str, Any]) -> None:
         super().restore(contents, counters)

@@ -1,4 +1,4 @@
-"""Makes the base policy of `experiment=gsm8k_small`: `python -m harness.warmstart_words`.
+"""Makes the base policy of `experiment=gsm8k_small`: `python -m harness.warmstart.words`.
 
 A Qwen3-architecture model of two million parameters with a byte-level BPE tokenizer learns careless solutions of
 the template problems (harness/tasks/word_problems.py), training part only: it knows the method, forgets carries
@@ -17,10 +17,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from harness import randomness, supervised
+from harness import randomness
 from harness.tasks.word_problems import split, stream
+from harness.warmstart import supervised
 
-COMMAND = "python -m harness.warmstart_words"
+COMMAND = "python -m harness.warmstart.words"
 PROMPT_END = "\n"  # between question and solution; conf/task/gsm8k_small.yaml says the same
 
 

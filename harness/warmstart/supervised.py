@@ -28,7 +28,7 @@ from harness.models.digest import weights_sha256
 from harness.models.sequences import SequenceBatch
 from harness.rollout.torch_engine import pad_prompts
 
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parents[1] / "assets"
 SHOWN_EVERY = 100  # steps, where no terminal shows a bar
 
 Texts = Sequence[tuple[str, str]]  # prompts with the responses to learn

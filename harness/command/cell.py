@@ -46,7 +46,7 @@ def run_cell(config: Config) -> Outcome:
 
 def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
     # Imported late: a finished cell is skipped without loading torch's world.
-    from harness.evaluate import Evaluation
+    from harness.evaluation import Evaluation
     from harness.training import Interrupted, Training
 
     if status_of(path) == "finished":

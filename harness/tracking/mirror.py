@@ -18,11 +18,11 @@ from typing import Any
 
 import yaml
 
-from harness.records import entries
 from harness.records.files import read_json
 from harness.records.state import MANIFEST, SWEEP, status_of, sweep_status
-from harness.records.store import connect
-from harness.records.tracking import note, noted
+from harness.tracking import entries
+from harness.tracking.notes import note, noted
+from harness.tracking.store import connect
 
 BATCH = 1000  # metrics a call, MLflow's limit
 PARAMS_A_CALL = 100

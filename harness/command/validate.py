@@ -9,9 +9,9 @@ from harness.config import Config
 from harness.lag import schedule
 from harness.models.loading import load_tokenizer, longest_prompt
 from harness.records.folder import check_folder
-from harness.rollout.prompts import PromptEncoder
 from harness.rollout.vllm_engine import check_installed
 from harness.tasks.prepare import prepare
+from harness.tasks.prompts import PromptEncoder
 
 
 def parts(config: Config) -> None:
@@ -22,7 +22,7 @@ def parts(config: Config) -> None:
         schedule.read(config)
     if not config.dry_run:
         _data(_Inputs(config))
-    if config.core == "ray":
+    if config.driver == "ray":
         _check_ray(config)
     if config.rollout.engine == "vllm" and not config.dry_run:
         check_installed()
@@ -55,7 +55,7 @@ def _data(inputs: _Inputs) -> None:
 
 
 def _check_ray(config: Config) -> None:
-    # Imported late: only core=ray needs Ray.
+    # Imported late: only driver=ray needs Ray.
     from harness.drivers import ray_cluster
 
     ray_cluster.import_ray()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records.files import read_json, write_json
-from harness.records.store import database_of
+from harness.tracking.store import database_of
 
 TRACKING = "tracking.json"
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.config import ModelConfig
 from harness.errors import UserError
-from harness.tasks.interface import Problem
+from harness.types import Problem
 
 
 class PromptEncoder:

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.frontdoor import PROJECT, Plan
-from harness.records.store import default_uri
-from harness.records.tracking import complete, warning
+from harness.command.plan import PROJECT, Plan
+from harness.tracking.notes import complete, warning
+from harness.tracking.store import default_uri
 
 PATIENCE_S = 3.0
 
@@ -57,7 +57,7 @@ def _start(plan: Plan) -> subprocess.Popen[str]:
     }
     path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "harness.sync", "--follow"],
+        [sys.executable, "-P", "-m", "harness.tracking.sync", "--follow"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,0 +1,1 @@
+"""What run.py does before and around a run."""
