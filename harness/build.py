@@ -85,15 +85,15 @@ def learner(config: Config, loaded: LoadedModel) -> Learner:
 
 
 def staleness_policy(config: Config) -> StalenessPolicy:
-    kind = ExactLag if config.lag == "exact" else BoundedLag
+    kind = ExactLag if config.lag_name == "exact" else BoundedLag
     return kind(config.staleness, config.updates_per_step)
 
 
 def rollout_queue(config: Config, generation: Generation, request: Callable[[int], Request]) -> RolloutQueue:
     parts: tuple[Any, ...] = (generation, staleness_policy(config), request, config.batches, config.rollout.chunks)
-    if config.lag == "replay":
+    if config.lag_name == "replay":
         return ReplayQueue(*parts, schedule=schedule.read(config))
-    if config.lag == "bounded" and config.on_excess != "wait":
+    if config.lag_name == "bounded" and config.on_excess != "wait":
         return FirstComeQueue(*parts, mask=config.on_excess == "mask")
     return RolloutQueue(*parts)
 
@@ -117,7 +117,7 @@ def replica(config: Config) -> RolloutEngine:
 
 
 def rollout_engine(config: Config, loaded: LoadedModel, version: int = 0) -> RolloutEngine:
-    if config.rollout.engine == "vllm":
+    if config.engine_name == "vllm":
         # Imported late: only rollout=vllm needs vLLM.
         from harness.rollout.vllm_engine import VllmEngine
 

@@ -38,11 +38,9 @@ class ModelConfig:
 
 @dataclass
 class VllmConfig:
-    """probe_sequences sequences are compared with the trainer after every publication; a mean difference of
-    log-probs above probe_tolerance (nats) ends the run."""
+    """probe_sequences sequences are compared with the trainer after every publication."""
 
     probe_sequences: int = 4
-    probe_tolerance: float = 0.02
     gpu_memory_utilization: float = 0.5
     max_model_len: int | None = None
     enforce_eager: bool = True
@@ -50,7 +48,10 @@ class VllmConfig:
 
 @dataclass
 class RolloutConfig:
-    engine: str = "torch"
+    """probe_tolerance: a mean difference of log-probs between engine and trainer above it (nats) ends the run; null:
+    by dtype · options: parameters of an engine from outside."""
+
+    _target_: str = "harness.rollout.torch_engine.TorchEngine"
     prompts_per_step: int = 64
     group_size: int = 8
     temperature: float = 1.0
@@ -60,6 +61,8 @@ class RolloutConfig:
     chunks: int = 1
     behaviour: str = "trainer"
     inflight: str = "drain"
+    probe_tolerance: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     vllm: VllmConfig = field(default_factory=VllmConfig)
 
 
@@ -131,6 +134,7 @@ class RayConfig:
 class Config:
     algo: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
+    lag: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -139,10 +143,6 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     driver: str = "serial"
-    lag: str = "exact"
-    on_excess: str = "wait"
-    schedule: str | None = None
-    max_versions: int = 2
     staleness: int = 0
     updates: int = 400
     updates_per_step: int = 4
@@ -164,6 +164,26 @@ class Config:
     def batches(self) -> int:
         """Rollout batches the run trains on."""
         return self.updates // self.updates_per_step
+
+    @property
+    def lag_name(self) -> str:
+        return self.choices["lag"]
+
+    @property
+    def on_excess(self) -> str:
+        return str(self.lag.get("on_excess", "wait"))
+
+    @property
+    def schedule(self) -> str | None:
+        return self.lag.get("schedule")
+
+    @property
+    def max_versions(self) -> int:
+        return int(self.lag["max_versions"])
+
+    @property
+    def engine_name(self) -> str:
+        return self.choices["rollout"]
 
     @property
     def lag_steps(self) -> int:
@@ -189,7 +209,7 @@ class Config:
     @property
     def folder(self) -> Path:
         """The run folder, a function of the config: readable first, unique through the hash."""
-        lag = f"s{self.staleness}" if self.lag == "exact" else f"{self.lag}{self.staleness}"
+        lag = f"s{self.staleness}" if self.lag_name == "exact" else f"{self.lag_name}{self.staleness}"
         what = f"{self.choices['algo']}-{lag}"
         if self.mode == "evaluate":
             what = f"evaluate-{Path(str(self.checkpoint)).name}"
@@ -199,13 +219,11 @@ class Config:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "driver": ("serial", "overlapped", "ray"),
-    "lag": ("exact", "bounded", "replay"),
     "on_excess": ("wait", "drop", "mask"),
     "mode": ("train", "evaluate"),
     "model.dtype": ("float32", "bfloat16"),
     "model.attention": ("sdpa", "eager", "flash_attention_2"),
     "model.template": ("plain", "chat"),
-    "rollout.engine": ("torch", "vllm"),
     "rollout.behaviour": ("trainer", "engine"),
     "rollout.inflight": ("drain", "recompute", "keep_kv"),
     "learner.scope": ("declared", "micro_batch"),
@@ -276,7 +294,7 @@ def _check_units(config: Config) -> None:
     per_step = config.updates_per_step
     for key in ("staleness", "updates", "checkpoint_every"):
         value = lookup(config, key)
-        if value % per_step and not (key == "staleness" and config.lag == "bounded"):
+        if value % per_step and not (key == "staleness" and config.lag_name == "bounded"):
             below = value - value % per_step
             near = [str(v) for v in (below, below + per_step) if v > 0 or key == "staleness"]
             raise UserError(
@@ -299,21 +317,19 @@ def _check_units(config: Config) -> None:
 
 
 def _check_combinations(config: Config) -> None:
-    if config.lag == "bounded":
+    if config.lag_name == "bounded":
         _check_bounded(config)
     elif config.on_excess != "wait":
-        raise UserError(f"on_excess={config.on_excess} with lag={config.lag}: only a bounded lag has an excess")
-    if config.lag != "bounded" and config.rollout.inflight != "drain":
+        raise UserError(f"on_excess={config.on_excess} with lag={config.lag_name}: only a bounded lag has an excess")
+    if config.lag_name != "bounded" and config.rollout.inflight != "drain":
         raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with lag={config.lag}: "
+            f"rollout.inflight={config.rollout.inflight} with lag={config.lag_name}: "
             "a version per batch is exact only with drain"
         )
-    if config.rollout.inflight != "drain" and config.rollout.engine != "vllm":
+    if config.rollout.inflight != "drain" and config.engine_name != "vllm":
         raise UserError(f"rollout.inflight={config.rollout.inflight}: only rollout=vllm can update in flight")
-    if config.lag == "replay" and not config.schedule:
-        raise UserError("lag=replay: needs schedule=PATH, the schedule.jsonl that a bounded run wrote")
-    if config.schedule and config.lag != "replay":
-        raise UserError(f"schedule={config.schedule}: only lag=replay reads a schedule; add lag=replay or drop it")
+    if config.lag_name == "replay" and not config.schedule:
+        raise UserError("lag=replay: needs lag.schedule=PATH, the schedule.jsonl that a bounded run wrote")
     if config.mode == "evaluate" and not config.checkpoint:
         raise UserError("mode=evaluate: needs checkpoint=PATH, a checkpoint or model folder")
     if config.checkpoint and config.mode != "evaluate":

@@ -185,13 +185,13 @@ class Training:
             )
 
     def open_schedule(self) -> None:
-        if self.config.lag == "bounded":
+        if self.config.lag_name == "bounded":
             self.folder.append("schedule.jsonl", {"identity": schedule.identity(self.config)})
 
     def lag_records(self, number: int, batch: Batch, graded: GradedRollouts) -> dict[str, Any]:
         """Metrics of how the batch came about; under a bounded lag also what was too stale, and the schedule."""
         metrics: dict[str, Any] = realised.timing(batch)
-        if self.config.lag != "bounded":
+        if self.config.lag_name != "bounded":
             return metrics
         chunks = [schedule.ScheduledChunk(chunk.index, chunk.version, chunk.trained) for chunk in batch.chunks]
         seconds = time.perf_counter() - self.started

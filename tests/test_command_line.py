@@ -41,7 +41,7 @@ REFUSED = [
     (["model.path=/nope"], "no such folder"),
     (["task.terms=1"], "2 to 20"),
     (["device=cuda:99"], "not usable"),
-    (["lag=replay"], "needs schedule"),
+    (["lag=replay"], "needs lag.schedule"),
     (["mode=evaluate"], "needs checkpoint"),
     (["runs_dir=/proc/nowhere"], "cannot write"),
     (["algo._target_=os.system"], "allow_code=[os]"),

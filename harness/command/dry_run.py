@@ -61,7 +61,7 @@ def estimate(config: Config) -> Estimate:
     size = parameters(config)
     compute = 2 if config.model.dtype == "bfloat16" else 4
     known = size or 0.0
-    beside = rollout.engine == "vllm" or config.driver != "serial"
+    beside = config.engine_name == "vllm" or config.driver != "serial"
     snapshots = 4 * known * config.max_versions if config.driver != "serial" else 0
     return Estimate(
         responses=responses,
@@ -98,7 +98,7 @@ def _count(file: Path) -> float:
 
 
 def _describe(config: Config) -> Iterator[str]:
-    engine = f"{config.rollout.engine} engine on {config.device}"
+    engine = f"{config.engine_name} engine on {config.device}"
     yield f"task {config.choices['task']} · model {config.served_model.path} · {engine}"
     for name, text in _facts(config, estimate(config)):
         yield textwrap.fill(f"{name:<12}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 14)

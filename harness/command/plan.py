@@ -27,7 +27,7 @@ from harness.errors import UserError, nearest
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONF = PROJECT / "conf"
-NAMED_GROUPS = ("algo", "task", "model", "rollout")
+NAMED_GROUPS = ("algo", "task", "model", "lag", "rollout")
 HELP = """How stale may rollouts be? One run, or a sweep with -m.
 
   python run.py algo=m2po staleness=64 seed=1 updates=400     one run

@@ -18,13 +18,13 @@ def parts(config: Config) -> None:
     """Raises UserError. Writes nothing. A dry run needs neither model nor data."""
     build.algorithm(config)
     build.task(config)
-    if config.lag == "replay":
+    if config.lag_name == "replay":
         schedule.read(config)
     if not config.dry_run:
         _data(_Inputs(config))
     if config.driver == "ray":
         _check_ray(config)
-    if config.rollout.engine == "vllm" and not config.dry_run:
+    if config.engine_name == "vllm" and not config.dry_run:
         check_installed()
     check_folder(config)
 

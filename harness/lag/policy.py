@@ -29,6 +29,7 @@ class ExactLag:
 
     staleness: int
     updates_per_step: int
+    max_versions: int = 2
 
     def version_for(self, batch: int) -> int:
         return self.updates_per_step * max(0, batch - self.staleness // self.updates_per_step)
@@ -48,6 +49,8 @@ class BoundedLag:
 
     staleness: int
     updates_per_step: int
+    on_excess: str = "wait"
+    max_versions: int = 2
 
     def version_for(self, batch: int) -> None:
         return None

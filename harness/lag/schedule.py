@@ -24,9 +24,6 @@ FREE = (
     "driver",
     "lag",
     "staleness",
-    "on_excess",
-    "schedule",
-    "max_versions",
     "repeat",
     "ray",
     "eval",
@@ -68,18 +65,18 @@ def read(config: Config) -> list[list[ScheduledChunk]]:
         batches = [_batch(one) for one in rows]
     except OSError as error:
         raise UserError(
-            f"schedule={path}: cannot be read ({error.strerror}); expected a run's schedule.jsonl"
+            f"lag.schedule={path}: cannot be read ({error.strerror}); expected a run's schedule.jsonl"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"schedule={path}: not the schedule.jsonl of a bounded run ({error})") from error
+        raise UserError(f"lag.schedule={path}: not the schedule.jsonl of a bounded run ({error})") from error
     now = identity(config)
     different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if different:
         told = "; ".join(f"{key}={before.get(key)} there, {now.get(key)} here" for key in different[:3])
-        raise UserError(f"schedule={path}: of another configuration ({told}); replay it with the same")
+        raise UserError(f"lag.schedule={path}: of another configuration ({told}); replay it with the same")
     problem = _problem(batches, config)
     if problem:
-        raise UserError(f"schedule={path}: {problem}")
+        raise UserError(f"lag.schedule={path}: {problem}")
     return batches
 
 

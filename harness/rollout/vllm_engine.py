@@ -178,7 +178,7 @@ class VllmEngine:
     def _probe(self) -> None:
         from vllm import SamplingParams
 
-        tolerance = self._config.vllm.probe_tolerance
+        tolerance = self._config.probe_tolerance or 0.02
         sequences = self._stored or [
             ([first % self._vocabulary], [(first * 3 + i) % self._vocabulary for i in range(PROBE_TOKENS)])
             for first in range(self._config.vllm.probe_sequences)
@@ -197,7 +197,7 @@ class VllmEngine:
             if not far <= tolerance:
                 raise RunFailed(
                     f"vLLM does not serve version {self.version}: its log-probs are {far:.3g} nats off the trainer's "
-                    f"on average over a probe of {len(response)} tokens (rollout.vllm.probe_tolerance={tolerance:g})"
+                    f"on average over a probe of {len(response)} tokens (rollout.probe_tolerance={tolerance:g})"
                 )
 
     def _trainer_logp(self, prompt: Sequence[int], response: Sequence[int]) -> torch.Tensor:

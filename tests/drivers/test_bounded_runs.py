@@ -22,7 +22,7 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     from harness.command.cell import run_cell
 
-    config = configured(tmp_path_factory.mktemp("bounded"), *FREE, "driver=overlapped", "on_excess=drop")
+    config = configured(tmp_path_factory.mktemp("bounded"), *FREE, "driver=overlapped", "lag.on_excess=drop")
     return Ran(run_cell(config), config.folder)
 
 
@@ -39,13 +39,13 @@ def test_records_say_what_the_staleness_was(bounded: Any) -> None:
 
 
 def test_the_schedule_replays_to_the_same_weights_on_every_driver(bounded: Any, run: Any) -> None:
-    replay = ("lag=replay", f"schedule={bounded.folder / 'schedule.jsonl'}", *FREE[2:])
+    replay = ("lag=replay", f"lag.schedule={bounded.folder / 'schedule.jsonl'}", *FREE[2:])
     assert run(*replay).sha256 == bounded.sha256
     assert run(*replay, "driver=overlapped").sha256 == bounded.sha256
 
 
 def test_a_schedule_of_another_configuration_is_refused(bounded: Any, tmp_path: Path) -> None:
-    replay = ("lag=replay", f"schedule={bounded.folder / 'schedule.jsonl'}", *FREE[2:])
+    replay = ("lag=replay", f"lag.schedule={bounded.folder / 'schedule.jsonl'}", *FREE[2:])
     for other, told in (("seed=2", "seed=1 there, 2 here"), ("algo=grpo", "algo"),
                         ("updates=48", "has 6 batches, updates=48 needs 12")):  # fmt: skip
         with pytest.raises(UserError, match=told):
@@ -61,9 +61,9 @@ def test_a_file_that_is_no_schedule_is_refused(bounded: Any, tmp_path: Path) -> 
         path = tmp_path / "schedule.jsonl"
         path.write_text(content)
         with pytest.raises(UserError, match=told):
-            configured(tmp_path, "lag=replay", f"schedule={path}", *FREE[2:])
+            configured(tmp_path, "lag=replay", f"lag.schedule={path}", *FREE[2:])
     with pytest.raises(UserError, match="cannot be read"):
-        configured(tmp_path, "lag=replay", f"schedule={tmp_path / 'none'}", *FREE[2:])
+        configured(tmp_path, "lag=replay", f"lag.schedule={tmp_path / 'none'}", *FREE[2:])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_file_that_is_no_schedule_is_refused(bounded: Any, tmp_path: Path) -> 
         (("driver=serial", "staleness=8"), "nothing runs free"),
         (("driver=overlapped", "staleness=-1"), "at least 0"),
         (("driver=overlapped", "staleness=2"), "3 updates stale by construction"),
-        (("driver=overlapped", "staleness=8", "on_excess=drop", "rollout.chunks=3"), "of one size"),
+        (("driver=overlapped", "staleness=8", "lag.on_excess=drop", "rollout.chunks=3"), "of one size"),
     ],
 )
 def test_bad_bounds_are_refused(overrides: tuple[str, ...], told: str, tmp_path: Path) -> None:

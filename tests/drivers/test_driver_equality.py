@@ -54,7 +54,7 @@ def test_overlapped_gives_the_weights_of_serial(run: Any, engines: Any, stores: 
     serial = run(*lag)
     engines(Delayed)
     for versions in (1, 2):
-        overlapped = run(*lag, "driver=overlapped", f"max_versions={versions}")
+        overlapped = run(*lag, "driver=overlapped", f"lag.max_versions={versions}")
         assert overlapped.sha256 == serial.sha256
         assert stores[-1].most_alive <= versions
 
