@@ -24,7 +24,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.small_runs import RECORDS, TINY, Trace, config_of, finish, prepare, start, trace, undisturbed, wait
-from harness.command.plan import Plan
 from harness.config import Config
 from harness.records.files import is_held
 from harness.records.layout import LOCK, MANIFEST
@@ -220,13 +219,12 @@ def mlflow_down(strike: Strike) -> bool:
     config = strike.config
     down = replace(config, tracking=replace(config.tracking, backend="mlflow", uri="http://127.0.0.1:9"))
 
-    def follow() -> None:
-        from harness.tracking import follow
+    def sync() -> None:
+        from harness.tracking.background import mlflow_sync
 
-        plan = Plan([down], [[]], "", parallel=False)
-        follow.mirrored(plan).__enter__()
+        mlflow_sync(down.tracking, Path(down.runs_dir), [down.folder]).__enter__()
 
-    child = start(down, follow)
+    child = start(down, sync)
     if strike.dice.random() < 0.5 and wait(child, strike.at(0.5, 2.0)) is None:
         os.kill(child, signal.SIGKILL)
     wait(child)

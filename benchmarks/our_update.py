@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 
-from benchmarks.pace import Pace
+from benchmarks.turns import Pace
 from harness.command.plan import plan, set_project_root
 from harness.progress import Progress
 from harness.records.folder import RunFolder
