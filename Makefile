@@ -83,7 +83,8 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study
 	$(BIN)/python -m analysis figures docs/records/protocols.parquet docs/records/study.parquet \
 	    --only staleness_protocols,accuracy_by_protocol --out docs/figures/protocols
-	$(BIN)/python -m analysis report $(STUDY) --title "How stale may rollouts be?" --out docs/study
+	$(BIN)/python -m analysis report $(STUDY) --title "How stale may rollouts be?" \
+	    --notice docs/study/notice.txt --out docs/study
 	$(BIN)/python -m analysis table $(STUDY) --out docs/study
 
 parity: .venv/.base  ## gradients and edge cases against TRL, verl and Liger; writes docs/parity.md
