@@ -21,18 +21,7 @@ from harness.errors import UserError
 from harness.types import Chunk
 
 # What may differ between a run and its replay: who generates, and what is recorded.
-FREE = (
-    "driver",
-    "lag",
-    "staleness",
-    "repeat",
-    "ray",
-    "eval",
-    "record",
-    "checkpoint_every",
-    "updates",
-    "choices",
-)
+FREE = ["driver", "lag", "staleness", "repeat", "ray", "eval", "record", "checkpoint_every", "updates", "choices"]
 
 
 @dataclass(frozen=True)
