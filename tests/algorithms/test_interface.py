@@ -8,7 +8,7 @@ import torch
 import yaml
 
 import algorithms
-from algorithms import AGGREGATIONS, TokenStats, token_scale
+from algorithms import AGGREGATIONS, TokenStats
 from algorithms.aggregation import row_scale, totals
 
 CONF = Path(__file__).parents[2] / "conf" / "algo"
@@ -150,7 +150,7 @@ def test_advantages_by_row_or_by_token_are_the_same():
         assert torch.equal(by_row.kept, by_token.kept)
 
 
-def test_token_scale_by_hand():
+def test_row_scale_by_hand():
     mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
     expected = {
         "token_mean": [1 / 3, 1 / 3],
@@ -159,13 +159,12 @@ def test_token_scale_by_hand():
         "seq_mean_token_sum_norm": [1 / 30, 1 / 30],
     }
     for mode, (first, second) in expected.items():
-        scale = token_scale(mask, mode, max_length=10, dtype=torch.float64)
-        wanted = torch.tensor([[first, first, 0], [second, 0, 0], [0, 0, 0]], dtype=torch.float64)
-        torch.testing.assert_close(scale, wanted)
-        # A part of the batch, told the counts of the whole, agrees with the whole.
-        part = token_scale(mask[1:], mode, 10, totals(mask), torch.float64)
-        torch.testing.assert_close(part, wanted[1:])
-    assert row_scale(mask & False, "seq_mean_token_mean").isfinite().all()
+        by_row = torch.tensor([[first], [second]], dtype=torch.float64)
+        torch.testing.assert_close(row_scale(mask, mode, 10).expand(3, 1)[:2], by_row)
+        # A part of the batch, given the counts of the whole, agrees with the whole.
+        part = row_scale(mask[1:], mode, 10, totals(mask))
+        torch.testing.assert_close(part.expand(2, 1)[:1], by_row[1:])
+        assert row_scale(mask & False, mode).isfinite().all()
 
 
 def test_importing_algorithms_is_light():

@@ -8,7 +8,7 @@ from cases import CASES, Batch, Case, Hand, random_batch
 from torch import Tensor
 
 import algorithms
-from algorithms import TokenStats, coefficients, weighted_nll
+from algorithms import TokenStats, compose
 from algorithms.aggregation import AGGREGATIONS, totals
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -155,9 +155,8 @@ def test_split_into_micro_batches_does_not_matter(case: Case, mode: str):
     for start, stop in ((0, 1), (1, 8), (8, 12)):
         part = move(replace(x, logp=logp.detach()), lambda value: value[start:stop])  # noqa: B023
         stats = part.stats(logp[start:stop], case.per_token)
-        mine = method.weights(stats) if method.scope != "batch" else weights.rows(start, stop)
-        scaled = coefficients(mine, stats, mode, 20, total)
-        pieces.append(weighted_nll(stats.logp_current, scaled))
+        mine = None if method.scope != "batch" else weights.select(slice(start, stop))
+        pieces.append(compose(method, stats, weights=mine, max_length=20, total=total).loss)
     torch.stack(pieces).sum().backward()
     close(torch.stack(pieces).sum().detach(), loss)
     close(logp.grad, grad)
