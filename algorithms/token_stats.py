@@ -80,7 +80,10 @@ class TokenStats:
         return self.logp_current.dtype
 
     def masked(self, values: Tensor) -> Tensor:
-        """values, [B,T], [B,1] or [B], as [B,T] with 0 outside the mask, so that a NaN there has no effect; detached."""
+        """values as [B,T], detached, with 0 outside the mask, so that a NaN there has no effect.
+
+        values: [B,T], [B,1] or [B].
+        """
         return torch.where(self.mask, values.detach() if values.dim() == 2 else values.detach()[:, None], 0.0)
 
     def difference(self, upper: Tensor, lower: Tensor) -> Tensor:

@@ -38,10 +38,10 @@ def graded() -> GradedRollouts:
     return GradedRollouts(rollouts, rewards, torch.ones(rollouts.n_responses, dtype=torch.bool))
 
 
-def learner(method: str = "m2po", **settings: object) -> Learner:
+def learner(method: str | algorithms.Algorithm = "m2po", **settings: object) -> Learner:
     return Learner(
         SharedPrefixPolicy(model("qwen3")),
-        algorithms.make(method),
+        algorithms.make(method) if isinstance(method, str) else method,
         LearnerConfig(lr=1e-2, **settings),  # type: ignore[arg-type]
         updates_per_step=1,
         group_size=GROUP,
