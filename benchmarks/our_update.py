@@ -9,7 +9,8 @@ import sys
 import tempfile
 
 from benchmarks.pace import Pace
-from harness.command.plan import plan, set_project_root
+from harness.command.compose import set_project_root
+from harness.command.plan import plan
 from harness.progress import Progress
 from harness.records.folder import RunFolder
 from harness.training import Training
