@@ -216,26 +216,6 @@ class Config:
         return self.updates // self.updates_per_step
 
     @property
-    def lag_name(self) -> str:
-        return self.choices["lag"]
-
-    @property
-    def on_excess(self) -> str:
-        return str(self.lag.get("on_excess", "wait"))
-
-    @property
-    def schedule(self) -> str | None:
-        return self.lag.get("schedule")
-
-    @property
-    def max_versions(self) -> int:
-        return int(self.lag["max_versions"])
-
-    @property
-    def engine_name(self) -> str:
-        return self.choices["rollout"]
-
-    @property
     def lag_steps(self) -> int:
         """S, the staleness in rollout batches."""
         return self.staleness // self.updates_per_step
@@ -272,7 +252,8 @@ class Config:
     @property
     def folder(self) -> Path:
         """The run folder, a function of the config: readable first, unique through the hash."""
-        lag = f"s{self.staleness}" if self.lag_name == "exact" else f"{self.lag_name}{self.staleness}"
+        kind = self.choices["lag"]
+        lag = f"{'s' if kind == 'exact' else kind}{self.staleness}"
         what = f"{self.choices['algo']}-{lag}"
         if self.mode == "evaluate":
             what = f"evaluate-{Path(str(self.checkpoint)).name}"

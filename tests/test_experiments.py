@@ -42,6 +42,8 @@ GROUPED = [
     for option in options(group.name)
 ]
 EXPERIMENTS = options("experiment")
+# What an option needs beside itself to make a valid run.
+SERVED = {"bounded": ("driver=overlapped", "staleness=8"), "replay": ("lag.schedule=schedule.jsonl",)}
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_nothing_under_conf_is_left_out() -> None:
 def test_every_option_composes(here: Path) -> None:
     for group, option in GROUPED:
         overrides = required(ROOT / "conf" / group / f"{option}.yaml")
-        planned = plan([f"{group}={option}", *overrides, "dry_run=true"])
+        planned = plan([f"{group}={option}", *overrides, *SERVED.get(option, ()), "dry_run=true"])
         assert len(planned.cells) == 1, (group, option)
     assert not list(here.iterdir())
 

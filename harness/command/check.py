@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from harness.command import validate
+from harness import build
+from harness.command.validate import check_data
 from harness.config import Config, schema
 from harness.errors import UserError, first_line
+from harness.records.folder import check_folder
 from harness.schema import Key, check_multiple, lookup
 
 BOUNDS = (
@@ -22,12 +24,22 @@ BOUNDS = (
 
 
 def check(config: Config) -> None:
-    """Raises UserError, in one line, for the first thing that is wrong with a config. Writes nothing."""
+    """Raises UserError, in one line, for the first thing that is wrong with a config. Writes nothing.
+
+    What cannot go together is refused by the part that it is about: the staleness policy, the engine, the driver.
+    A dry run needs neither model nor data.
+    """
     check_values(config)
-    _check_combinations(config)
     _check_mode(config)
-    _check_device(config)
-    validate.parts(config)
+    build.algorithm(config)
+    build.task(config)
+    build.staleness_policy(config).check(config)
+    build.engine_class(config).check(config)
+    build.check_driver(config)
+    if not config.dry_run:
+        _check_device(config)
+        check_data(config)
+    check_folder(config)
 
 
 def check_values(config: Config) -> None:
@@ -68,7 +80,7 @@ def _check_mode(config: Config) -> None:
 
 
 def _check_device(config: Config) -> None:
-    if config.device == "cpu" or config.dry_run:
+    if config.device == "cpu":
         return
     try:
         torch.empty(1, device=config.device)
@@ -76,47 +88,3 @@ def _check_device(config: Config) -> None:
         raise UserError(
             f"device={config.device}: not usable here ({first_line(error)}); expected cpu or a present accelerator"
         ) from error
-
-
-def _check_combinations(config: Config) -> None:
-    if config.on_excess not in ("wait", "drop", "mask"):
-        raise UserError(f"lag.on_excess={config.on_excess}: expected one of wait, drop, mask")
-    if config.max_versions < 1:
-        raise UserError(f"lag.max_versions={config.max_versions}: expected at least 1 (weight snapshots alive)")
-    if config.lag_name == "bounded":
-        _check_bounded(config)
-    else:
-        check_multiple(config, "staleness")
-    if config.lag_name != "bounded" and config.rollout.inflight != "drain":
-        raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with lag={config.lag_name}: "
-            "a version per batch is exact only with drain"
-        )
-    if config.rollout.inflight != "drain" and config.engine_name != "vllm":
-        raise UserError(f"rollout.inflight={config.rollout.inflight}: only rollout=vllm can update in flight")
-    if config.lag_name == "replay" and not config.schedule:
-        raise UserError("lag=replay: needs lag.schedule=PATH, the schedule.jsonl that a bounded run wrote")
-
-
-def _check_bounded(config: Config) -> None:
-    if config.driver == "serial":
-        raise UserError(
-            "lag=bounded with driver=serial: nothing runs free where generation waits for training; "
-            "use driver=overlapped or driver=ray, or lag=exact"
-        )
-    if config.staleness < config.updates_per_step - 1:
-        raise UserError(
-            f"staleness={config.staleness} with lag=bounded: the last of {config.updates_per_step} updates of a step "
-            f"is {config.updates_per_step - 1} updates stale by construction; expected at least that"
-        )
-    if config.driver == "ray" and config.rollout.inflight != "drain":
-        raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with driver=ray: an actor takes weights between chunks only; "
-            "use driver=overlapped, or rollout.inflight=drain"
-        )
-    prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
-    if config.on_excess != "wait" and prompts % chunks:
-        raise UserError(
-            f"on_excess={config.on_excess}: a batch is any {chunks} chunks, so they must be of one size; "
-            f"rollout.prompts_per_step={prompts} is not divisible by rollout.chunks={chunks}"
-        )

@@ -27,7 +27,7 @@ FILES = ("model.safetensors", "optimizer.safetensors", "rollouts.safetensors", "
 
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
-    return load_model(ModelConfig(), "cpu")
+    return load_model(ModelConfig("harness/assets/carry"), "cpu")
 
 
 def save(root: Path, model: LoadedModel, update: int, **more: Any) -> Path:
@@ -52,7 +52,7 @@ def test_what_goes_in_comes_out(tmp_path: Path, model: LoadedModel) -> None:
         for name, tensor in batch_of(index).tensors().items():
             back = rollouts.tensors()[name]
             assert back.dtype == tensor.dtype and torch.equal(back, tensor), name
-    fresh = load_model(ModelConfig(), "cpu")
+    fresh = load_model(ModelConfig("harness/assets/carry"), "cpu")
     with torch.no_grad():
         for parameter in fresh.module.parameters():
             parameter.zero_()
@@ -73,7 +73,7 @@ def test_a_checkpoint_is_an_ordinary_model_folder(tmp_path: Path, model: LoadedM
 
 def test_weights_of_another_model_are_refused(model: LoadedModel) -> None:
     with pytest.raises(RunFailed, match="not this model's"):
-        checkpoint.restore_weights(load_model(ModelConfig(), "cpu"), {})
+        checkpoint.restore_weights(load_model(ModelConfig("harness/assets/carry"), "cpu"), {})
 
 
 @pytest.mark.parametrize("name", FILES)
