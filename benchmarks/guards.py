@@ -28,8 +28,8 @@ from harness.lag import realised
 from harness.learner import learner
 from harness.records.files import exclusive
 from harness.records.folder import RunFolder
+from harness.records.layout import LOCK
 from harness.records.manifest import new_manifest
-from harness.records.state import LOCK
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import default_uri
 from harness.tracking.sync import POLL_S

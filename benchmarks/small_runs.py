@@ -23,7 +23,8 @@ from harness.command.plan import plan
 from harness.config import Config, ModelConfig
 from harness.models.loading import load_model
 from harness.records.files import lock_owner
-from harness.records.state import LOCK, MANIFEST, status_of
+from harness.records.layout import LOCK, MANIFEST
+from harness.records.state import status_of
 
 TINY = (
     "rollout.prompts_per_step=8",

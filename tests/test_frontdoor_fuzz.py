@@ -13,7 +13,8 @@ from harness.config import known_keys
 from harness.errors import UserError
 from harness.records.checkpoint import MANIFEST as CHECKPOINT
 from harness.records.checkpoint import newest_good
-from harness.tracking.entries import evaluation_metrics, rows, update_metrics
+from harness.records.tail import rows
+from harness.tracking.entries import evaluation_metrics, update_metrics
 
 text = st.text(max_size=20)
 keys = st.sampled_from(known_keys()) | text

@@ -15,8 +15,9 @@ from harness.errors import RunFailed, UserError, printable
 from harness.progress import Progress
 from harness.records.files import LockHeld, exclusive, read_json
 from harness.records.folder import RunFolder
+from harness.records.layout import LOCK, MANIFEST
 from harness.records.manifest import code_state, new_manifest, versions
-from harness.records.state import LOCK, MANIFEST, status_of
+from harness.records.state import status_of
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Outcome = str  # finished | skipped | failed | interrupted | held | waiting

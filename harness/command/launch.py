@@ -15,7 +15,8 @@ from pathlib import Path
 from harness.command.plan import Plan
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
-from harness.records.state import MANIFEST, status_of
+from harness.records.layout import EVAL, MANIFEST, SWEEP
+from harness.records.state import status_of
 from harness.tracking.follow import mirrored
 
 
@@ -47,7 +48,7 @@ def _write_sweep(plan: Plan) -> None:
         for cell, line in zip(plan.cells, plan.overrides, strict=True)
     ]
     write_json(
-        folder / "sweep.json",
+        folder / SWEEP,
         {"name": plan.name, "command": sys.argv[1:], "cells": cells, "time": time.time()},
     )
 
@@ -71,7 +72,7 @@ def summary(plan: Plan) -> int:
 
 def _accuracies(folder: Path) -> Iterator[str]:
     """A line for each split and suite of a finished evaluation."""
-    for line in (folder / "eval.jsonl").read_text().splitlines():
+    for line in (folder / EVAL).read_text().splitlines():
         row = json.loads(line)
         most, passed = list(row["pass_at_k"].items())[-1]
         greedy = "" if row["greedy_accuracy"] is None else f"  greedy {row['greedy_accuracy']:.3f}"

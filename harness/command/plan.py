@@ -22,10 +22,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from harness import PROJECT
 from harness.config import Config, check, known_keys
-from harness.errors import UserError, nearest
+from harness.errors import UserError, first_line, nearest
 
-PROJECT = Path(__file__).resolve().parents[2]
 CONF = PROJECT / "conf"
 NAMED_GROUPS = ("algo", "task", "model", "lag", "rollout")
 HELP = """How stale may rollouts be? One run, or a sweep with -m.
@@ -140,7 +140,7 @@ def _expand(given: list[str], multirun: bool) -> tuple[list[list[str]], str]:
         parsed = parser.parse_overrides(given)
     except HydraException as error:
         raise UserError(
-            f"{_first_line(error)}; expected KEY=VALUE, in quotes where the value has special characters"
+            f"{first_line(error)}; expected KEY=VALUE, in quotes where the value has special characters"
         ) from error
     scalar = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     swept = [o.get_key_element().lstrip("+~") for o in parsed if o.is_sweep_override()]
@@ -181,7 +181,7 @@ def _explain(overrides: list[str], error: Exception) -> str:
             own = [k for k in known if k.startswith(key.split(".")[0] + ".") and not k.endswith("_target_")]
             own = own if "." in key else list(known)
             return f"{key}: no such key; {nearest(key, own or known)}"
-    return _first_line(error)
+    return first_line(error)
 
 
 def _refuse_unknown_options(overrides: list[str]) -> None:
@@ -220,7 +220,7 @@ def _flat(cfg: Any, prefix: str = "") -> list[str]:
 
 def _one_line(error: OmegaConfBaseException, plain: dict[Any, Any]) -> str:
     key = str(getattr(error, "full_key", "") or "")
-    message = _first_line(error)
+    message = first_line(error)
     if "not in" in message and key:
         return f"{key}: no such key; {nearest(key, known_keys())}"
     if "Missing mandatory value" in message:
@@ -229,7 +229,3 @@ def _one_line(error: OmegaConfBaseException, plain: dict[Any, Any]) -> str:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return f"{key}={value}: {message[0].lower()}{message[1:]}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

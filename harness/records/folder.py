@@ -24,7 +24,7 @@ from torch import Tensor
 from harness.config import Config
 from harness.errors import RunFailed, UserError
 from harness.records.files import read_json, write_json
-from harness.records.state import MANIFEST
+from harness.records.layout import MANIFEST
 
 TOKEN_PARTS = "tokens"
 STREAMS = ("metrics.jsonl", "eval.jsonl", "schedule.jsonl", "samples.jsonl")

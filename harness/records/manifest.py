@@ -7,12 +7,11 @@ import platform
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from harness import PROJECT
 from harness.config import Config
 
-PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "lagrange-rl",
     "torch",

@@ -5,11 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.records.files import is_held, read_json
-
-MANIFEST = "manifest.json"
-SWEEP = "sweep.json"
-LOCK = "lock"
-ARTIFACTS = "mlartifacts"  # MLflow's, beside a sqlite database: no runs in there
+from harness.records.layout import ARTIFACTS, LOCK, MANIFEST, SWEEP
 
 
 def find(root: Path, name: str) -> list[Path]:
