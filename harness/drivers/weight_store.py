@@ -74,11 +74,11 @@ class SnapshotStore:
 
     def acquire(self, version: int | None) -> int:
         with self._changed:
-            wanted = self.newest if version is None else version
-            if wanted not in self._snapshots:
-                raise KeyError(f"version {wanted} is not alive; alive: {sorted(self._snapshots)}")
-            self._readers[wanted] += 1
-            return wanted
+            chosen = self.newest if version is None else version
+            if chosen not in self._snapshots:
+                raise KeyError(f"version {chosen} is not alive; alive: {sorted(self._snapshots)}")
+            self._readers[chosen] += 1
+            return chosen
 
     def release(self, version: int) -> None:
         with self._changed:
