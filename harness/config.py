@@ -16,7 +16,7 @@ from typing import Any
 from harness.errors import UserError
 
 # Keys that change nothing about what a run computes or where it lies below runs_dir.
-NOT_IDENTITY = ("runs_dir", "tracking", "dry_run", "retry_failed")
+NOT_IDENTITY = ("runs_dir", "tracking", "dry_run", "retry_failed", "stop_at")
 
 
 @dataclass
@@ -103,9 +103,11 @@ class EvalConfig:
 
 @dataclass
 class RecordConfig:
-    """tokens: [from, to] updates whose tokens go to tokens.parquet."""
+    """tokens: [from, to] updates whose tokens go to tokens.parquet · keep_checkpoints: how many of the newest stay, or
+    all, or a list of updates."""
 
     tokens: list[int] | None = None
+    keep_checkpoints: Any = 2
 
 
 @dataclass
@@ -155,6 +157,7 @@ class Config:
     checkpoint_every: int = 100
     dry_run: bool = False
     retry_failed: bool = False
+    stop_at: int | None = None
     allow_code: list[str] = field(default_factory=list)
     runs_dir: str = "runs"
     # The chosen options of the config groups that name things: {"algo": "m2po", "task": "carry", …}.
@@ -179,7 +182,12 @@ class Config:
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        return {key: value for key, value in self.as_dict().items() if key not in NOT_IDENTITY}
+        identity = {key: value for key, value in self.as_dict().items() if key not in NOT_IDENTITY}
+        del identity["record"]["keep_checkpoints"]
+        return identity
+
+    def roles(self) -> dict[str, str]:
+        return {}
 
     def sha256(self) -> str:
         """Hash of the identity: the same for the same command wherever it runs."""

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rollout": {"types", "config", "errors", "randomness", "models"},
     "learner": {"types", "config", "errors", "models", "algorithms"},
     "drivers": {"types", "config", "errors", "interrupts", "lag", "rollout", "models"},
-    "records": {"types", "config", "errors"},
+    "records": {"types", "config", "errors", "progress"},
     "tracking": {"records", "config", "errors"},
     "warmstart": {"types", "errors", "randomness", "models", "rollout", "tasks"},
 }

@@ -7,6 +7,7 @@ from functools import lru_cache
 from harness import build
 from harness.config import Config
 from harness.models.loading import load_tokenizer, longest_prompt
+from harness.records.checkpoint import check_kept
 from harness.records.folder import check_folder
 from harness.tasks.prepare import prepare
 from harness.tasks.prompts import PromptEncoder
@@ -21,6 +22,7 @@ def parts(config: Config) -> None:
     build.check_driver(config)
     if not config.dry_run:
         _data(_Inputs(config))
+    check_kept(config)
     check_folder(config)
 
 
