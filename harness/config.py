@@ -143,7 +143,7 @@ class RecordConfig:
     )
     keep_checkpoints: Any = key(
         2,
-        "how many of the newest checkpoints stay, or all, or a list of updates",
+        "how many of the newest checkpoints stay beside the best, or all, or a list of updates",
         "place",
         valid=(_keeps_checkpoints, "a number of at least 1, all, or a list of updates such as [400,800]"),
     )

@@ -52,7 +52,7 @@ def oracle(config: Config, path: Path) -> str:
         snapshots[parts.learner.version] = {name: tensor.clone() for name, tensor in weights.items()}
         due = 4 * max(0, step - config.staleness // 4)
         engine.load(due, snapshots[due])
-        graded, _ = parts.grader(parts.problems(step), engine.generate(parts.request(step)))
+        graded, _ = parts.grader(parts.requests.problems(step), engine.generate(parts.requests.request(step)))
         list(parts.learner.step(graded))
     digest = weights_sha256(parts.model.module.state_dict())
     parts.close()
@@ -90,8 +90,8 @@ def test_no_batch_is_generated_that_would_not_be_trained_on(tmp_path):
     folder = RunFolder(tmp_path, config)
     training = Training(config, folder, Progress("test", config.updates))
     asked = []
-    request = training.line._request
-    training.line._request = lambda chunk: asked.append(chunk) or request(chunk)  # one chunk a batch
+    request = training.queue._request
+    training.queue._request = lambda chunk: asked.append(chunk) or request(chunk)  # one chunk a batch
     training.run()
     training.close()
     folder.close()

@@ -12,6 +12,7 @@ from harness import build
 from harness.command.validate import check_data
 from harness.config import Config, schema
 from harness.errors import UserError, first_line
+from harness.records.checkpoint import check_kept
 from harness.records.folder import check_folder
 from harness.schema import Key, check_multiple, lookup
 
@@ -36,6 +37,7 @@ def check(config: Config) -> None:
     build.staleness_policy(config).check(config)
     build.engine_class(config).check(config)
     build.check_driver(config)
+    check_kept(config)
     if not config.dry_run:
         _check_device(config)
         check_data(config)

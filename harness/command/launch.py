@@ -54,7 +54,7 @@ def _write_sweep(plan: Plan) -> None:
 
 
 def summary(plan: Plan) -> int:
-    """Says how every cell ended and returns the exit code: 0 only if all are finished."""
+    """Says how every cell ended and returns the exit code: 0 only if all are finished, or paused as asked."""
     ended = [(cell.folder, status_of(cell.folder)) for cell in plan.cells]
     counts = Counter(status for _, status in ended)
     if plan.is_sweep:
@@ -67,7 +67,7 @@ def summary(plan: Plan) -> int:
     for folder, status in ended:
         if status == "failed":
             print(f"failed: {folder}: {_reason(folder)}", file=sys.stderr)
-    return 0 if counts["finished"] == len(ended) else 1
+    return 0 if counts["finished"] + counts["paused"] == len(ended) else 1
 
 
 def _accuracies(folder: Path) -> Iterator[str]:
