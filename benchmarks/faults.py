@@ -27,7 +27,8 @@ from benchmarks.small_runs import RECORDS, TINY, Trace, config_of, finish, prepa
 from harness.command.plan import Plan
 from harness.config import Config
 from harness.records.files import is_held
-from harness.records.state import LOCK, MANIFEST, status_of
+from harness.records.layout import LOCK, MANIFEST
+from harness.records.state import status_of
 
 CASES = (
     ("algo=grpo", "staleness=0", "driver=serial"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -23,6 +24,11 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     return "valid: " + ", ".join(names)
 
 
+def first_line(error: object) -> str:
+    """The first line of an error's message, or the name of its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def printable(text: str) -> str:
-    """Text without control characters: a message that quotes a stranger's file must not steer a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+    """Text without control characters: a response, or a message that quotes a file, must not steer a terminal."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else "�" for c in text)

@@ -12,14 +12,16 @@ from typing import Any
 from harness import interrupts
 from harness.config import Config
 from harness.errors import RunFailed, UserError, printable
+from harness.interrupts import Interrupted, Paused
 from harness.progress import Progress
 from harness.records.files import LockHeld, exclusive, read_json
 from harness.records.folder import RunFolder
+from harness.records.layout import LOCK, MANIFEST
 from harness.records.manifest import code_state, new_manifest, versions
-from harness.records.state import LOCK, MANIFEST, status_of
+from harness.records.state import status_of
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-Outcome = str  # finished | skipped | failed | interrupted | held | waiting
+Outcome = str  # finished | skipped | failed | interrupted | paused | held | waiting
 
 
 def run_cell(config: Config) -> Outcome:
@@ -45,9 +47,9 @@ def run_cell(config: Config) -> Outcome:
 
 
 def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
-    # Imported late: a finished cell is skipped without loading torch's world.
+    # Imported late: a finished cell is skipped without loading torch and transformers.
     from harness.evaluation import Evaluation
-    from harness.training import Interrupted, Training
+    from harness.training import Training
 
     if status_of(path) == "finished":
         return "skipped"  # by another launcher, between our look and our lock
@@ -61,6 +63,10 @@ def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
         folder.update_manifest(status="finished", finished=time.time(), final_weights_sha256=digest, error=None)
         progress.close(f"finished · {training.outcome()} · {path}")
         return "finished"
+    except Paused as pause:
+        _end(folder, progress, status="paused")
+        progress.close(f"paused at {pause}; the same command with another stop_at, or none, carries on · {path}")
+        return "paused"
     except Interrupted as stop:
         _end(folder, progress, status="interrupted")
         progress.warn(f"stopped by {stop}; the same command carries on · {path}")

@@ -102,7 +102,7 @@ def _describe(config: Config) -> Iterator[str]:
     engine = f"{config.choices['rollout']} engine on {config.device}"
     yield f"task {config.choices['task']} · model {config.served_model.path} · {engine}"
     for name, text in _facts(config, estimate(config)):
-        yield textwrap.fill(f"{name:<12}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 14)
+        yield textwrap.fill(f"{name:<15}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 17)
 
 
 def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
@@ -126,7 +126,7 @@ def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
         f"{_some(config.batches, 'batch', 'batches')}, the first {ahead if ahead > 1 else 'one'} from the base model; "
         f"≤ {_count_of(e.training_tokens)} tokens to train on",
     )
-    yield "delay line", f"{_some(ahead, 'batch', 'batches')}, ≤ {_bytes(e.line_bytes)} on the host"
+    yield "rollout queue", f"{_some(ahead, 'batch', 'batches')}, ≤ {_bytes(e.line_bytes)} on the host"
     beside = f"; {_bytes(e.engine_bytes)} of weights for generation" if e.engine_bytes else ""
     yield (
         "memory",

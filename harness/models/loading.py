@@ -18,14 +18,14 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
 
+from harness import PROJECT
 from harness.config import Config, ModelConfig
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.models import decoder, hub
 from harness.models.policy import ComputePolicy, Policy, TransformersPolicy
 
 hf_logging.disable_progress_bar()  # one progress line a run is ours
 
-PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = "a Hugging Face model folder (config.json, *.safetensors, tokenizer.json)"
 
 
@@ -76,7 +76,7 @@ def _architecture(path: str) -> Any:
         return AutoConfig.from_pretrained(_source(path), trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
         raise UserError(
-            f"model.path={path}: config.json cannot be read ({_first_line(error)}); without network give {FOLDER}"
+            f"model.path={path}: config.json cannot be read ({first_line(error)}); without network give {FOLDER}"
         ) from error
 
 
@@ -90,7 +90,7 @@ def _tokenizer(path: str, end_token: str | None, pad_token: str | None) -> PreTr
     try:
         tokenizer = AutoTokenizer.from_pretrained(_source(path), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path={path}: no tokenizer ({_first_line(error)}); expected {FOLDER}") from error
+        raise UserError(f"model.path={path}: no tokenizer ({first_line(error)}); expected {FOLDER}") from error
     for key, name, token in (("end_token", "eos_token", end_token), ("pad_token", "pad_token", pad_token)):
         if token is not None:
             if token not in tokenizer.get_vocab():
@@ -127,6 +127,17 @@ class LoadedModel:
     def module(self) -> PreTrainedModel:
         return self.policy.model
 
+    def describe(self, folder: Path) -> None:
+        """Writes all but the weights of an ordinary Hugging Face folder: config.json and the tokenizer's files."""
+        self.module.config.save_pretrained(folder)
+        if self.module.can_generate() and self.module.generation_config is not None:
+            self.module.generation_config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def token_text(self, token_ids: list[int]) -> list[str]:
+        """The tokens as the tokenizer writes them."""
+        return [str(token) for token in self.tokenizer.convert_ids_to_tokens(token_ids)]
+
 
 def load_model(config: ModelConfig, device: str) -> LoadedModel:
     """Loads float32 master weights, in eval mode and without dropout: behaviour and current policy must agree.
@@ -147,7 +158,7 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
             trust_remote_code=False,
         )
     except (OSError, ImportError, ValueError) as error:
-        raise UserError(f"model.path={config.path}: {_first_line(error)}; without network give {FOLDER}") from error
+        raise UserError(f"model.path={config.path}: {first_line(error)}; without network give {FOLDER}") from error
     check_vocabulary(config, module, tokenizer)
     if config.gradient_checkpointing:
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -176,7 +187,3 @@ def check_vocabulary(config: ModelConfig, module: PreTrainedModel, tokenizer: Pr
             f"model.path={config.path}: the tokenizer has {len(tokenizer)} tokens, the model embeds "
             f"{len(embedded)}; they do not belong together"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,10 +17,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[2]
+from harness import PROJECT
+
 CHUNK_JOBS = 64
 CHUNK_BYTES = 32 * 1024  # below a pipe's buffer of 64 KiB: handing a chunk over never blocks behind a slow answer
 START_LIMIT_S = 120.0

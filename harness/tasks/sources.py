@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from harness import PROJECT
+from harness.errors import UserError, first_line
 from harness.models import hub
 
-PROJECT = Path(__file__).resolve().parents[2]
 FORMATS = "a JSONL file (one object a line) or a Parquet file"
 
 
@@ -67,7 +67,7 @@ def _load_hub(source: Source) -> Rows:
         data = datasets.load_dataset(source.hub, source.subset, split=source.split, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         unreachable = isinstance(error, ConnectionError)
-        reason = "the hub cannot be reached and no copy is cached" if unreachable else _first_line(error)
+        reason = "the hub cannot be reached and no copy is cached" if unreachable else first_line(error)
         raise UserError(
             f"{source.hub}: cannot be loaded ({reason}); without network give "
             f"{source.key}=FILE, {FORMATS} with the columns {_names(source.columns)}"
@@ -106,7 +106,7 @@ def _parquet(source: Source, file: Path) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{source.key}={source.path}: no Parquet file ({_first_line(error)})") from error
+        raise UserError(f"{source.key}={source.path}: no Parquet file ({first_line(error)})") from error
     return rows
 
 
@@ -129,7 +129,3 @@ def _checked(source: Source, rows: list[dict[str, Any]], name: str, version: str
 
 def _names(columns: tuple[str, ...]) -> str:
     return ", ".join(column.replace("|", " or ") for column in columns)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,10 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from harness import PROJECT
 from harness.errors import UserError, nearest
 from harness.rewards.reward import Reward
 from harness.tasks.corpus import problem_id, read_answer
-from harness.tasks.sources import PROJECT, Source, load
+from harness.tasks.sources import Source, load
 from harness.types import Grade, Problem
 
 INSTRUCTION = "\n\nReason step by step and put the final answer in \\boxed{}."

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.command.plan import PROJECT, Plan
+from harness import PROJECT
+from harness.command.plan import Plan
 from harness.tracking.notes import complete, warning
 from harness.tracking.store import default_uri
 

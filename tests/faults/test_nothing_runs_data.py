@@ -1,4 +1,4 @@
-"""Nothing that is loaded can run code: a search of our own sources, and hostile files at the front door."""
+"""Nothing that is loaded can run code: a search of our own sources, and hostile command lines."""
 
 from __future__ import annotations
 
