@@ -54,7 +54,7 @@ def workbench(*overrides: str) -> Workbench:
     )
     problems = build.task(config).train(config.seed, range(rollout.prompts_per_step))
     prompts = PromptEncoder(model.tokenizer, config.model).all(problems)
-    engine = TorchEngine(model.policy, model.tokenizer.eos_token_id, trainer_logp=True)
+    engine = TorchEngine(config, model)
     request = Request(prompts, keys, rollout.temperature, rollout.max_new_tokens)
     return Workbench(config, model, engine, build.learner(config, model), request)
 

@@ -166,26 +166,6 @@ class Config:
         return self.updates // self.updates_per_step
 
     @property
-    def lag_name(self) -> str:
-        return self.choices["lag"]
-
-    @property
-    def on_excess(self) -> str:
-        return str(self.lag.get("on_excess", "wait"))
-
-    @property
-    def schedule(self) -> str | None:
-        return self.lag.get("schedule")
-
-    @property
-    def max_versions(self) -> int:
-        return int(self.lag["max_versions"])
-
-    @property
-    def engine_name(self) -> str:
-        return self.choices["rollout"]
-
-    @property
     def lag_steps(self) -> int:
         """S, the staleness in rollout batches."""
         return self.staleness // self.updates_per_step
@@ -209,7 +189,8 @@ class Config:
     @property
     def folder(self) -> Path:
         """The run folder, a function of the config: readable first, unique through the hash."""
-        lag = f"s{self.staleness}" if self.lag_name == "exact" else f"{self.lag_name}{self.staleness}"
+        kind = self.choices["lag"]
+        lag = f"{'s' if kind == 'exact' else kind}{self.staleness}"
         what = f"{self.choices['algo']}-{lag}"
         if self.mode == "evaluate":
             what = f"evaluate-{Path(str(self.checkpoint)).name}"
@@ -219,7 +200,6 @@ class Config:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "driver": ("serial", "overlapped", "ray"),
-    "on_excess": ("wait", "drop", "mask"),
     "mode": ("train", "evaluate"),
     "model.dtype": ("float32", "bfloat16"),
     "model.attention": ("sdpa", "eager", "flash_attention_2"),
@@ -240,7 +220,6 @@ AT_LEAST: dict[str, tuple[float, str]] = {
     "seed": (0, "a non-negative seed"),
     "repeat": (0, "the number of a repeat"),
     "torch_threads": (1, "threads"),
-    "max_versions": (1, "weight snapshots alive"),
     "checkpoint_every": (1, "updates"),
     "rollout.prompts_per_step": (2, "a batch of one prompt cannot be cut into updates"),
     "rollout.group_size": (2, "a group of one response has no advantage"),
@@ -292,11 +271,11 @@ def check(config: Config) -> None:
 
 def _check_units(config: Config) -> None:
     per_step = config.updates_per_step
-    for key in ("staleness", "updates", "checkpoint_every"):
+    for key in ("updates", "checkpoint_every"):
         value = lookup(config, key)
-        if value % per_step and not (key == "staleness" and config.lag_name == "bounded"):
+        if value % per_step:
             below = value - value % per_step
-            near = [str(v) for v in (below, below + per_step) if v > 0 or key == "staleness"]
+            near = [str(v) for v in (below, below + per_step) if v > 0]
             raise UserError(
                 f"{key}={value}: not divisible by updates_per_step={per_step} "
                 f"(a rollout batch is {per_step} updates); nearest valid: {' or '.join(near)}"
@@ -317,19 +296,6 @@ def _check_units(config: Config) -> None:
 
 
 def _check_combinations(config: Config) -> None:
-    if config.lag_name == "bounded":
-        _check_bounded(config)
-    elif config.on_excess != "wait":
-        raise UserError(f"on_excess={config.on_excess} with lag={config.lag_name}: only a bounded lag has an excess")
-    if config.lag_name != "bounded" and config.rollout.inflight != "drain":
-        raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with lag={config.lag_name}: "
-            "a version per batch is exact only with drain"
-        )
-    if config.rollout.inflight != "drain" and config.engine_name != "vllm":
-        raise UserError(f"rollout.inflight={config.rollout.inflight}: only rollout=vllm can update in flight")
-    if config.lag_name == "replay" and not config.schedule:
-        raise UserError("lag=replay: needs lag.schedule=PATH, the schedule.jsonl that a bounded run wrote")
     if config.mode == "evaluate" and not config.checkpoint:
         raise UserError("mode=evaluate: needs checkpoint=PATH, a checkpoint or model folder")
     if config.checkpoint and config.mode != "evaluate":
@@ -343,30 +309,6 @@ def _check_combinations(config: Config) -> None:
         raise UserError(f"record.tokens={tokens}: expected [first, last] updates, for instance [800,1200]")
     if config.device != "cpu" and not config.dry_run:
         _check_device(config.device)
-
-
-def _check_bounded(config: Config) -> None:
-    if config.driver == "serial":
-        raise UserError(
-            "lag=bounded with driver=serial: nothing runs free where generation waits for training; "
-            "use driver=overlapped or driver=ray, or lag=exact"
-        )
-    if config.staleness < config.updates_per_step - 1:
-        raise UserError(
-            f"staleness={config.staleness} with lag=bounded: the last of {config.updates_per_step} updates of a step "
-            f"is {config.updates_per_step - 1} updates stale by construction; expected at least that"
-        )
-    if config.driver == "ray" and config.rollout.inflight != "drain":
-        raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with driver=ray: an actor takes weights between chunks only; "
-            "use driver=overlapped, or rollout.inflight=drain"
-        )
-    prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
-    if config.on_excess != "wait" and prompts % chunks:
-        raise UserError(
-            f"on_excess={config.on_excess}: a batch is any {chunks} chunks, so they must be of one size; "
-            f"rollout.prompts_per_step={prompts} is not divisible by rollout.chunks={chunks}"
-        )
 
 
 def _check_device(device: str) -> None:

@@ -185,17 +185,16 @@ class Training:
             )
 
     def open_schedule(self) -> None:
-        if self.config.lag_name == "bounded":
+        if self.line.policy.free_running:
             self.folder.append("schedule.jsonl", {"identity": schedule.identity(self.config)})
 
     def lag_records(self, number: int, batch: Batch, graded: GradedRollouts) -> dict[str, Any]:
         """Metrics of how the batch came about; under a bounded lag also what was too stale, and the schedule."""
         metrics: dict[str, Any] = realised.timing(batch)
-        if self.config.lag_name != "bounded":
+        if not self.line.policy.free_running:
             return metrics
-        chunks = [schedule.ScheduledChunk(chunk.index, chunk.version, chunk.trained) for chunk in batch.chunks]
         seconds = time.perf_counter() - self.started
-        self.folder.append("schedule.jsonl", schedule.row(number, chunks, seconds))
+        self.folder.append("schedule.jsonl", schedule.row(number, batch.chunks, seconds))
         masked = [chunk for chunk in batch.chunks if not chunk.trained]
         return metrics | realised.losses([self.grade([chunk])[0] for chunk in [*batch.dropped, *masked]])
 
@@ -212,7 +211,7 @@ class Training:
     # Checkpoints -------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        line = self.line.contents()
+        line = self.line.rollouts()
         counters: dict[str, Any] = {
             "version": self.learner.version,
             "line": self.line.counters(),

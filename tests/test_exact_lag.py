@@ -1,4 +1,4 @@
-"""lag=exact against its oracle: a ring of weight snapshots, as the definition has it, instead of a delay line."""
+"""lag=exact against its oracle: a ring of weight snapshots, as the definition has it, instead of a rollout queue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ CONFIG = Config(
     eval=EvalConfig(every=400, greedy=False, samples=1),
     updates=80,
     checkpoint_every=400,
-    choices={"algo": "m2po", "task": "carry", "model": "carry", "rollout": "torch"},
+    lag={"_target_": "harness.lag.policy.ExactLag"},
+    choices={"algo": "m2po", "task": "carry", "model": "carry", "lag": "exact", "rollout": "torch"},
 )
 
 
@@ -43,7 +44,7 @@ def oracle(config: Config, path: Path) -> str:
     folder = RunFolder(path, config)
     parts = Training(config, folder, Progress("oracle", config.updates))
     policy_model = build.model(config)
-    engine = TorchEngine(policy_model.policy, policy_model.tokenizer.eos_token_id, trainer_logp=True)
+    engine = TorchEngine(config, policy_model)
     snapshots = {}
     for step in range(config.batches):
         weights = parts.model.module.state_dict()
@@ -59,10 +60,10 @@ def oracle(config: Config, path: Path) -> str:
 
 
 @pytest.mark.parametrize("staleness", [0, 4, 16, 64])
-def test_a_delay_line_trains_the_same_bits_as_a_ring_of_snapshots(staleness, tmp_path):
+def test_a_rollout_queue_trains_the_same_bits_as_a_ring_of_snapshots(staleness, tmp_path):
     config = replace(CONFIG, staleness=staleness)
-    assert run(config, tmp_path / "line") == oracle(config, tmp_path / "ring")
-    rows = read_rows(tmp_path / "line" / "metrics.jsonl")
+    assert run(config, tmp_path / "queue") == oracle(config, tmp_path / "ring")
+    rows = read_rows(tmp_path / "queue" / "metrics.jsonl")
     assert [row["update"] for row in rows] == list(range(1, 81))
     for row in rows:
         step, within = divmod(row["update"] - 1, 4)

@@ -16,7 +16,8 @@ from harness.config import LearnerConfig
 from harness.learner.batch import minibatch
 from harness.learner.learner import Learner
 from harness.models.decoder import SharedPrefixPolicy
-from harness.rollout.torch_engine import TorchEngine
+from harness.rollout.base import scored
+from harness.rollout.torch_engine import sampled
 from harness.types import GradedRollouts, Request
 from tests.test_torch_engine import END, VOCABULARY, model
 
@@ -32,8 +33,8 @@ def graded() -> GradedRollouts:
     with torch.no_grad():
         for parameter in sampler.parameters():
             parameter.mul_(0.95)
-    engine = TorchEngine(SharedPrefixPolicy(sampler), END, trainer_logp=True)
-    rollouts = engine.generate(Request(prompts, keys, 1.0, 10))
+    policy = SharedPrefixPolicy(sampler)
+    rollouts = scored(policy, sampled(policy, END, Request(prompts, keys, 1.0, 10)), 1.0)
     rewards = torch.from_numpy(generator.integers(0, 2, size=rollouts.n_responses)).double()
     return GradedRollouts(rollouts, rewards, torch.ones(rollouts.n_responses, dtype=torch.bool))
 

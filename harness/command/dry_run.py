@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import build
 from harness.command.plan import Plan
 from harness.config import Config
 from harness.models.loading import resolve_path
@@ -61,8 +62,8 @@ def estimate(config: Config) -> Estimate:
     size = parameters(config)
     compute = 2 if config.model.dtype == "bfloat16" else 4
     known = size or 0.0
-    beside = config.engine_name == "vllm" or config.driver != "serial"
-    snapshots = 4 * known * config.max_versions if config.driver != "serial" else 0
+    beside = build.engine_class(config).holds_weights or config.driver != "serial"
+    snapshots = 4 * known * build.staleness_policy(config).max_versions if config.driver != "serial" else 0
     return Estimate(
         responses=responses,
         training_tokens=config.batches * responses * rollout.max_new_tokens,
@@ -98,7 +99,7 @@ def _count(file: Path) -> float:
 
 
 def _describe(config: Config) -> Iterator[str]:
-    engine = f"{config.engine_name} engine on {config.device}"
+    engine = f"{config.choices['rollout']} engine on {config.device}"
     yield f"task {config.choices['task']} · model {config.served_model.path} · {engine}"
     for name, text in _facts(config, estimate(config)):
         yield textwrap.fill(f"{name:<12}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 14)

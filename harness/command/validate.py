@@ -6,10 +6,8 @@ from functools import lru_cache
 
 from harness import build
 from harness.config import Config
-from harness.lag import schedule
 from harness.models.loading import load_tokenizer, longest_prompt
 from harness.records.folder import check_folder
-from harness.rollout.vllm_engine import check_installed
 from harness.tasks.prepare import prepare
 from harness.tasks.prompts import PromptEncoder
 
@@ -18,14 +16,11 @@ def parts(config: Config) -> None:
     """Raises UserError. Writes nothing. A dry run needs neither model nor data."""
     build.algorithm(config)
     build.task(config)
-    if config.lag_name == "replay":
-        schedule.read(config)
+    build.staleness_policy(config).check(config)
+    build.engine_class(config).check(config)
+    build.check_driver(config)
     if not config.dry_run:
         _data(_Inputs(config))
-    if config.driver == "ray":
-        _check_ray(config)
-    if config.engine_name == "vllm" and not config.dry_run:
-        check_installed()
     check_folder(config)
 
 
@@ -52,12 +47,3 @@ def _data(inputs: _Inputs) -> None:
     longest = longest_prompt(config)
     encode = PromptEncoder(load_tokenizer(config.served_model), config.model)
     prepare(config, build.task(config), encode, longest)
-
-
-def _check_ray(config: Config) -> None:
-    # Imported late: only driver=ray needs Ray.
-    from harness.drivers import ray_cluster
-
-    ray_cluster.import_ray()
-    if config.ray.address is not None and not config.dry_run:
-        ray_cluster.check_address(config.ray.address)

@@ -17,7 +17,7 @@ from transformers import Qwen3ForCausalLM
 
 from harness import randomness
 from harness.models.decoder import SharedPrefixPolicy
-from harness.rollout.torch_engine import TorchEngine
+from harness.rollout.torch_engine import sampled
 from harness.tasks.carry import Carry
 from harness.types import Request
 from harness.warmstart import supervised
@@ -61,8 +61,7 @@ def sampled_accuracy(model: Qwen3ForCausalLM, recipe: Recipe, samples: int = 16)
     problems = task.split("test")
     keys = randomness.keys(recipe.seed, "evaluation", np.arange(len(problems))[:, None], np.arange(samples))
     request = Request([tokenizer.encode(p.prompt) for p in problems], keys, 1.0, 24)
-    engine = TorchEngine(SharedPrefixPolicy(model), tokenizer.eos_token_id, trainer_logp=False)
-    rollouts = engine.generate(request)
+    rollouts = sampled(SharedPrefixPolicy(model), tokenizer.eos_token_id, request)
     answers = tokenizer.batch_decode(rollouts.responses(), skip_special_tokens=True)
     asked = [problems[g] for g in rollouts.group.tolist()]
     finished: list[bool] = rollouts.finished.tolist()
