@@ -24,7 +24,6 @@ import torch
 from benchmarks import asked
 from benchmarks.drivers import bare_step, step, training
 from benchmarks.workbench import interleaved, ratios
-from harness.lag import realised
 from harness.learner import learner
 from harness.records.files import exclusive
 from harness.records.folder import RunFolder
@@ -39,7 +38,7 @@ EVERY = 10  # tracking.every of the default
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("rewards and advantages finite", learner, "_first_non_finite"),
     ("loss and gradient finite, loss not too large", learner.Learner, "_inspect"),
-    ("staleness histograms", realised, "histograms"),
+    ("staleness histogram", learner, "_histogram"),
     ("how the batch came about", Training, "lag_records"),
     ("row of metrics.jsonl", Training, "record"),
     ("rows and heartbeat to the file system", RunFolder, "flush"),

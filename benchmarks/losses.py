@@ -21,6 +21,7 @@ from collections.abc import Callable
 import torch
 
 import algorithms
+from algorithms.diagnostics import clip_fraction
 from algorithms.m2_mask import paper
 from benchmarks import asked
 from parity.catalogue import MATCHES, stats_of
@@ -64,9 +65,10 @@ def ours(loss: algorithms.Algorithm, x: Inputs) -> Contender:
 
     def run() -> None:
         leaf = fresh(x).logp
-        out = loss(algorithms.TokenStats(leaf, x.behaviour, x.advantages, x.mask, **given))
+        stats = algorithms.TokenStats(leaf, x.behaviour, x.advantages, x.mask, **given)
+        out = algorithms.compose(loss, stats, metrics=False)
         out.loss.backward()
-        _ = out.metrics["clip_fraction"]
+        clip_fraction(stats, out.token_weights)
 
     return run
 
@@ -147,7 +149,7 @@ def mask_at_163k(repeats: int) -> str:
     x = mini_batch(160, 1024, 0.3)
     x = Inputs(x.behaviour + (x.logp - x.behaviour).abs(), x.behaviour, torch.ones(160), torch.ones_like(x.mask))
     stats = stats_of(x)
-    m2, count = stats.outward.square(), stats.trust_region.sum()
+    m2, count = stats.trust_region_m2, stats.trust_region.sum().double()
     values = m2[stats.trust_region]
     medians = interleave(
         {

@@ -101,9 +101,8 @@ class Training:
         more |= self.lag_records(number, batch, graded)
         more["time/wait_s"] = waited / self.config.updates_per_step
         more["time/generator_idle_s"] = self.generation.idle_s() / self.config.updates_per_step
-        histograms = realised.histograms(graded, self.learner.version, self.config.updates_per_step)
-        for update, histogram in zip(self.learner.step(graded), histograms, strict=True):
-            self.record(update, {**more, "staleness_hist": histogram})
+        for update in self.learner.step(graded):
+            self.record(update, more)
 
     def wait_for_rollouts(self) -> None:
         self.line.wait(seconds=0.1)
