@@ -34,7 +34,10 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q, k, v [N, h
 
 
 def supports(model: PreTrainedModel) -> bool:
-    """Whether this file computes the model's architecture exactly."""
+    """Whether `SharedPrefixPolicy` computes the model's architecture exactly.
+
+    model: any causal language model.
+    """
     config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
     return (
@@ -46,6 +49,12 @@ def supports(model: PreTrainedModel) -> bool:
 
 
 class SharedPrefixPolicy:
+    """A Llama, Qwen2 or Qwen3 model that computes a prompt once for its whole group.
+
+    model: in eval mode, without dropout; its parameters are used, not copied.
+    Raises ValueError for a model that it does not support.
+    """
+
     def __init__(self, model: PreTrainedModel) -> None:
         if not supports(model):
             raise ValueError(f"{model.config.model_type}: not one of {', '.join(FAMILIES)} in a supported form")
@@ -57,6 +66,12 @@ class SharedPrefixPolicy:
         self._rotary: tuple[Tensor, Tensor] | None = None
 
     def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+        """Log-prob and entropy of every response token under softmax(logits / temperature).
+
+        batch: G prompts [G, P] and B responses [B, T], on the model's device.
+        temperature: above 0.
+        Returns two [B, T] float32 (nats), the log-probs differentiable; padding holds finite values of no meaning.
+        """
         groups, width = batch.prompt_ids.shape
         responses, steps = batch.response_ids.shape
         # A response token is predicted from the one before it, so the last one is never an input.
@@ -81,11 +96,19 @@ class SharedPrefixPolicy:
         last_prompt = torch.arange(groups, device=ids.device) * width + batch.prompt_lengths - 1
         own_rows = split + torch.arange(responses * (steps - 1), device=ids.device).view(responses, steps - 1)
         before = torch.cat((last_prompt[batch.group][:, None], own_rows), dim=1)
-        return self._head_scores(hidden[before], batch.response_ids, temperature)
+        return head_scores(hidden[before], self.model.get_output_embeddings(), batch.response_ids, temperature)
 
     def start(
         self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
     ) -> tuple[PrefixCache, Tensor]:
+        """Computes the prompts and makes room for the responses.
+
+        prompt_ids: int64 [G, P], padded on the right.
+        prompt_lengths: int64 [G], tokens.
+        group: int64 [B], the prompt of each response.
+        max_new_tokens: how often `advance` may be called.
+        Returns the cache and the logits [B, V] of the first response token.
+        """
         groups, width = prompt_ids.shape
         responses = PromptGroups(group, groups)
         room = (groups, self._kv_heads, max_new_tokens, responses.largest, self._head_dim)
@@ -108,6 +131,12 @@ class SharedPrefixPolicy:
         return cache, self._head(last)[group]
 
     def advance(self, state: PrefixCache, tokens: Tensor) -> Tensor:
+        """Appends a token to every response.
+
+        state: as `start` gave it; changed in place.
+        tokens: int64 [B].
+        Returns the logits [B, V] of the next token.
+        """
         length = state.width + state.steps + 1
         hidden = self._layers(tokens, state.positions, length, state.attend)
         state.positions = state.positions + 1
@@ -164,8 +193,8 @@ class SharedPrefixPolicy:
     def _rotary_tables(self, length: int) -> tuple[Tensor, Tensor]:
         """cos and sin [positions, D] in the model's dtype, grown when a longer sequence comes."""
         weight = self._embeddings.weight
-        stale = self._rotary is not None and self._rotary[0].device != weight.device
-        if self._rotary is None or stale or len(self._rotary[0]) < length:
+        moved = self._rotary is not None and self._rotary[0].device != weight.device
+        if self._rotary is None or moved or len(self._rotary[0]) < length:
             positions = torch.arange(max(length, 128), device=weight.device)
             with torch.no_grad():
                 base: Any = self.model.base_model
@@ -175,9 +204,6 @@ class SharedPrefixPolicy:
 
     def _head(self, hidden: Tensor) -> Tensor:
         return self.model.get_output_embeddings()(hidden)
-
-    def _head_scores(self, hidden: Tensor, targets: Tensor, temperature: float) -> TokenScores:
-        return head_scores(hidden, self.model.get_output_embeddings(), targets, temperature)
 
 
 def _rms_norm(module: Any, x: Tensor) -> Tensor:

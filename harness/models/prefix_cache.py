@@ -9,10 +9,13 @@ from torch import Tensor
 
 
 class PromptGroups:
-    """Which responses share a prompt: group [B], the prompt of each of B responses, among G prompts.
+    """Which responses share a prompt.
 
     Groups of one size in order, which every batch has that is not split, are a view; others an index into
     [G, largest].
+
+    group: int64 [B], the prompt of each response.
+    groups: G, number of prompts.
     """
 
     def __init__(self, group: Tensor, groups: int) -> None:
@@ -25,29 +28,36 @@ class PromptGroups:
         self._equal = groups * self.largest == len(group) and torch.equal(self._slots, count)
 
     def spread(self, prompts: Tensor) -> Tensor:
-        """[G, …] → [B, …]. The gradient of an expansion is one sum, that of an index a scatter, ten times slower."""
-        if self._equal:
+        """A prompt's row for each of its responses: [G, …] → [B, …]."""
+        if self._equal:  # the gradient of an expansion is one sum, that of an index a scatter, ten times slower
             return prompts[:, None].expand(-1, self.largest, *prompts.shape[1:]).flatten(0, 1)
         return prompts[self.group]
 
     def gather(self, responses: Tensor) -> Tensor:
-        """[B, …] → [G, largest, …], zeros where a group has fewer."""
+        """Responses by group: [B, …] → [G, largest, …], zeros where a group has fewer."""
         if not self._equal:
-            places = responses.new_zeros(self.groups * self.largest, *responses.shape[1:])
-            responses = places.index_copy_(0, self._slots, responses)
+            slots = responses.new_zeros(self.groups * self.largest, *responses.shape[1:])
+            responses = slots.index_copy_(0, self._slots, responses)
         return responses.unflatten(0, (self.groups, self.largest))
 
-    def scatter(self, places: Tensor) -> Tensor:
-        """[G, largest, …] → [B, …]: `gather` undone."""
-        return places.flatten(0, 1) if self._equal else places.flatten(0, 1)[self._slots]
+    def scatter(self, grouped: Tensor) -> Tensor:
+        """The inverse of `gather`: [G, largest, …] → [B, …]."""
+        return grouped.flatten(0, 1) if self._equal else grouped.flatten(0, 1)[self._slots]
 
 
 @dataclass
 class PrefixCache:
-    """Keys and values by group: of G prompts once, of their responses in n places a group, n the largest group.
+    """Keys and values while B responses to G prompts are sampled, n responses to the prompt that has most.
 
-    prompt_keys, prompt_values: per layer [G, kv heads, P, D] · prompt_bias [G, 1, 1, 1, P]
-    keys, values: per layer [G, kv heads, max_new_tokens, n, D] · positions [B] of the next token
+    groups: which responses share a prompt.
+    prompt_keys: of each layer [G, kv heads, P, D].
+    prompt_values: of each layer [G, kv heads, P, D].
+    prompt_bias: [G, 1, 1, 1, P], added to the scores: 0, or −inf on padding.
+    keys: of each layer [G, kv heads, max_new_tokens, n, D], the responses'.
+    values: of each layer [G, kv heads, max_new_tokens, n, D], the responses'.
+    positions: int64 [B], of the next token.
+    width: P, tokens of the longest prompt.
+    steps: response tokens so far.
     """
 
     groups: PromptGroups
@@ -61,6 +71,10 @@ class PrefixCache:
     steps: int = 0
 
     def keep(self, rows: Tensor) -> None:
+        """Forgets every response but some, and the prompts without any.
+
+        rows: int64, indices of the responses that go on.
+        """
         prompts, group = torch.unique(self.groups.group[rows], return_inverse=True)
         old, self.groups = self.groups, PromptGroups(group, len(prompts))
         for store in (self.prompt_keys, self.prompt_values):
@@ -75,11 +89,16 @@ class PrefixCache:
         self.positions = self.positions[rows]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """One query a response: q [B, heads, D], k and v [B, kv heads, D] → [B, heads·D].
+        """Attention of one new token a response to its prompt and itself.
 
         A product a response is a product with one row, which costs more in calls and in reading than in
         arithmetic. Here a group's queries meet all keys of their group at once, and each takes its own from
         the result, the diagonal: n times the arithmetic, a third of the time for n = 8.
+
+        layer: index of the layer.
+        q: [B, heads, D].
+        k, v: [B, kv heads, D], kept.
+        Returns [B, heads·D].
         """
         n, heads = self.groups.largest, k.shape[1]
         self.keys[layer][:, :, self.steps] = self.groups.gather(k).transpose(1, 2)
@@ -101,6 +120,10 @@ class PrefixCache:
 
 
 def softmax(scores: Tensor) -> Tensor:
-    """Over the last axis, half precision by way of float32."""
+    """Softmax over the last axis; half precision is computed in float32.
+
+    scores: [..., S].
+    Returns the weights, in the shape and dtype of the scores.
+    """
     half = scores.dtype in (torch.bfloat16, torch.float16)
     return torch.softmax(scores.float(), dim=-1).to(scores.dtype) if half else torch.softmax(scores, dim=-1)
