@@ -8,7 +8,7 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
-from parity.catalogue import ABSENT, MATCHES
+from parity.catalogue import MATCHES, absent
 from parity.compare import DTYPES, TOLERANCE, Difference, everything
 from parity.edge_cases import table
 
@@ -49,7 +49,7 @@ def document(found: dict[tuple[str, str, str], Difference], edges: dict[str, dic
     versions = ", ".join(f"{peer} {version(package)}" for peer, package in PEERS.items())
     names = list(next(iter(edges.values())))
     notes = "\n".join(f"- {match.label}: {match.note}." for match in MATCHES if match.note)
-    absent = "\n".join(f"- `{name}`: {why}." for name, why in ABSENT.items())
+    without = "\n".join(f"- `{name}`: {why}." for name, why in absent().items())
     tolerances = ", ".join(f"{value:g} in {kind}" for kind, value in TOLERANCE.items())
     return f"""# Parity with the field
 
@@ -70,7 +70,7 @@ tokens, log-ratios inside ±20.
 
 Registered methods that no peer here has:
 
-{absent}
+{without}
 
 ## Edge cases
 
