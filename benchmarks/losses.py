@@ -113,7 +113,7 @@ def against_peers(size: str, x: Inputs, repeats: int) -> dict[str, float]:
 
 
 def against_grpo(size: str, rows: int, width: int, repeats: int) -> list[str]:
-    """The methods that no peer installed here has, as a multiple of our GRPO; what was asked of M2PO, as rows."""
+    """The methods that no peer installed here has, as a multiple of our GRPO; the targets of M2PO, as rows."""
     verdicts = []
     for label, scale, most in (("mean under τ", 0.1, 1.3), ("mask binds", 0.3, 2.5)):
         x = mini_batch(rows, width, scale)
@@ -186,7 +186,7 @@ def main() -> None:
     if missing:
         print(f"\nNot installed here, hence not compared: {', '.join(missing)}.")
     else:
-        verdicts = [verdict(size, found) for size, found in ahead.items()] + verdicts
+        verdicts = [verdict(size, ratios) for size, ratios in ahead.items()] + verdicts
     print(asked.table(verdicts))
 
 

@@ -45,14 +45,14 @@ def values(kind: Any, name: str) -> list[Any]:
 
 
 def settings() -> list[tuple[str, dict[str, Any]]]:
-    found: list[tuple[str, dict[str, Any]]] = []
+    cases: list[tuple[str, dict[str, Any]]] = []
     for name in algorithms.names():
-        found.append((name, required(name)))
+        cases.append((name, required(name)))
         for f in fields(algorithms.METHODS[name]):
             for value in values(f.type, f.name):
                 more = {"base_parameters": required(value)} if f.name == "base" else {}
-                found.append((name, {**required(name), f.name: value, **more}))
-    return found
+                cases.append((name, {**required(name), f.name: value, **more}))
+    return cases
 
 
 def update(method: Algorithm, **learner_settings: Any) -> Update:
