@@ -6,7 +6,7 @@ Interleaved: each repeat runs every contender once, in an order that rotates, so
 hits all of them alike. Reported is the median in milliseconds of the thread's CPU time, which a busy neighbour moves
 less than the clock on the wall; quote ratios, not milliseconds. Sizes are responses ×
 tokens with lengths uniform from 1 to T, float32. The peers also compute the few metrics that they log; ours the clip
-fraction, which all of them have. The other diagnostics (docs/diagnostics.md) have no counterpart there and are left out.
+fraction, which all of them have. The other diagnostics (docs/diagnostics.md) have no counterpart there: left out.
 
 Ours also puts zeros outside the mask whatever stands there, and lets no NaN within it pass unseen (the edge cases in
 docs/parity.md): three passes that peers do not make. Where a method is next to nothing else, as CISPO's one clamp,
