@@ -1,11 +1,12 @@
-"""Forward + backward of every method from log-probs, metrics on, one thread, against the peers that are importable.
+"""Forward + backward of every method from log-probs and its clip fraction, one thread, against the importable peers.
 
     .venv-parity/bin/python -m benchmarks.losses [--sizes 16x16 64x512 128x1024] [--repeats 100]
 
 Interleaved: each repeat runs every contender once, in an order that rotates, so that a slow minute of the machine
 hits all of them alike. Reported is the median in milliseconds of the thread's CPU time, which a busy neighbour moves
 less than the clock on the wall; quote ratios, not milliseconds. Sizes are responses ×
-tokens with lengths uniform from 1 to T, float32. The peers also compute the metrics that they log.
+tokens with lengths uniform from 1 to T, float32. The peers also compute the few metrics that they log; ours the clip
+fraction, which all of them have. The other diagnostics (docs/diagnostics.md) have no counterpart there: left out.
 
 Ours also puts zeros outside the mask whatever stands there, and lets no NaN within it pass unseen (the edge cases in
 docs/parity.md): three passes that peers do not make. Where a method is next to nothing else, as CISPO's one clamp,
