@@ -58,7 +58,7 @@ def reasoning_gym(response: str, name: str, index: int, options: dict[str, Any])
 
 
 def math_parses(answer: str) -> Verdict:
-    """Whether a reference answer can be compared at all: asked once, when a corpus is loaded."""
+    """Whether a reference answer can be compared at all; checked once, when a corpus is loaded."""
     return float(bool(_PLAIN_NUMBER.fullmatch(answer)) or bool(parse_math(answer))), True
 
 

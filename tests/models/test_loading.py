@@ -97,13 +97,13 @@ def test_chunked_scores_are_the_plain_ones(monkeypatch: pytest.MonkeyPatch, temp
     head = nn.Linear(16, 101, bias=False).double()
     targets = torch.randint(101, (6, 5))
     grad = torch.randn(6, 5)
-    found = []
+    results = []
     for elements in (2**25, 707):  # everything at once, seven tokens a chunk
         monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", elements)
         hidden.grad = head.weight.grad = None
         scores = logprobs.head_scores(hidden, head, targets, temperature)
         (scores.logp * grad).sum().backward()
         assert hidden.grad is not None and head.weight.grad is not None
-        found.append((scores.logp.detach(), scores.entropy, hidden.grad.clone(), head.weight.grad.clone()))
-    for plain, chunked in zip(*found, strict=True):
+        results.append((scores.logp.detach(), scores.entropy, hidden.grad.clone(), head.weight.grad.clone()))
+    for plain, chunked in zip(*results, strict=True):
         assert ((plain - chunked).norm() / plain.norm()).item() < 1e-6

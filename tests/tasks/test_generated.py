@@ -42,8 +42,8 @@ from harness.tasks.word_problems import FOLDER, SIZES, split
     ],
 )
 def test_bounded_evaluator(text: str, value: Fraction | None) -> None:
-    found = evaluate(text)
-    assert (None if found is None else found[0]) == value
+    result = evaluate(text)
+    assert (None if result is None else result[0]) == value
 
 
 def test_countdown_wants_every_number_once() -> None:
