@@ -46,7 +46,7 @@ def run(planned: Plan) -> int:
     from harness.command import launch
     from harness.command.watch import watching
 
-    with launch.around(planned):
+    with launch.sweep_context(planned):
         with watching(planned):
             cell()
         if planned.is_sweep:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ ROLES = {"science", "driver", "record", "place"}
 OF_A_CLASS = ("algo", "task", "lag")  # their schema is the signature of the class that _target_ names
 
 
+@cache
 def composed(*overrides: str) -> Config:
     (config,), *_ = compose_cells(overrides)
     return config
@@ -27,7 +30,7 @@ def composed(*overrides: str) -> Config:
 
 def changed(name: str, value: Any) -> Config:
     """The default config with one value changed, as no type check of Hydra's has seen it."""
-    config = composed()
+    config = deepcopy(composed())
     *groups, last = name.split(".")
     node: Any = config
     for group in groups:
