@@ -66,7 +66,11 @@ class Learner:
         )
 
     def step(self, graded: GradedRollouts) -> Iterator[Update]:
-        """One rollout batch, an update at a time."""
+        """Learns from one rollout batch, an update at a time, in the order of its prompts.
+
+        graded: the batch, of updates_per_step mini-batches.
+        Returns an iterator; each update is made when it is asked for, and counts as a version even if it is refused.
+        """
         device = str(self.policy.model.device)
         batches = [
             minibatch(part, version, self._group_size, self._behaviour, self._config.advantage, device)
