@@ -29,6 +29,7 @@ from harness.records.files import exclusive
 from harness.records.folder import RunFolder
 from harness.records.layout import LOCK
 from harness.records.manifest import new_manifest
+from harness.records.recorder import Recorder
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import default_uri
 from harness.tracking.sync import POLL_S
@@ -39,8 +40,8 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("rewards and advantages finite", learner, "_first_non_finite"),
     ("loss and gradient finite, loss not too large", learner.Learner, "_inspect"),
     ("staleness histogram", learner, "_histogram"),
-    ("how the batch came about", Training, "lag_records"),
-    ("row of metrics.jsonl", Training, "record"),
+    ("how the batch came about", Training, "timing"),
+    ("row of metrics.jsonl", Recorder, "update"),
     ("rows and heartbeat to the file system", RunFolder, "flush"),
     ("stop asked for?", Training, "stop_if_asked"),
 )

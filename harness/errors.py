@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -42,5 +43,5 @@ def first_line(error: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without control characters: a message that quotes a stranger's file must not steer a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+    """Text without control characters: a response, or a message that quotes a file, must not steer a terminal."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else "�" for c in text)

@@ -17,18 +17,18 @@ from harness.progress import QUIET
 from harness.records.files import read_json, write_json
 from harness.records.layout import EVAL, MANIFEST, SWEEP
 from harness.records.state import status_of
-from harness.tracking.follow import mirrored
+from harness.tracking.follow import mlflow_sync
 
 
 @contextmanager
-def around(plan: Plan) -> Iterator[None]:
+def sweep_context(plan: Plan) -> Iterator[None]:
     """What a command needs before its first cell and after its last."""
     _write_sweep(plan)
     if plan.parallel:
         os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
         # joblib replaces a worker that has grown since its first cell (allocators keep what they had); no cell is lost
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-    with mirrored(plan):
+    with mlflow_sync(plan.cells, plan.sweep_folder if plan.is_sweep else None):
         yield
     sys.stdout.flush()
 
@@ -54,7 +54,7 @@ def _write_sweep(plan: Plan) -> None:
 
 
 def summary(plan: Plan) -> int:
-    """Says how every cell ended and returns the exit code: 0 only if all are finished."""
+    """Says how every cell ended and returns the exit code: 0 only if all are finished, or paused as asked."""
     ended = [(cell.folder, status_of(cell.folder)) for cell in plan.cells]
     counts = Counter(status for _, status in ended)
     if plan.is_sweep:
@@ -67,7 +67,7 @@ def summary(plan: Plan) -> int:
     for folder, status in ended:
         if status == "failed":
             print(f"failed: {folder}: {_reason(folder)}", file=sys.stderr)
-    return 0 if counts["finished"] == len(ended) else 1
+    return 0 if counts["finished"] + counts["paused"] == len(ended) else 1
 
 
 def _accuracies(folder: Path) -> Iterator[str]:

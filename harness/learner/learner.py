@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,33 +17,7 @@ from harness.config import LearnerConfig
 from harness.learner.batch import MiniBatch, minibatch
 from harness.learner.gradient import Gradient, GradientMaker
 from harness.models.policy import Policy
-from harness.types import GradedRollouts
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """An update that was not made: weights and optimizer are untouched, and the version counts on.
-
-    reason: what was not finite or too large.
-    tensors: the mini-batch and what came of it, on the CPU, for the dump.
-    """
-
-    reason: str
-    tensors: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one update leaves behind.
-
-    metrics: the row for metrics.jsonl.
-    refusal: None if the update was made (or had no token to learn from).
-    tokens: columns of one value a valid token, [N] each, where `record.tokens` asks for them.
-    """
-
-    metrics: dict[str, Any]
-    refusal: Refusal | None
-    tokens: dict[str, Tensor] | None
+from harness.types import GradedRollouts, Refusal, Update
 
 
 class Learner:

@@ -149,6 +149,17 @@ class LoadedModel:
         """The model that holds the parameters."""
         return self.policy.model
 
+    def describe(self, folder: Path) -> None:
+        """Writes all but the weights of an ordinary Hugging Face folder: config.json and the tokenizer's files."""
+        self.module.config.save_pretrained(folder)
+        if self.module.can_generate() and self.module.generation_config is not None:
+            self.module.generation_config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def token_text(self, token_ids: list[int]) -> list[str]:
+        """The tokens as the tokenizer writes them."""
+        return [str(token) for token in self.tokenizer.convert_ids_to_tokens(token_ids)]
+
 
 def load_model(config: ModelConfig, device: str) -> LoadedModel:
     """Loads float32 master weights, in eval mode and without dropout: behaviour and current policy must agree.

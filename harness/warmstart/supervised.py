@@ -15,6 +15,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -179,6 +180,7 @@ def save(
     tokenizer.save_pretrained(folder)
     card = {
         "command": program,
+        "made_with": f"lagrange-rl {version('lagrange-rl')}",  # another release may draw other texts
         "recipe": dataclasses.asdict(recipe),
         "recipe_sha256": recipe.sha256(),
         "weights_sha256": weights_sha256(model.state_dict()),
