@@ -89,7 +89,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.golden", description=__doc__)
     parser.add_argument("--write", action="store_true", help="add this machine's hashes to the file")
     options = parser.parse_args()
-    known = stored() if FILE.is_file() else {"commit": "", "machines": {}}
+    known: dict[str, Any] = stored() if FILE.is_file() else {"commit": "", "machines": {}}
     mine = hashes(PROJECT)
     if options.write:
         known["machines"][machine()] = mine

@@ -10,7 +10,8 @@ import tempfile
 from typing import Any
 
 from benchmarks.pace import Pace
-from harness.command.plan import plan, set_project_root
+from harness.command.compose import set_project_root
+from harness.command.plan import plan
 from harness.progress import Progress
 from harness.records.folder import RunFolder
 from harness.training import Training

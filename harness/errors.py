@@ -15,6 +15,19 @@ class RunFailed(RuntimeError):
     """A run that cannot go on (non-finite numbers, a lost engine, a full disk); recorded in the manifest."""
 
 
+def require(valid: bool, key: str, value: object, expected: str) -> None:
+    """Refuses the value of a key.
+
+    valid: whether the value is one of those expected.
+    key: name of the key, as the user typed it.
+    value: its value.
+    expected: what would be right, in words.
+    Raises UserError `key=value: expected …` unless `valid`.
+    """
+    if not valid:
+        raise UserError(f"{key}={value}: expected {expected}")
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """`did you mean a, b?` with the known names nearest to `word`, or the full list when none is near."""
     names = sorted(known)

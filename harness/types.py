@@ -77,7 +77,7 @@ def part(prompts: int, chunks: int, index: int) -> range:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """G prompts with B = G·n responses, unpadded: what the delay line and a checkpoint hold (on the CPU).
+    """G prompts with B = G·n responses, unpadded: what the rollout queue and a checkpoint hold (on the CPU).
 
     prompt_ids        int32 [sum of prompt lengths]
     prompt_lengths    int32 [G]
@@ -153,7 +153,7 @@ def _bounds(lengths: Tensor, first: int, last: int) -> slice:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One chunk as it leaves the line.
+    """One chunk as it leaves the rollout queue.
 
     trained: False where its samples are too stale and take their place in the batch masked ·
     queue_s: seconds since it was generated · publish_lag: updates that had been made and that the engine did

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-HELPERS = {"types", "config", "errors", "randomness", "interrupts", "progress"}
+HELPERS = {"types", "config", "schema", "errors", "randomness", "interrupts", "progress"}
 # room → rooms of ours that it may import, itself aside; helpers are the small files of harness/
 MAY_IMPORT: dict[str, set[str]] = {
     "algorithms": set(),
@@ -20,7 +20,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "randomness": set(),
     "interrupts": {"errors"},
     "progress": {"errors"},
-    "config": {"errors"},
+    "schema": {"errors"},
+    "config": {"errors", "schema"},
     "lag": {"types", "config", "errors"},
     "rewards": {"types", "errors"},
     "models": {"types", "config", "errors"},
@@ -69,7 +70,7 @@ def imports(path: Path) -> Iterator[str]:
                 yield full if full in known else node.module
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: module(path))
+@pytest.mark.parametrize("path", files(), ids=module)
 def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
     here = room(module(path))
     if here == "" or here in ENTRIES:
@@ -102,7 +103,9 @@ def test_no_two_files_import_each_other() -> None:
     def below(name: str, path: tuple[str, ...]) -> set[str]:
         assert name not in path, " → ".join([*path[path.index(name) :], name])
         if name not in reached:
-            reached[name] = {name}.union(*(below(other, (*path, name)) for other in graph.get(name, ()) if other in graph))
+            reached[name] = {name}.union(
+                *(below(other, (*path, name)) for other in graph.get(name, ()) if other in graph)
+            )
         return reached[name]
 
     for name in graph:

@@ -45,14 +45,14 @@ def values(kind: Any, name: str) -> list[Any]:
 
 
 def settings() -> list[tuple[str, dict[str, Any]]]:
-    found: list[tuple[str, dict[str, Any]]] = []
+    cases: list[tuple[str, dict[str, Any]]] = []
     for name in algorithms.names():
-        found.append((name, required(name)))
+        cases.append((name, required(name)))
         for f in fields(algorithms.METHODS[name]):
             for value in values(f.type, f.name):
                 more = {"base_parameters": required(value)} if f.name == "base" else {}
-                found.append((name, {**required(name), f.name: value, **more}))
-    return found
+                cases.append((name, {**required(name), f.name: value, **more}))
+    return cases
 
 
 def update(method: Algorithm, **learner_settings: Any) -> Update:
@@ -99,17 +99,20 @@ def test_a_method_from_outside_is_given_what_it_needs(field: str, scope: str) ->
     method = needing(field, scope)()
     done = update(method)
     assert done.refusal is None and done.metrics["grad_norm"] > 0
-    assert len(method.seen) == 1 if scope == "batch" else len(method.seen) > 1
-    values = torch.cat([stats.masked(getattr(stats, field))[stats.mask] for stats in method.seen])
+    # Of token scope each micro-batch, and for the metrics the whole; of batch scope the whole alone.
+    *parts, whole = method.seen
+    assert len(whole.mask) == 6 * GROUP and (len(parts) > 1) == (scope == "token")
+    seen = parts or [whole]
+    values = torch.cat([stats.masked(getattr(stats, field))[stats.mask] for stats in seen])
     assert values.isfinite().all()
     if field == "staleness":
         assert {int(value) for value in values} == {3, 4, 5}
         assert done.metrics["staleness_min"] == 3 and done.metrics["staleness_max"] == 5
     if field == "group":
-        rows = torch.cat([stats.group for stats in method.seen])
+        rows = torch.cat([stats.group for stats in seen])
         assert rows.bincount().tolist() == [GROUP] * 6
     if field == "entropy":
-        assert not any(stats.entropy.requires_grad for stats in method.seen)
+        assert not any(stats.entropy.requires_grad for stats in seen)
 
 
 def test_whole_mini_batches_are_in_order() -> None:
@@ -120,6 +123,18 @@ def test_whole_mini_batches_are_in_order() -> None:
     assert stats.mask.sum(1).tolist() == rollouts.response_lengths.tolist()
     assert stats.staleness[stats.mask].tolist() == (5 - rollouts.version).tolist()
     assert stats.group.tolist() == rollouts.group.tolist()
+
+
+@dataclass(frozen=True)
+class Counting(Algorithm):
+    """A method of token scope with a metric of its own."""
+
+    def weights(self, stats: TokenStats) -> TokenWeights:
+        return weigh(stats, stats.ratio, metrics={"tokens_seen": stats.count})
+
+
+def test_the_metrics_of_a_method_are_those_of_the_whole_mini_batch() -> None:
+    assert update(Counting()).metrics["tokens_seen"] == len(stale().rollouts.version)
 
 
 def spoiled(field: str) -> GradedRollouts:

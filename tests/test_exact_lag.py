@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import build
-from harness.config import Config, EvalConfig, RolloutConfig
+from harness.config import Config, EvalConfig, ModelConfig, RolloutConfig
 from harness.lag.policy import ExactLag
 from harness.models.digest import weights_sha256
 from harness.progress import Progress
@@ -20,7 +20,8 @@ from tests.conftest import read_rows
 CONFIG = Config(
     algo={"_target_": "algorithms.m2po.M2PO", "m2_threshold": 0.04},
     task={"_target_": "harness.tasks.carry.Carry", "validation_problems": 4, "test_problems": 4},
-    rollout=RolloutConfig(prompts_per_step=4, group_size=4),
+    model=ModelConfig("harness/assets/carry"),
+    rollout=RolloutConfig("harness.rollout.torch_engine.TorchEngine", prompts_per_step=4, group_size=4),
     eval=EvalConfig(every=400, greedy=False, samples=1),
     updates=80,
     checkpoint_every=400,

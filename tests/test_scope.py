@@ -55,10 +55,10 @@ def same(parts, whole) -> None:
     """Bit-equal masks and weights, up to the width of the padding."""
     joined = join_weights(parts)
     for name in ("weights", "kept", "counted", "changed"):
-        mine, wanted = getattr(joined, name), getattr(whole, name)
-        width = min(mine.shape[1], wanted.shape[1])
-        assert torch.equal(mine[:, :width], wanted[:, :width]), name
-        assert not mine[:, width:].any() and not wanted[:, width:].any()
+        mine, target = getattr(joined, name), getattr(whole, name)
+        width = min(mine.shape[1], target.shape[1])
+        assert torch.equal(mine[:, :width], target[:, :width]), name
+        assert not mine[:, width:].any() and not target[:, width:].any()
 
 
 def gradient(loss: algorithms.Algorithm, stats: TokenStats, weights: TokenWeights, total: torch.Tensor | None = None):
@@ -92,16 +92,16 @@ def test_gradient_does_not_depend_on_the_split(name, mode):
     stats, loss = mini_batch(torch.float64), algorithms.make(name, aggregation=mode)
     expected, whole = gradient(loss, stats, loss.weights(stats))
 
-    found, value = torch.zeros_like(expected), 0.0
+    grads, value = torch.zeros_like(expected), 0.0
     borders = [0, 3, 4, 9, ROWS]
     parts = split(stats, borders)
     weights = weights_in_scope(loss, parts)
     total = total_in_scope(weights)
     for part, part_weights, start in zip(parts, weights, borders, strict=False):
         grad, loss_part = gradient(loss, part, part_weights, total)
-        found[start : start + len(grad), : grad.shape[1]] = grad
+        grads[start : start + len(grad), : grad.shape[1]] = grad
         value += loss_part
-    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-15)
+    assert torch.allclose(grads, expected, rtol=1e-12, atol=1e-15)
     assert value == pytest.approx(whole, rel=1e-12)
 
 
@@ -121,9 +121,9 @@ def test_join_keeps_every_field():
     stats = replace(mini_batch(), **optional, staleness=torch.arange(ROWS), group=torch.arange(ROWS) // 4)
     joined, expected = join(split(stats, [0, 2, 7, ROWS])), trim(stats)
     for name in TokenStats.__dataclass_fields__:
-        mine, wanted = getattr(joined, name), getattr(expected, name)
-        valid = expected.mask if wanted.dim() == 2 else torch.ones(ROWS, dtype=torch.bool)
-        assert mine.dtype == wanted.dtype and torch.equal(mine[valid], wanted[valid]), name
+        mine, target = getattr(joined, name), getattr(expected, name)
+        valid = expected.mask if target.dim() == 2 else torch.ones(ROWS, dtype=torch.bool)
+        assert mine.dtype == target.dtype and torch.equal(mine[valid], target[valid]), name
     assert join(split(mini_batch(), [0, 2, ROWS])).staleness is None
 
 

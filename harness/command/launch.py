@@ -17,18 +17,18 @@ from harness.progress import QUIET
 from harness.records.files import read_json, write_json
 from harness.records.layout import EVAL, MANIFEST, SWEEP
 from harness.records.state import status_of
-from harness.tracking.follow import mirrored
+from harness.tracking.follow import mlflow_sync
 
 
 @contextmanager
-def around(plan: Plan) -> Iterator[None]:
+def sweep_context(plan: Plan) -> Iterator[None]:
     """What a command needs before its first cell and after its last."""
     _write_sweep(plan)
     if plan.parallel:
         os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
         # joblib replaces a worker that has grown since its first cell (allocators keep what they had); no cell is lost
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-    with mirrored(plan):
+    with mlflow_sync(plan.cells, plan.sweep_folder if plan.is_sweep else None):
         yield
     sys.stdout.flush()
 

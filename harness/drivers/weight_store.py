@@ -11,6 +11,8 @@ from harness.rollout.interface import StateDict
 
 
 class WeightStore(Protocol):
+    """Versions of the weights for workers to load. newest: the one published last."""
+
     newest: int
 
     def publish(self, version: int, weights: StateDict) -> None:
@@ -39,10 +41,10 @@ def copied(weights: StateDict) -> StateDict:
 
 
 class SnapshotStore:
-    """Snapshots, counted by reader.
+    """Snapshots, counted by reader. `publish` waits while too many are alive; `stop` wakes it up.
 
+    max_versions: alive at once, at most.
     snapshot: weights → what is kept and handed to the readers (a copy; a reference into Ray's object store).
-    `publish` waits while `max_versions` are alive; `stop` wakes it up.
     """
 
     def __init__(self, max_versions: int, snapshot: Callable[[StateDict], Any] = copied) -> None:

@@ -21,18 +21,7 @@ from harness.errors import UserError
 from harness.types import Chunk
 
 # What may differ between a run and its replay: who generates, and what is recorded.
-FREE = (
-    "driver",
-    "lag",
-    "staleness",
-    "repeat",
-    "ray",
-    "eval",
-    "record",
-    "checkpoint_every",
-    "updates",
-    "choices",
-)
+FREE = ["driver", "lag", "staleness", "repeat", "ray", "eval", "record", "checkpoint_every", "updates", "choices"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +43,7 @@ class Schedule:
 
 def identity(config: Config) -> dict[str, Any]:
     """What a replay must have in common with the run it repeats, as flat JSON."""
-    return {key: value for key, value in _flat(config.identity()).items() if key.split(".")[0] not in FREE}
+    return {key: value for key, value in config.identity().items() if key.split(".")[0] not in FREE}
 
 
 def row(batch: int, chunks: Sequence[Chunk], seconds: float) -> dict[str, Any]:
@@ -120,13 +109,3 @@ def _problem(batches: Sequence[Sequence[ScheduledChunk]], config: Config) -> str
                 return f"batch {number} needs version {chunk.version}, which does not exist before it"
             seen.add(chunk.index)
     return None
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    items: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            items |= _flat(value, f"{prefix}{key}.")
-        else:
-            items[prefix + key] = value
-    return items

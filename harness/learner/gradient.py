@@ -80,7 +80,7 @@ class GradientMaker:
         whole, total = (None, None) if alone else self._of_the_whole(batch)
         share = 1 / len(micro) if alone else 1.0
         parts = [self._part(batch, rows, sequences, whole, total, share) for rows, sequences in micro]
-        return self._result(*self._joined(batch, parts), parts)
+        return self._result(*self._joined(batch, parts, whole), parts)
 
     def _part(
         self,
@@ -124,15 +124,20 @@ class GradientMaker:
         weights = weights_in_scope(self._loss, [batch.token_stats(*self.scores(batch))])
         return weights[0], total_in_scope(weights)
 
-    def _joined(self, batch: MiniBatch, parts: list[_Part]) -> tuple[TokenStats, TokenWeights]:
-        """Statistics and weights of the whole mini-batch, in its order."""
+    def _joined(
+        self, batch: MiniBatch, parts: list[_Part], whole: TokenWeights | None
+    ) -> tuple[TokenStats, TokenWeights]:
+        """Statistics and weights of the whole mini-batch, in its order. whole: its weights, if they are known."""
         if len(parts) == 1:
             return parts[0].stats, parts[0].weights
         rows, width = [part.rows for part in parts], batch.sequences.mask.shape[1]
         logp = _in_order(rows, [part.stats.logp_current for part in parts], width)
         entropy = _in_order(rows, [part.stats.require("entropy", "the learner") for part in parts], width)
-        weights = join_weights([part.weights for part in parts]).select(torch.argsort(torch.cat(rows)), width)
-        return batch.token_stats(logp, entropy), weights
+        stats = batch.token_stats(logp, entropy)
+        if self._config.scope == "micro_batch":
+            joined = join_weights([part.weights for part in parts])
+            return stats, joined.select(torch.argsort(torch.cat(rows)), width)
+        return stats, self._loss.weights(stats) if whole is None else whole
 
     @torch.no_grad()
     def _result(self, stats: TokenStats, weights: TokenWeights, parts: list[_Part]) -> Gradient:

@@ -25,7 +25,7 @@ def test_formulas(name: str):
     method = algorithms.make(name)
     stats = replace(x.stats(), entropy=entropy)
     weights = method.weights(stats)
-    found = {key: value.item() for key, value in diagnose(stats, weights).items()}
+    metrics = {key: value.item() for key, value in diagnose(stats, weights).items()}
 
     def tokens(value: torch.Tensor) -> np.ndarray:
         return value[x.mask].double().numpy()
@@ -65,8 +65,8 @@ def test_formulas(name: str):
     expected |= {"engine_gap_mean": gap.mean(), "engine_gap_square": (gap**2).mean()}
     expected |= {"engine_gap_max": abs(gap).max()}
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=True), key
-    assert set(found) >= BINDING
+        assert metrics[key] == pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=True), key
+    assert set(metrics) >= BINDING
 
 
 def test_metrics_of_a_loss_are_the_diagnostics_and_the_surrogate():
@@ -83,9 +83,9 @@ def test_undefined_is_nan():
     x = random_batch(32)
     x.A.zero_()
     stats = replace(x.stats(), entropy=torch.ones_like(x.logp))
-    found = diagnose(stats, algorithms.make("grpo").weights(stats))
-    assert found["m2_before"].isnan() and found["entropy_masked"].isnan()
-    assert found["ratio_positive_q50"].isnan() and found["masked_fraction"] == 0
+    metrics = diagnose(stats, algorithms.make("grpo").weights(stats))
+    assert metrics["m2_before"].isnan() and metrics["entropy_masked"].isnan()
+    assert metrics["ratio_positive_q50"].isnan() and metrics["masked_fraction"] == 0
 
 
 def test_quantiles_of_a_large_batch_come_from_an_even_stride():
@@ -93,8 +93,8 @@ def test_quantiles_of_a_large_batch_come_from_an_even_stride():
     logp = 0.1 * torch.randn(64, 512)
     mask = torch.ones(64, 512, dtype=torch.bool)
     stats = algorithms.TokenStats(logp, torch.zeros_like(logp), torch.ones(64), mask)
-    found = diagnose(stats, algorithms.make("grpo").weights(stats))["ratio_positive_q99"]
-    assert found.item() == pytest.approx(np.quantile(logp.exp().numpy(), 0.99), rel=0.02)
+    metrics = diagnose(stats, algorithms.make("grpo").weights(stats))["ratio_positive_q99"]
+    assert metrics.item() == pytest.approx(np.quantile(logp.exp().numpy(), 0.99), rel=0.02)
 
 
 def test_every_metric_is_in_the_documentation():

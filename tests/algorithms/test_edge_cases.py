@@ -24,10 +24,10 @@ def run(case: Case, stats: TokenStats) -> tuple[Tensor, Tensor, algorithms.LossO
     return out.loss.detach(), logp.grad, out
 
 
-def with_value(stats: TokenStats, name: str, value: float, place: tuple[int, int]) -> TokenStats:
+def with_value(stats: TokenStats, name: str, value: float, index: tuple[int, int]) -> TokenStats:
     fields = {n: getattr(stats, n) for n in TokenStats.__dataclass_fields__}
     changed = fields[name].clone()
-    changed[place] = value
+    changed[index] = value
     return TokenStats(**{**fields, name: changed})
 
 

@@ -1,6 +1,8 @@
 """Names, parameters, configuration files and the door of TokenStats."""
 
+import ast
 from dataclasses import MISSING, fields
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,6 @@ def test_yaml_repeats_the_signature(name: str):
 @pytest.mark.parametrize("name", algorithms.names())
 def test_method_files_stay_short(name: str):
     """≤ 60 lines of code: docstrings, comments and blank lines do not count."""
-    import ast
     import importlib
 
     source = Path(importlib.import_module(algorithms.METHODS[name].__module__).__file__).read_text()
@@ -193,6 +194,20 @@ def test_row_scale_by_hand():
         part = row_scale(mask[1:], mode, 10, totals(mask))
         torch.testing.assert_close(part.expand(2, 1)[:1], by_row[1:])
         assert row_scale(mask & False, mode).isfinite().all()
+
+
+def test_no_module_imports_in_a_circle_or_inside_a_function():
+    imports: dict[str, set[str]] = {}
+    for file in sorted((CONF.parents[1] / "algorithms").glob("*.py")):
+        tree = ast.parse(file.read_text())
+        statements = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert all(node in tree.body for node in statements), f"{file.name} imports inside a function"
+        modules = [getattr(node, "module", None) or node.names[0].name for node in statements]
+        names = {name.removeprefix("algorithms.") for name in modules if name.startswith("algorithms.")}
+        names |= {a.name for node in statements if getattr(node, "module", "") == "algorithms" for a in node.names}
+        imports[file.stem] = names
+    list(TopologicalSorter(imports).static_order())  # raises CycleError
+    assert not any("__init__" in names for names in imports.values())
 
 
 def test_importing_algorithms_is_light():

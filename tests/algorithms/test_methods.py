@@ -103,8 +103,8 @@ def move(x: Batch, change) -> Batch:
     return Batch(**{f.name: change(getattr(x, f.name)) for f in fields(x)})
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-14)
+def close(result: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(result, expected, rtol=1e-11, atol=1e-14)
 
 
 @every_case
@@ -191,7 +191,7 @@ def test_output_contract(case: Case):
         assert value.shape == x.mask.shape and value.dtype == torch.bool
         assert not value[~x.mask].any()
     assert not out.weights[~out.kept].any()
-    assert (weights.changed | weights.kept)[x.mask].all(), "what was zeroed was changed"
+    assert (weights.changed | weights.kept)[x.mask].all(), "what is masked is changed"
     assert all(value.dim() == 0 for value in out.metrics.values())
 
 
@@ -263,13 +263,13 @@ def test_bapo_walks_as_the_paper_does():
         from cases import bapo_bounds
 
         low, high = bapo_bounds(x, weight, target)
-        found = algorithms.make("bapo", positive_share=target, p=p).weights(x.stats()).metrics
-        assert found["bapo_low"].item() == pytest.approx(low)
-        assert found["bapo_high"].item() == pytest.approx(high)
+        metrics = algorithms.make("bapo", positive_share=target, p=p).weights(x.stats()).metrics
+        assert metrics["bapo_low"].item() == pytest.approx(low)
+        assert metrics["bapo_high"].item() == pytest.approx(high)
     # Nothing reaches ρ = 1 here: c_high is spent first, then c_low runs to its end, 0.90 and not 0.88.
-    found = algorithms.make("bapo", positive_share=1.0).weights(x.stats()).metrics
-    assert found["bapo_high"].item() == pytest.approx(3.0)
-    assert found["bapo_low"].item() == pytest.approx(0.9)
+    metrics = algorithms.make("bapo", positive_share=1.0).weights(x.stats()).metrics
+    assert metrics["bapo_high"].item() == pytest.approx(3.0)
+    assert metrics["bapo_low"].item() == pytest.approx(0.9)
 
 
 def bapo_loop(method: algorithms.Algorithm, x: Batch) -> tuple[float, float]:
@@ -305,11 +305,11 @@ def test_bapo_in_vector_form_is_the_loop_it_quotes(seed, share, p, low, high):
         zip(("low_start", "low_end", "low_step", "high_start", "high_end", "high_step"), low + high, strict=True)
     )
     method, x = algorithms.make("bapo", positive_share=share, p=p, **ends), random_batch(seed)
-    found = [value.item() for value in method.bounds(x.stats())[:2]]
-    assert found == pytest.approx(bapo_loop(method, x), rel=1e-12)
+    bounds = [value.item() for value in method.bounds(x.stats())[:2]]
+    assert bounds == pytest.approx(bapo_loop(method, x), rel=1e-12)
 
 
 def test_bapo_without_advantages_does_not_walk():
     x = random_batch(14)
-    found = algorithms.make("bapo").weights(replace(x, A=torch.zeros_like(x.A)).stats()).metrics
-    assert (found["bapo_low"].item(), found["bapo_high"].item()) == (0.6, 1.2)
+    metrics = algorithms.make("bapo").weights(replace(x, A=torch.zeros_like(x.A)).stats()).metrics
+    assert (metrics["bapo_low"].item(), metrics["bapo_high"].item()) == (0.6, 1.2)

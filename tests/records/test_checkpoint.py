@@ -29,7 +29,7 @@ FILES = ("model.safetensors", "optimizer.safetensors", "rollouts.safetensors", "
 
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
-    return load_model(ModelConfig(), "cpu")
+    return load_model(ModelConfig("harness/assets/carry"), "cpu")
 
 
 def state_of(model: LoadedModel, update: int) -> RunState:
@@ -61,7 +61,7 @@ def test_what_goes_in_comes_out(tmp_path: Path, model: LoadedModel) -> None:
         for name, tensor in batch_of(index).tensors().items():
             back = rollouts.tensors()[name]
             assert back.dtype == tensor.dtype and torch.equal(back, tensor), name
-    fresh = load_model(ModelConfig(), "cpu")
+    fresh = load_model(ModelConfig("harness/assets/carry"), "cpu")
     with torch.no_grad():
         for parameter in fresh.module.parameters():
             parameter.zero_()

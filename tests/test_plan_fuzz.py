@@ -1,4 +1,4 @@
-"""The config front door and the record readers under arbitrary input: an answer in one line, no traceback."""
+"""Command lines and the readers of records under arbitrary input: an answer in one line, no traceback."""
 
 from __future__ import annotations
 
