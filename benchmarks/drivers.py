@@ -49,7 +49,7 @@ def training(*overrides: str) -> Iterator[Training]:
 
 def step(run: Training) -> None:
     """One turn of the loop of harness/training.py."""
-    run.line.refill(run.learner.version)
+    run.queue.refill(run.learner.version)
     run.train_on(run.learner.version // run.config.updates_per_step)
     run.publish()
 
@@ -58,9 +58,9 @@ def bare_step(run: Training) -> None:
     """The same work with no driver: generate, grade, learn."""
     config = run.config
     first = run.learner.version // config.updates_per_step * config.rollout.chunks
-    requests = [run.request(first + k) for k in range(config.rollout.chunks)]
+    requests = [run.requests.request(first + k) for k in range(config.rollout.chunks)]
     rollouts = concatenate([run.generation._engine.generate(request) for request in requests])  # type: ignore[attr-defined]
-    problems = [problem for k in range(config.rollout.chunks) for problem in run.problems(first + k)]
+    problems = [problem for k in range(config.rollout.chunks) for problem in run.requests.problems(first + k)]
     for _ in run.learner.step(run.grader(problems, rollouts)[0]):
         pass
     run.publish()
@@ -100,7 +100,7 @@ def bound(share: float) -> float:
 
 def generation_share(run: Training) -> float:
     """Of a serial step."""
-    generate = seconds(run, lambda r: r.generation.submit(r.request(0), None))
+    generate = seconds(run, lambda r: r.generation.submit(r.requests.request(0), None))
     return generate / seconds(run, step)
 
 

@@ -24,10 +24,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.small_runs import RECORDS, TINY, Trace, config_of, finish, prepare, start, trace, undisturbed, wait
-from harness.command.plan import Plan
 from harness.config import Config
 from harness.records.files import is_held
-from harness.records.state import LOCK, MANIFEST, status_of
+from harness.records.layout import LOCK, MANIFEST
+from harness.records.state import status_of
 
 CASES = (
     ("algo=grpo", "staleness=0", "driver=serial"),
@@ -222,8 +222,7 @@ def mlflow_down(strike: Strike) -> bool:
     def follow() -> None:
         from harness.tracking import follow
 
-        plan = Plan([down], [[]], "", parallel=False)
-        follow.mirrored(plan).__enter__()
+        follow.mlflow_sync([down], None).__enter__()
 
     child = start(down, follow)
     if strike.dice.random() < 0.5 and wait(child, strike.at(0.5, 2.0)) is None:

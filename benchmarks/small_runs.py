@@ -23,7 +23,8 @@ from harness.command.plan import plan
 from harness.config import Config, ModelConfig
 from harness.models.loading import load_model
 from harness.records.files import lock_owner
-from harness.records.state import LOCK, MANIFEST, status_of
+from harness.records.layout import LOCK, MANIFEST
+from harness.records.state import status_of
 
 TINY = (
     "rollout.prompts_per_step=8",
@@ -44,7 +45,7 @@ POLL_S = 0.001
 def prepare() -> None:
     """What transformers imports late, once for all runs."""
     torch.set_num_threads(1)
-    load_model(ModelConfig(), "cpu")
+    load_model(ModelConfig("harness/assets/carry"), "cpu")
 
 
 def config_of(overrides: tuple[str, ...], runs_dir: Path, sizes: tuple[str, ...] = TINY) -> Config:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import asked
 from benchmarks.pace import ROOT
-from harness.records.state import MANIFEST
+from harness.records.layout import MANIFEST
 
 LAUNCHERS = {
     "one after the other": (),

@@ -13,7 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness import build, randomness
-from harness.command.plan import plan, set_project_root
+from harness.command.compose import set_project_root
+from harness.command.plan import plan
 from harness.config import Config
 from harness.learner.learner import Learner
 from harness.models.loading import LoadedModel, resolve_path

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import build
-from harness.config import Config, EvalConfig, RolloutConfig
+from harness.config import Config, EvalConfig, ModelConfig, RolloutConfig
 from harness.lag.policy import ExactLag
 from harness.models.digest import weights_sha256
 from harness.progress import Progress
@@ -20,7 +20,8 @@ from tests.conftest import read_rows
 CONFIG = Config(
     algo={"_target_": "algorithms.m2po.M2PO", "m2_threshold": 0.04},
     task={"_target_": "harness.tasks.carry.Carry", "validation_problems": 4, "test_problems": 4},
-    rollout=RolloutConfig(prompts_per_step=4, group_size=4),
+    model=ModelConfig("harness/assets/carry"),
+    rollout=RolloutConfig("harness.rollout.torch_engine.TorchEngine", prompts_per_step=4, group_size=4),
     eval=EvalConfig(every=400, greedy=False, samples=1),
     updates=80,
     checkpoint_every=400,
@@ -51,7 +52,7 @@ def oracle(config: Config, path: Path) -> str:
         snapshots[parts.learner.version] = {name: tensor.clone() for name, tensor in weights.items()}
         due = 4 * max(0, step - config.staleness // 4)
         engine.load(due, snapshots[due])
-        graded, _ = parts.grader(parts.problems(step), engine.generate(parts.request(step)))
+        graded, _ = parts.grader(parts.requests.problems(step), engine.generate(parts.requests.request(step)))
         list(parts.learner.step(graded))
     digest = weights_sha256(parts.model.module.state_dict())
     parts.close()
@@ -89,8 +90,8 @@ def test_no_batch_is_generated_that_would_not_be_trained_on(tmp_path):
     folder = RunFolder(tmp_path, config)
     training = Training(config, folder, Progress("test", config.updates))
     asked = []
-    request = training.line._request
-    training.line._request = lambda chunk: asked.append(chunk) or request(chunk)  # one chunk a batch
+    request = training.queue._request
+    training.queue._request = lambda chunk: asked.append(chunk) or request(chunk)  # one chunk a batch
     training.run()
     training.close()
     folder.close()

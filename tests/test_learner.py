@@ -39,10 +39,10 @@ def graded() -> GradedRollouts:
     return GradedRollouts(rollouts, rewards, torch.ones(rollouts.n_responses, dtype=torch.bool))
 
 
-def learner(method: str = "m2po", **settings: object) -> Learner:
+def learner(method: str | algorithms.Algorithm = "m2po", **settings: object) -> Learner:
     return Learner(
         SharedPrefixPolicy(model("qwen3")),
-        algorithms.make(method),
+        algorithms.make(method) if isinstance(method, str) else method,
         LearnerConfig(lr=1e-2, **settings),  # type: ignore[arg-type]
         updates_per_step=1,
         group_size=GROUP,
@@ -78,7 +78,7 @@ def test_micro_batch_scope_is_another_method() -> None:
 
 def test_the_learner_does_what_a_naive_loop_does() -> None:
     made = learner("grpo")
-    batch = minibatch(graded(), GROUP, "trainer", "group_normalised", "cpu")
+    batch = minibatch(graded(), 0, GROUP, "trainer", "group_normalised", "cpu")
     module = model("qwen3")
     rows = []
     for row, group in enumerate(batch.sequences.group.tolist()):

@@ -15,19 +15,20 @@ from pathlib import Path
 from harness.command.plan import Plan
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
-from harness.records.state import MANIFEST, status_of
-from harness.tracking.follow import mirrored
+from harness.records.layout import EVAL, MANIFEST, SWEEP
+from harness.records.state import status_of
+from harness.tracking.follow import mlflow_sync
 
 
 @contextmanager
-def around(plan: Plan) -> Iterator[None]:
+def sweep_context(plan: Plan) -> Iterator[None]:
     """What a command needs before its first cell and after its last."""
     _write_sweep(plan)
     if plan.parallel:
         os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
         # joblib replaces a worker that has grown since its first cell (allocators keep what they had); no cell is lost
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-    with mirrored(plan):
+    with mlflow_sync(plan.cells, plan.sweep_folder if plan.is_sweep else None):
         yield
     sys.stdout.flush()
 
@@ -47,13 +48,13 @@ def _write_sweep(plan: Plan) -> None:
         for cell, line in zip(plan.cells, plan.overrides, strict=True)
     ]
     write_json(
-        folder / "sweep.json",
+        folder / SWEEP,
         {"name": plan.name, "command": sys.argv[1:], "cells": cells, "time": time.time()},
     )
 
 
 def summary(plan: Plan) -> int:
-    """Says how every cell ended and returns the exit code: 0 only if all are finished."""
+    """Says how every cell ended and returns the exit code: 0 only if all are finished, or paused as asked."""
     ended = [(cell.folder, status_of(cell.folder)) for cell in plan.cells]
     counts = Counter(status for _, status in ended)
     if plan.is_sweep:
@@ -66,12 +67,12 @@ def summary(plan: Plan) -> int:
     for folder, status in ended:
         if status == "failed":
             print(f"failed: {folder}: {_reason(folder)}", file=sys.stderr)
-    return 0 if counts["finished"] == len(ended) else 1
+    return 0 if counts["finished"] + counts["paused"] == len(ended) else 1
 
 
 def _accuracies(folder: Path) -> Iterator[str]:
     """A line for each split and suite of a finished evaluation."""
-    for line in (folder / "eval.jsonl").read_text().splitlines():
+    for line in (folder / EVAL).read_text().splitlines():
         row = json.loads(line)
         most, passed = list(row["pass_at_k"].items())[-1]
         greedy = "" if row["greedy_accuracy"] is None else f"  greedy {row['greedy_accuracy']:.3f}"

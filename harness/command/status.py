@@ -6,7 +6,6 @@ RUNS are run folders or any folder above them; cells that a sweep names and nobo
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -21,13 +20,16 @@ from rich.text import Text
 
 from harness.errors import printable
 from harness.records.files import lock_owner, read_json
-from harness.records.state import LOCK, MANIFEST, SWEEP, find, status_of
+from harness.records.layout import LOCK, MANIFEST, METRICS, SWEEP
+from harness.records.state import find, status_of
+from harness.records.tail import last_row
 
 COLOUR = {
     "finished": "green",
     "running": "cyan",
     "failed": "red",
     "interrupted": "yellow",
+    "paused": "yellow",
     "waiting": "dim",
     "damaged": "red",
 }
@@ -86,18 +88,7 @@ def look(folder: Path) -> Cell:
 
 def last_update(folder: Path) -> int:
     """The update of the last whole row of metrics.jsonl; 0 where there is none."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return 0
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 16384))
-        lines = file.read().splitlines(keepends=True)
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["update"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return 0
+    return int((last_row(folder / METRICS) or {}).get("update", 0))
 
 
 def _detail(folder: Path, status: str, manifest: dict[str, Any]) -> str:
@@ -107,7 +98,7 @@ def _detail(folder: Path, status: str, manifest: dict[str, Any]) -> str:
         heartbeat = folder / "heartbeat"
         ago = f"{time.time() - heartbeat.stat().st_mtime:.0f} s ago" if heartbeat.is_file() else "none yet"
         return f"heartbeat {ago}, {lock_owner(folder / LOCK)}"
-    if status == "interrupted":
+    if status in ("interrupted", "paused"):
         return "the same command carries on"
     return ""
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,10 +15,11 @@ from rich.text import Text
 
 from harness.command.plan import Plan
 from harness.config import Config
+from harness.records.layout import METRICS
 from harness.records.state import status_of
+from harness.records.tail import last_row
 
 SECONDS_BETWEEN_LOOKS = 1.0
-TAIL_BYTES = 8192  # more than two rows of metrics.jsonl
 
 
 @contextmanager
@@ -51,7 +49,7 @@ def _view(plan: Plan, elapsed: float) -> Group:
     statuses = [status_of(cell.folder) for cell in plan.cells]
     counts = Counter(statuses)
     done = sum(
-        cell.updates if status == "finished" else int((last_row(cell.folder) or {}).get("update", 0))
+        cell.updates if status == "finished" else int((last_row(cell.folder / METRICS) or {}).get("update", 0))
         for cell, status in zip(plan.cells, statuses, strict=True)
     )
     share = done / sum(cell.updates for cell in plan.cells)
@@ -63,27 +61,10 @@ def _view(plan: Plan, elapsed: float) -> Group:
 
 def _line(cell: Config) -> str:
     label = f"{cell.choices['algo']} s={cell.staleness} seed={cell.seed}"
-    row = last_row(cell.folder)
+    row = last_row(cell.folder / METRICS)
     if row is None:
         return f"{label:<34} starting"
     return (
         f"{label:<34} {row['update']:>5}/{cell.updates} reward {row['reward']:.3f} "
         f"masked {100 * (row.get('masked_fraction') or 0):.2f}% {row['update'] / row['time/elapsed_s']:.1f}/s"
     )
-
-
-def last_row(folder: Path) -> dict[str, Any] | None:
-    """The last whole row of metrics.jsonl, None before the first."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
-        whole = file.read().split(b"\n")[:-1]
-    if not whole:
-        return None
-    try:
-        row: dict[str, Any] = json.loads(whole[-1])
-    except ValueError:
-        return None
-    return row

@@ -5,26 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from harness.types import Batch, GradedRollouts
-
-
-def histograms(graded: GradedRollouts, version: int, updates: int) -> list[dict[str, int]]:
-    """For each of the step's updates, tokens trained on by their staleness: {"5": 812, "9": 120}.
-
-    graded: the rollouts of the step.
-    version: of the learner before the step.
-    updates: updates a step.
-    Returns a dictionary an update; keys are text because JSON's are.
-    """
-    counted = []
-    for update, part in enumerate(graded.minibatches(updates)):
-        trained = np.repeat(part.trained.numpy(), part.rollouts.response_lengths.numpy())
-        staleness = version + update - part.rollouts.version.numpy()[trained]
-        values, counts = np.unique(staleness, return_counts=True)
-        counted.append({str(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)})
-    return counted
 
 
 def losses(excess: Sequence[GradedRollouts]) -> dict[str, float]:

@@ -43,7 +43,7 @@ class Schedule:
 
 def identity(config: Config) -> dict[str, Any]:
     """What a replay must have in common with the run it repeats, as flat JSON."""
-    return {key: value for key, value in _flat(config.identity()).items() if key.split(".")[0] not in FREE}
+    return {key: value for key, value in config.identity().items() if key.split(".")[0] not in FREE}
 
 
 def row(batch: int, chunks: Sequence[Chunk], seconds: float) -> dict[str, Any]:
@@ -109,13 +109,3 @@ def _problem(batches: Sequence[Sequence[ScheduledChunk]], config: Config) -> str
                 return f"batch {number} needs version {chunk.version}, which does not exist before it"
             seen.add(chunk.index)
     return None
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    items: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            items |= _flat(value, f"{prefix}{key}.")
-        else:
-            items[prefix + key] = value
-    return items

@@ -18,19 +18,23 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
 
+from harness import PROJECT
 from harness.config import Config, ModelConfig
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.models import decoder, hub
 from harness.models.policy import ComputePolicy, Policy, TransformersPolicy
 
 hf_logging.disable_progress_bar()  # one progress line a run is ours
 
-PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = "a Hugging Face model folder (config.json, *.safetensors, tokenizer.json)"
 
 
 def resolve_path(path: str) -> str:
-    """A folder, looked up from where the command is typed and then from the project's root; else a hub name."""
+    """Where a model is.
+
+    path: a folder, looked up from where the command is typed and then from the project's root, or a hub name.
+    Returns the folder's full path, else `path` as it is.
+    """
     for base in (Path.cwd(), PROJECT):
         if (base / path).is_dir():
             return str(base / path)
@@ -39,16 +43,18 @@ def resolve_path(path: str) -> str:
 
 def _source(path: str) -> str:
     """`resolve_path` for what is about to be loaded: a hub name only once it is known whether there is a hub."""
-    found = resolve_path(path)
-    if not Path(found).is_dir():
+    source = resolve_path(path)
+    if not Path(source).is_dir():
         hub.settle()
-    return found
+    return source
 
 
 def check_model(config: ModelConfig) -> Any:
-    """The model's architecture, from its config.json alone, once it is known to be a causal LM with safetensors.
+    """The model's architecture, once it is known to be a causal language model with safetensors.
 
-    Raises UserError. Of a hub name (`organisation/model`, no such folder) only config.json is fetched.
+    config: names the model; of one on the hub (`organisation/model`) only config.json is fetched.
+    Returns transformers' configuration of it.
+    Raises UserError if it is something else.
     """
     folder = Path(resolve_path(config.path))
     if not folder.is_dir():
@@ -76,12 +82,16 @@ def _architecture(path: str) -> Any:
         return AutoConfig.from_pretrained(_source(path), trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
         raise UserError(
-            f"model.path={path}: config.json cannot be read ({_first_line(error)}); without network give {FOLDER}"
+            f"model.path={path}: config.json cannot be read ({first_line(error)}); without network give {FOLDER}"
         ) from error
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer with an end and a padding token. Raises UserError."""
+    """The model's tokenizer, with an end and a padding token.
+
+    config: names the model, and those two tokens where the tokenizer does not.
+    Raises UserError if it cannot be read or has no such token.
+    """
     return _tokenizer(config.path, config.end_token, config.pad_token)
 
 
@@ -90,7 +100,7 @@ def _tokenizer(path: str, end_token: str | None, pad_token: str | None) -> PreTr
     try:
         tokenizer = AutoTokenizer.from_pretrained(_source(path), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path={path}: no tokenizer ({_first_line(error)}); expected {FOLDER}") from error
+        raise UserError(f"model.path={path}: no tokenizer ({first_line(error)}); expected {FOLDER}") from error
     for key, name, token in (("end_token", "eos_token", end_token), ("pad_token", "pad_token", pad_token)):
         if token is not None:
             if token not in tokenizer.get_vocab():
@@ -104,12 +114,17 @@ def _tokenizer(path: str, end_token: str | None, pad_token: str | None) -> PreTr
 
 
 def longest_prompt(config: Config) -> int:
-    """Tokens a prompt may have: rollout.max_prompt_tokens, and what the model's positions leave. Raises UserError."""
+    """How many tokens a prompt may have.
+
+    config: of the run.
+    Returns rollout.max_prompt_tokens, or what rollout.max_new_tokens leaves of the model's positions.
+    Raises UserError where they leave nothing.
+    """
     architecture = check_model(config.served_model)
     positions = getattr(architecture, "max_position_embeddings", None) or getattr(architecture, "n_positions", None)
-    wanted, new = config.rollout.max_prompt_tokens, config.rollout.max_new_tokens
-    if positions is None or positions - new >= wanted:
-        return wanted
+    most, new = config.rollout.max_prompt_tokens, config.rollout.max_new_tokens
+    if positions is None or positions - new >= most:
+        return most
     if positions <= new:
         raise UserError(
             f"rollout.max_new_tokens={new}: {config.served_model.path} has {positions} positions for prompt and "
@@ -120,17 +135,37 @@ def longest_prompt(config: Config) -> int:
 
 @dataclass(frozen=True)
 class LoadedModel:
+    """A model ready to sample and to train.
+
+    policy: computes log-probs and logits with its parameters.
+    tokenizer: has an end and a padding token.
+    """
+
     policy: Policy
     tokenizer: PreTrainedTokenizerBase
 
     @property
     def module(self) -> PreTrainedModel:
+        """The model that holds the parameters."""
         return self.policy.model
+
+    def describe(self, folder: Path) -> None:
+        """Writes all but the weights of an ordinary Hugging Face folder: config.json and the tokenizer's files."""
+        self.module.config.save_pretrained(folder)
+        if self.module.can_generate() and self.module.generation_config is not None:
+            self.module.generation_config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def token_text(self, token_ids: list[int]) -> list[str]:
+        """The tokens as the tokenizer writes them."""
+        return [str(token) for token in self.tokenizer.convert_ids_to_tokens(token_ids)]
 
 
 def load_model(config: ModelConfig, device: str) -> LoadedModel:
     """Loads float32 master weights, in eval mode and without dropout: behaviour and current policy must agree.
 
+    config: names the model and how it is computed.
+    device: where it is put.
     Raises UserError naming what is missing.
     """
     tokenizer = load_tokenizer(config)
@@ -147,7 +182,7 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
             trust_remote_code=False,
         )
     except (OSError, ImportError, ValueError) as error:
-        raise UserError(f"model.path={config.path}: {_first_line(error)}; without network give {FOLDER}") from error
+        raise UserError(f"model.path={config.path}: {first_line(error)}; without network give {FOLDER}") from error
     check_vocabulary(config, module, tokenizer)
     if config.gradient_checkpointing:
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -163,12 +198,20 @@ def _on(module: PreTrainedModel, device: str) -> PreTrainedModel:
 
 
 def make_policy(module: PreTrainedModel) -> Policy:
-    """The fast policy where it is exact for this family, else transformers' own forward."""
+    """The policy that computes a model: the fast one where it is exact for the family, else transformers' own forward.
+
+    module: a causal language model.
+    """
     return decoder.SharedPrefixPolicy(module) if decoder.supports(module) else TransformersPolicy(module)
 
 
 def check_vocabulary(config: ModelConfig, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuses a tokenizer with more tokens than the model embeds."""
+    """Raises UserError for a tokenizer with more tokens than the model embeds.
+
+    config: names the model, for the message.
+    module: the model.
+    tokenizer: the one beside it.
+    """
     embedded = module.get_input_embeddings().weight
     assert isinstance(embedded, torch.Tensor)
     if len(tokenizer) > len(embedded):
@@ -176,7 +219,3 @@ def check_vocabulary(config: ModelConfig, module: PreTrainedModel, tokenizer: Pr
             f"model.path={config.path}: the tokenizer has {len(tokenizer)} tokens, the model embeds "
             f"{len(embedded)}; they do not belong together"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

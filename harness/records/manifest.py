@@ -7,12 +7,11 @@ import platform
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from harness import PROJECT
 from harness.config import Config
 
-PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "lagrange-rl",
     "torch",
@@ -28,6 +27,7 @@ MAX_DIFF = 200_000  # characters of uncommitted changes kept
 
 
 def versions() -> dict[str, str]:
+    """Version of Python and of every package that may matter, by name."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -50,6 +50,7 @@ def code_state() -> dict[str, str]:
 
 
 def new_manifest(config: Config) -> dict[str, Any]:
+    """The manifest of a run that starts now. roles: of every key, for a reader that compares runs."""
     return {
         "status": "running",
         "algorithm": config.choices["algo"],
@@ -58,6 +59,7 @@ def new_manifest(config: Config) -> dict[str, Any]:
         "seed": config.seed,
         "updates": config.updates,
         "config_sha256": config.sha256(),
+        "roles": config.roles(),
         "final_weights_sha256": None,
         "threads": config.torch_threads,
         "versions": versions(),

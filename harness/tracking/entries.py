@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import posixpath
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +14,6 @@ NOT_PARAMS = ("runs_dir", "tracking", "dry_run", "retry_failed", "choices", "rec
 IN_FOLDER = ("algo", "staleness", "seed")  # overrides that the name of a run folder tells already
 NAMES = {"algo": "algorithm"}  # as in manifest.json and in every table
 UNSET = ("None", "", "[]", "{}")
-
-
-def rows(path: Path, start: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Whole rows from byte `start` on, each with the byte after it; a half-written last line is left for later."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        file.seek(start)
-        end = start
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            end += len(line)
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row, end
 
 
 def update_metrics(row: dict[str, Any]) -> dict[str, float]:

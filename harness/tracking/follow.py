@@ -10,11 +10,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from harness.command.plan import PROJECT, Plan
+from harness import PROJECT
+from harness.config import Config
 from harness.tracking.notes import complete, warning
 from harness.tracking.store import default_uri
 
@@ -22,39 +24,33 @@ PATIENCE_S = 3.0
 
 
 @contextmanager
-def mirrored(plan: Plan) -> Iterator[None]:
-    """Mirrors the plan's folders while the block runs. At most one warning line; never an error."""
-    if not _wanted(plan):
+def mlflow_sync(cells: Sequence[Config], sweep: Path | None) -> Iterator[None]:
+    """Mirrors the folders of a command while the block runs. At most one warning line; never an error.
+
+    cells: the command's runs, all tracked as the first one is.
+    sweep: the folder of the sweep they belong to, if any.
+    """
+    first = cells[0]
+    uri = first.tracking.uri or default_uri(Path(first.runs_dir))
+    folders = [cell.folder for cell in cells] + ([sweep] if sweep else [])
+    if first.tracking.backend == "none" or all(complete(folder, uri) for folder in folders):
         yield
         return
-    process = _start(plan)
+    job = {
+        "uri": uri,
+        "experiment": first.tracking.experiment,
+        "every": first.tracking.every,
+        "sweep": str(sweep.resolve()) if sweep else None,
+        "cells": [str(cell.folder.resolve()) for cell in cells],
+    }
+    process = _start(job)
     try:
         yield
     finally:
-        _stop(process, plan)
+        _stop(process, first.runs_dir)
 
 
-def _wanted(plan: Plan) -> bool:
-    first = plan.cells[0]
-    if first.tracking.backend == "none" or first.dry_run:
-        return False
-    folders = [cell.folder for cell in plan.cells] + ([plan.sweep_folder] if plan.is_sweep else [])
-    return not all(complete(folder, _uri(plan)) for folder in folders)
-
-
-def _uri(plan: Plan) -> str:
-    return plan.cells[0].tracking.uri or default_uri(Path(plan.cells[0].runs_dir))
-
-
-def _start(plan: Plan) -> subprocess.Popen[str]:
-    tracking = plan.cells[0].tracking
-    job = {
-        "uri": _uri(plan),
-        "experiment": tracking.experiment,
-        "every": tracking.every,
-        "sweep": str(plan.sweep_folder.resolve()) if plan.is_sweep else None,
-        "cells": [str(cell.folder.resolve()) for cell in plan.cells],
-    }
+def _start(job: dict[str, Any]) -> subprocess.Popen[str]:
     path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "harness.tracking.sync", "--follow"],
@@ -71,7 +67,7 @@ def _start(plan: Plan) -> subprocess.Popen[str]:
     return process
 
 
-def _stop(process: subprocess.Popen[str], plan: Plan) -> None:
+def _stop(process: subprocess.Popen[str], runs_dir: str) -> None:
     assert process.stdin is not None and process.stdout is not None
     with suppress(BrokenPipeError):
         process.stdin.close()
@@ -84,4 +80,4 @@ def _stop(process: subprocess.Popen[str], plan: Plan) -> None:
         code, reason = 1, f"not done {PATIENCE_S:g} s after the last cell"
     warned = process.stdout.read()
     if code != 0 and not warned:
-        print(warning(reason, plan.cells[0].runs_dir), file=sys.stderr)
+        print(warning(reason, runs_dir), file=sys.stderr)

@@ -18,8 +18,10 @@ from typing import Any
 
 import yaml
 
+from harness.records import tail
 from harness.records.files import read_json
-from harness.records.state import MANIFEST, SWEEP, status_of, sweep_status
+from harness.records.layout import CONFIG, ERROR, EVAL, MANIFEST, METRICS, SAMPLES, SCHEDULE, SWEEP, TOKENS
+from harness.records.state import status_of, sweep_status
 from harness.tracking import entries
 from harness.tracking.notes import note, noted
 from harness.tracking.store import connect
@@ -32,11 +34,12 @@ STATUS = {
     "finished": "FINISHED",
     "failed": "FAILED",
     "interrupted": "KILLED",
+    "paused": "KILLED",
     "waiting": "SCHEDULED",
 }
 # With these, run.json and the metrics, `python -m analysis … mlflow:EXPERIMENT` makes its tables. No manifest.json and
 # no sweep.json: a reader that looks for runs must not find copies among the artifacts.
-CELL_ARTIFACTS = ("config.yaml", "eval.jsonl", "samples.jsonl", "tokens.parquet", "schedule.jsonl", "error.txt")
+CELL_ARTIFACTS = (CONFIG, EVAL, SAMPLES, TOKENS, SCHEDULE, ERROR)
 Metrics = Callable[[dict[str, Any], bool], dict[str, float]]  # of a row, and whether it is the last
 SWEEP_ARTIFACTS = (".png", ".pdf", ".svg", ".csv", ".md", ".tex", ".html", ".txt", "figures.json")
 
@@ -84,9 +87,9 @@ class Mirror:
         if parent is not None and parent != cell.parent:
             self._client.set_tag(cell.run_id, "mlflow.parentRunId", parent)
             cell.parent = parent
-        self._send(cell, folder, "metrics.jsonl", self._update_metrics, manifest["started"], ended)
-        self._send(cell, folder, "eval.jsonl", _evaluation_metrics, manifest["started"], ended)
-        self._upload(cell.run_id, folder, [folder / "eval.jsonl"])
+        self._send(cell, folder, METRICS, self._update_metrics, manifest["started"], ended)
+        self._send(cell, folder, EVAL, _evaluation_metrics, manifest["started"], ended)
+        self._upload(cell.run_id, folder, [folder / EVAL])
         if status != cell.status:
             self._set_status(cell.run_id, status, manifest)
             self._upload(cell.run_id, folder, [folder / name for name in CELL_ARTIFACTS] + _dumps(folder))
@@ -99,15 +102,15 @@ class Mirror:
         identity = {"lagrange.folder": str(folder), "lagrange.config_sha256": manifest["config_sha256"]}
         run_id = self._find(folder, identity)
         if run_id is None:
-            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
             facts = {name: manifest[name] for name in ("algorithm", "task", "staleness", "seed")}
             facts |= {"mlflow.source.name": "run.py", "mlflow.source.git.commit": manifest["git"]["sha"]}
             run_id = self._create(self._names.get(folder, folder.name), identity | facts, manifest["started"])
             self._log_params(run_id, entries.params(config))
-            self._upload(run_id, folder, [folder / "config.yaml"])
-        splits = {row["split"] for row, _ in entries.rows(folder / "eval.jsonl", 0)}
+            self._upload(run_id, folder, [folder / CONFIG])
+        splits = {row["split"] for row, _ in tail.rows(folder / EVAL, 0)}
         evaluated = [self._last_step(run_id, f"{split}/sampled_accuracy") for split in splits]
-        last = {"metrics.jsonl": self._last_step(run_id, "reward"), "eval.jsonl": min(evaluated, default=-1)}
+        last = {METRICS: self._last_step(run_id, "reward"), EVAL: min(evaluated, default=-1)}
         cell = self._cells[folder] = _Cell(run_id, last)
         return cell
 
@@ -115,7 +118,7 @@ class Mirror:
         """The rows of a stream that are not in MLflow yet, whole rows in batches."""
         from mlflow.entities import Metric
 
-        rows = [(row, end) for row, end in entries.rows(folder / name, cell.read.get(name, 0)) if "update" in row]
+        rows = [(row, end) for row, end in tail.rows(folder / name, cell.read.get(name, 0)) if "update" in row]
         last_row = rows[-1][0]["update"] if rows and ended else None
         batch: list[Metric] = []
         for row, _ in rows:

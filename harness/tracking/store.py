@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.records.state import ARTIFACTS
+from harness.records.layout import ARTIFACTS
 from harness.tracking import view
 
 if TYPE_CHECKING:

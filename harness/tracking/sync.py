@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 
 from harness.records.files import read_json
-from harness.records.state import MANIFEST, SWEEP, find
+from harness.records.layout import CONFIG, MANIFEST, SWEEP
+from harness.records.state import find
 from harness.tracking.mirror import Mirror
 from harness.tracking.notes import warning
 from harness.tracking.store import default_uri
@@ -126,7 +127,7 @@ class Follower:
 
 
 def _settings(folder: Path, uri: str | None, experiment: str | None, every: int | None) -> tuple[str, str, int]:
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     own = config.get("tracking", {})
     return (
         uri or own.get("uri") or default_uri(folder.parents[1]),

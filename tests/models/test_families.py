@@ -62,8 +62,8 @@ def test_every_policy_gives_the_same_log_probs_and_gradients(model: LoadedModel)
     for policy in (model.policy, TransformersPolicy(model.module)):
         logp = policy.score(batch, 0.7).logp
         assert torch.allclose(logp[batch.mask], expected[batch.mask], atol=2e-5)
-        found = gradient(model, logp, batch.mask)
-        assert (found - expected_gradient).norm() < 1e-4 * expected_gradient.norm()
+        result = gradient(model, logp, batch.mask)
+        assert (result - expected_gradient).norm() < 1e-4 * expected_gradient.norm()
 
 
 def test_decoding_agrees_with_scoring(model: LoadedModel) -> None:
@@ -101,6 +101,6 @@ def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
     expected = gradient(plain, plain.policy.score(batch, 1.0).logp, batch.mask)
     for inner in (saving.policy, TransformersPolicy(saving.module)):
         policy = inner if isinstance(inner, ComputePolicy) else ComputePolicy(inner, torch.float32)
-        found = gradient(saving, policy.score(batch, 1.0).logp, batch.mask)
-        assert torch.allclose(found, expected, atol=1e-5)
+        result = gradient(saving, policy.score(batch, 1.0).logp, batch.mask)
+        assert torch.allclose(result, expected, atol=1e-5)
         assert not saving.module.training

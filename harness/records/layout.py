@@ -1,0 +1,29 @@
+"""Names of the files in a run folder and in a sweep's folder: one place for whoever writes or reads them.
+
+Imports nothing, so that `analysis` can share it without loading what training needs.
+"""
+
+from __future__ import annotations
+
+# A run folder.
+MANIFEST = "manifest.json"  # what the run is, on what it ran, how far it got
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"  # a row an update
+EVAL = "eval.jsonl"  # a row an evaluation and split
+SCHEDULE = "schedule.jsonl"  # which weights generated each batch (bounded lag)
+SAMPLES = "samples.jsonl"  # prompts and responses of evaluations
+STREAMS = (METRICS, EVAL, SCHEDULE, SAMPLES)  # appended to while the run goes on
+TOKENS = "tokens.parquet"  # a row a token, on request
+TOKEN_PARTS = "tokens"  # a part an update, until the run ends
+CHECKPOINTS = "checkpoints"
+CHECKPOINT = "checkpoint.json"  # in each of them: counters, and every file's size and hash
+REFUSED = "refused"  # evidence of refused updates
+HEARTBEAT = "heartbeat"
+LOCK = "lock"  # held by whoever runs the folder
+ERROR = "error.txt"  # traceback of a failed run
+TRACKING = "tracking.json"  # where the run stands in MLflow
+
+# A sweep's folder, and the folder of all runs.
+SWEEP = "sweep.json"
+SWEEPS = "sweeps"
+ARTIFACTS = "mlartifacts"  # MLflow's, beside a sqlite database: copies, no runs

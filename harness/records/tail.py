@@ -1,0 +1,54 @@
+"""Reads a JSONL stream that somebody may still be writing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TAIL_BYTES = 16384  # more than two rows of metrics.jsonl
+
+
+def rows(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+    """Whole rows of a stream from a byte on, each with the offset of the byte after it.
+
+    path: the JSONL file; one that does not exist has no rows.
+    start: offset in bytes, 0 or one that this function returned.
+    Returns (row, end) in the order of the file; lines that are no JSON object are left out, and a half-written
+    last line is left for later.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        file.seek(start)
+        end = start
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            row = _parsed(line)
+            if row is not None:
+                yield row, end
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """The last whole row of a stream.
+
+    path: the JSONL file.
+    Returns the row; None where there is no file or no whole row within the last TAIL_BYTES.
+    """
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        lines = file.read().split(b"\n")[:-1]
+    return next((row for row in map(_parsed, reversed(lines)) if row is not None), None)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
