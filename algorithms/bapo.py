@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from algorithms.grpo import sign_clip, within
+from algorithms.grpo import clip, clipped
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
 
@@ -14,10 +14,18 @@ from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, we
 class BAPO(Algorithm):
     """w = r inside PPO's sign rule with bounds [c_low, c_high] adapted to the batch (arXiv 2510.18927).
 
-    Differs from GRPO in the bounds: from (low_start, high_start), c_high rises by high_step up to high_end,
-    then c_low by low_step up to low_end, until ρ = P/(P + Q) ≥ positive_share, where P = Σ_{A>0} p·A·min(r,
-    c_high) and Q = Σ_{A<0} p·|A|·max(r, c_low). p: "behaviour" is π_behav(a) (the paper, eq. 8), "one" the
-    authors' code. Metrics: bapo_low, bapo_high (ratios) and bapo_positive_share (ρ at those bounds).
+    Differs from GRPO in the bounds, which are those at the end of this loop:
+
+        c_low, c_high = low_start, high_start
+        while ρ(c_low, c_high) < positive_share and c_low + low_step ≤ low_end:
+            if c_high + high_step ≤ high_end: c_high += high_step
+            else: c_low += low_step
+
+    with ρ = P/(P + Q), P = Σ_{A>0} p·A·min(r, c_high) and Q = Σ_{A<0} p·|A|·max(r, c_low).
+    positive_share: ρ0, a share (0.4 in the paper, 0.5 in the authors' README).
+    p: "behaviour" is π_behav(a) (the paper, eq. 8), "one" the authors' code.
+    low_start, low_end, low_step, high_start, high_end, high_step: ratios.
+    Metrics: bapo_low, bapo_high (ratios) and bapo_positive_share (ρ at those bounds).
     """
 
     positive_share: float = number(0.4, low=0.0, high=1.0)
@@ -31,37 +39,43 @@ class BAPO(Algorithm):
 
     scope = "batch"
 
+    def walk(self) -> list[tuple[float, float]]:
+        """The states (c_low, c_high) that the loop passes if ρ stays below the share, in order."""
+        lows = _steps(self.low_start, self.low_end, self.low_step)
+        highs = _steps(self.high_start, self.high_end, self.high_step)
+        if len(lows) == 1:
+            return [(lows[0], highs[0])]
+        return [(lows[0], high) for high in highs] + [(low, highs[-1]) for low in lows[1:]]
+
     def bounds(self, stats: TokenStats) -> tuple[Tensor, Tensor, Tensor]:
-        """c_low, c_high and ρ, 0-d float64."""
-        advantages, ratio = stats.token_advantages.double(), stats.ratio.double()
+        """c_low, c_high and ρ at the end of the loop, 0-d float64.
+
+        It ends at the first state of the walk whose ρ is not below the share, or at the last one; ρ of all of them is
+        found at once, so that nothing waits for the device.
+        """
+        advantage, ratio = stats.token_advantages.double().reshape(-1), stats.ratio.double().reshape(-1)
         if self.p == "behaviour":
-            advantages = advantages * stats.behaviour.double().exp()
-        ratio, advantages = ratio.reshape(-1), advantages.reshape(-1)
-        good, bad = advantages.clamp(min=0), (-advantages).clamp(min=0)
-        highs = _grid(self.high_start, self.high_end, self.high_step)
-        lows = _grid(self.low_start, self.low_end, self.low_step)
-        positive = torch.stack([torch.dot(good, ratio.clamp(max=high)) for high in highs])
-        negative = torch.stack([torch.dot(bad, ratio.clamp(min=low)) for low in lows])
-        # The walk: every c_high at the first c_low, then every further c_low at the last c_high.
-        positive = torch.cat([positive, positive[-1:].expand(len(lows) - 1)])
-        negative = torch.cat([negative[:1].expand(len(highs) - 1), negative])
-        share = positive / (positive + negative)
-        # NaN (P + Q = 0) is not below the target, so it stops the walk at its start.
-        stop = (share < self.positive_share).long().cumprod(0).sum().clamp(max=len(share) - 1)
-        low = ratio.new_tensor(lows).take((stop - len(highs) + 1).clamp(min=0))
-        high = ratio.new_tensor(highs).take(stop.clamp(max=len(highs) - 1))
-        return low, high, share.take(stop)
+            advantage = advantage * stats.behaviour.double().exp().reshape(-1)
+        good, bad, walk = advantage.clamp(min=0), (-advantage).clamp(min=0), self.walk()
+        positive = {high: torch.dot(good, ratio.clamp(max=high)) for high in {high for _, high in walk}}
+        negative = {low: torch.dot(bad, ratio.clamp(min=low)) for low in {low for low, _ in walk}}
+        share = torch.stack([positive[high] / (positive[high] + negative[low]) for low, high in walk])
+        # P + Q = 0 gives NaN, which is not below the share: the loop ends where it starts.
+        steps = (share < self.positive_share).long().cumprod(0).sum().clamp(max=len(walk) - 1)
+        low, high = (ratio.new_tensor(bound).take(steps) for bound in zip(*walk, strict=True))
+        return low, high, share.take(steps)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
         low, high, share = self.bounds(stats)
         metrics = {"bapo_low": low, "bapo_high": high, "bapo_positive_share": share}
-        return weigh(stats, stats.ratio, kept=within(stats.ratio, stats.advantage, low, high), metrics=metrics)
+        kept = ~clipped(stats.ratio, stats.advantage, low, high)
+        return weigh(stats, stats.ratio, kept=kept, metrics=metrics)
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
         low, high = weights.metrics["bapo_low"], weights.metrics["bapo_high"]
-        return sign_clip(stats.ratio, stats.advantage, low, high) * stats.advantage
+        return clip(stats.ratio, stats.advantage, low, high) * stats.advantage
 
 
-def _grid(start: float, end: float, step: float) -> list[float]:
+def _steps(start: float, end: float, step: float) -> list[float]:
     """start, start + step, … ≤ end, counted in integers: adding 0.02 in floats would stop short of 0.9."""
     return [start + step * i for i in range(max(0, round((end - start) / step * 1e6) // 10**6) + 1)]

@@ -1,21 +1,24 @@
-"""Every diagnostic of an update, computed once and the same way for every method."""
+"""Every diagnostic of an update, computed the same way for every method."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from algorithms.interface import LOG_RATIO_BOUND, TokenStats, TokenWeights, clip_fraction
+from algorithms.token_stats import LOG_RATIO_BOUND, TokenStats
+from algorithms.token_weights import TokenWeights
 
 QUANTILES = (0.01, 0.5, 0.99)
 QUANTILE_SAMPLE = 4096
 """Quantiles need a sort: exact up to this many tokens, beyond it over an even stride of them."""
 
 
-def diagnose(stats: TokenStats, weights: TokenWeights, entropy: Tensor | None = None) -> dict[str, Tensor]:
-    """Diagnostics of one mini-batch: {name: 0-d tensor}, NaN where undefined (the recorder writes null).
+def diagnose(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
+    """Diagnostics of one whole mini-batch: {name: 0-d}, NaN where undefined (the recorder writes null).
 
-    entropy: [B,T] of the current policy in nats, where it is known. A method's own metrics come along.
+    stats: with entropy, staleness or logp_engine for the diagnostics of these.
+    weights: the method's; its own metrics come along.
+
     Nothing here waits for the device. Units and formulas: docs/diagnostics.md.
     """
     return {
@@ -23,36 +26,39 @@ def diagnose(stats: TokenStats, weights: TokenWeights, entropy: Tensor | None = 
         **_masks(stats, weights),
         **_divergences(stats, weights),
         **_ratio_quantiles(stats),
-        **_entropies(stats, weights, entropy),
+        **_entropies(stats, weights),
         **_staleness(stats),
-        **_engine(stats),
+        **_engine_gap(stats),
         **weights.metrics,
     }
 
 
+def clip_fraction(stats: TokenStats, weights: TokenWeights) -> Tensor:
+    """Share of the valid tokens that the rule changed, 0-d: the one metric that every peer logs."""
+    return torch.count_nonzero(weights.changed) / stats.count
+
+
 def _masks(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
-    """M2 before and after the rule, how much of the batch it touched, and the clip range it amounts to."""
-    outward, valid = stats.outward, stats.count
-    kept_outward = outward * weights.kept
-    region = stats.trust_region
-    in_region, in_kept = region.sum(), (region & weights.kept).sum()
-    signed = kept_outward * stats.sign
-    extremes = signed.aminmax() if signed.numel() else torch.aminmax(signed.new_zeros(1))
+    """M2 before and after the rule, how much of the batch it masked, and the clip range that this amounts to."""
+    valid, kept = stats.count, stats.trust_region & weights.kept
+    in_region, in_kept = torch.count_nonzero(stats.trust_region), torch.count_nonzero(kept)
+    kept_log_ratio = torch.where(kept, stats.log_ratio64, 0.0)
+    # In T, A<0 goes with l<0 and A>0 with l>0; the 0 stands for none of them, a ratio of 1.
+    lowest, highest = torch.nn.functional.pad(kept_log_ratio.reshape(-1), (0, 1)).aminmax()
     return {
-        "m2_before": _dot(outward) / in_region,
-        "m2_after": _dot(kept_outward) / in_kept,
-        "m2_valid": _dot(stats.log_ratio64) / valid,
+        "m2_before": stats.trust_region_m2.sum() / in_region,
+        "m2_after": kept_log_ratio.square().sum() / in_kept,
+        "m2_valid": _sum_of_squares(stats.log_ratio64) / valid,
         "trust_region_fraction": in_region / valid,
-        "masked_fraction": (valid - weights.kept.sum()) / valid,
-        "mask_ratio_low": extremes.min.exp(),
-        "mask_ratio_high": extremes.max.exp(),
-        "clamped_fraction": (stats.log_ratio.abs() > LOG_RATIO_BOUND).sum() / valid,
+        "masked_fraction": (valid - torch.count_nonzero(weights.kept)) / valid,
+        "mask_ratio_low": lowest.exp(),
+        "mask_ratio_high": highest.exp(),
+        "clamped_fraction": torch.count_nonzero(stats.log_ratio.abs() > LOG_RATIO_BOUND) / valid,
         "empty_responses": (stats.lengths == 0).sum(),
     }
 
 
-def _dot(values: Tensor) -> Tensor:
-    """Σ values², 0-d."""
+def _sum_of_squares(values: Tensor) -> Tensor:
     flat = values.reshape(-1)
     return torch.dot(flat, flat)
 
@@ -60,14 +66,14 @@ def _dot(values: Tensor) -> Tensor:
 def _divergences(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
     """KL and χ² estimates over V, and effective sample sizes; the ratio is the clamped one."""
     valid = stats.count
-    excess = stats.ratio - 1  # 0 on padding, so plain sums are sums over V
-    log_mean = stats.log_ratio_sum / valid
-    excess_mean, excess_square = excess.sum(dtype=torch.float64) / valid, _dot(excess) / valid
+    excess = stats.ratio - 1  # 0 outside the mask, so plain sums are sums over V
+    log_mean = stats.log_ratio64.sum() / valid
+    excess_mean, excess_square = excess.sum(dtype=torch.float64) / valid, _sum_of_squares(excess) / valid
     ratio_square = 1 + 2 * excess_mean + excess_square
-    weight_sum, weight_square = weights.weights.sum(dtype=torch.float64), _dot(weights.weights)
+    weight_sum, weight_square = weights.weights.sum(dtype=torch.float64), _sum_of_squares(weights.weights)
     return {
         "k1": -log_mean,
-        "k2": _dot(stats.log_ratio64) / valid / 2,
+        "k2": _sum_of_squares(stats.log_ratio64) / valid / 2,
         "k3": excess_mean - log_mean,
         "chi2": excess_square,
         "chi2_second_moment": ratio_square - 1,
@@ -77,37 +83,35 @@ def _divergences(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
 
 
 def _ratio_quantiles(stats: TokenStats) -> dict[str, Tensor]:
-    """Quantiles (nearest rank) of r over the tokens with A>0 and with A<0, from one sort of both."""
-    names = [f"ratio_{sign}_q{round(100 * q):02d}" for sign in ("negative", "positive") for q in QUANTILES]
+    """Quantiles (nearest rank) of r over the tokens with A<0 and over those with A>0."""
     stride = max(1, math.ceil(stats.mask.numel() / QUANTILE_SAMPLE))
-    sign = stats.token_advantages.sign().reshape(-1)[::stride].double()
-    if sign.numel() == 0:
-        return dict.fromkeys(names, torch.full((), math.nan, dtype=torch.float64, device=sign.device))
-    # Both signs in one sort: a shift wider than the clamp puts A<0 first, then A>0, the rest (NaN) last.
-    shift = 4 * LOG_RATIO_BOUND
-    log_ratio = stats.log_ratio.reshape(-1)[::stride].double().clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
-    ordered = torch.where(sign == 0, math.nan, log_ratio + shift * sign).sort().values
-    negative = (sign < 0).sum()
-    counts = torch.stack([negative, (sign > 0).sum()])
-    starts = torch.stack([torch.zeros_like(negative), negative])
-    levels = torch.tensor(QUANTILES, dtype=torch.float64, device=sign.device)
-    ranks = (levels * (counts - 1)[:, None]).round().long().clamp(min=0) + starts[:, None]
-    found = ordered[ranks.clamp(max=sign.numel() - 1)] - shift * torch.tensor([[-1.0], [1.0]], device=sign.device)
-    quantiles = torch.where(counts[:, None] > 0, found.exp(), math.nan)
-    return dict(zip(names, quantiles.reshape(-1), strict=True))
-
-
-def _entropies(stats: TokenStats, weights: TokenWeights, entropy: Tensor | None) -> dict[str, Tensor]:
-    """Mean entropy in nats over V, over the kept tokens and over the masked ones."""
-    if entropy is None:
-        return {}
-    valid, kept = stats.count, weights.kept.sum()
-    values = stats.used(entropy).double()
-    total, kept_total = values.sum(), (values * weights.kept).sum()
+    advantages = stats.token_advantages.reshape(-1)[::stride]
+    ratio = stats.ratio.reshape(-1)[::stride]
+    signs = {"negative": _quantiles(ratio, advantages < 0), "positive": _quantiles(ratio, advantages > 0)}
     return {
-        "entropy": total / valid,
-        "entropy_kept": kept_total / kept,
-        "entropy_masked": torch.where(valid > kept, (total - kept_total) / (valid - kept), math.nan),
+        f"ratio_{sign}_q{round(100 * q):02d}": quantile
+        for sign, quantiles in signs.items()
+        for q, quantile in zip(QUANTILES, quantiles, strict=True)
+    }
+
+
+def _quantiles(values: Tensor, chosen: Tensor) -> Tensor:
+    """QUANTILES of the chosen values (bool), [3], NaN if there is none. A boolean index would wait for the device."""
+    ordered = torch.nn.functional.pad(torch.where(chosen, values, math.inf), (0, 1), value=math.inf).sort().values
+    count = chosen.sum()
+    ranks = (torch.tensor(QUANTILES, dtype=torch.float64, device=values.device) * (count - 1)).round().long()
+    return torch.where(count > 0, ordered[ranks.clamp(min=0)], math.nan)
+
+
+def _entropies(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
+    """Mean entropy in nats over V, over the kept tokens and over the masked ones."""
+    if stats.entropy is None:
+        return {}
+    entropy, masked = stats.masked(stats.entropy).double(), stats.mask & ~weights.kept
+    return {
+        "entropy": entropy.sum() / stats.count,
+        "entropy_kept": (entropy * weights.kept).sum() / torch.count_nonzero(weights.kept),
+        "entropy_masked": (entropy * masked).sum() / torch.count_nonzero(masked),
     }
 
 
@@ -115,24 +119,23 @@ def _staleness(stats: TokenStats) -> dict[str, Tensor]:
     """Realised staleness over V, in updates."""
     if stats.staleness is None or stats.mask.numel() == 0:
         return {}
-    staleness = stats.staleness.double()
-    values = staleness[:, None].expand(stats.mask.shape) if staleness.dim() == 1 else staleness
-    low = torch.where(stats.mask, values, math.inf).amin()
-    high = torch.where(stats.mask, values, -math.inf).amax()
+    staleness = stats.masked(stats.staleness.double())
+    low = torch.where(stats.mask, staleness, math.inf).amin()
+    high = torch.where(stats.mask, staleness, -math.inf).amax()
     return {
         "staleness_min": torch.where(low.isinf(), math.nan, low),
-        "staleness_mean": stats.used(values).sum() / stats.count,
+        "staleness_mean": staleness.sum() / stats.count,
         "staleness_max": torch.where(high.isinf(), math.nan, high),
     }
 
 
-def _engine(stats: TokenStats) -> dict[str, Tensor]:
-    """Engine mismatch over V: log π_behaviour (trainer numerics) − log π_engine."""
+def _engine_gap(stats: TokenStats) -> dict[str, Tensor]:
+    """Engine mismatch over V: log π_behaviour (trainer numerics) − log π_engine, in nats."""
     if stats.logp_engine is None:
         return {}
     gap = stats.difference(stats.logp_behaviour, stats.logp_engine)
     return {
         "engine_gap_mean": gap.sum() / stats.count,
-        "engine_gap_square": _dot(gap) / stats.count,
-        "engine_gap_max": gap.abs().amax() if gap.numel() else gap.new_full((), math.nan),
+        "engine_gap_square": _sum_of_squares(gap) / stats.count,
+        "engine_gap_max": torch.nn.functional.pad(gap.abs().reshape(-1), (0, 1)).amax(),
     }

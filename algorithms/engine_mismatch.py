@@ -11,13 +11,14 @@ from algorithms.wrapper import Wrapper, multiply
 
 @dataclass(frozen=True, kw_only=True)
 class EngineMismatch(Wrapper):
-    """Multiplies a base's weight by π_trainer/π_engine at generation, truncated or banded; wraps a base
-    method.
+    """Multiplies a base's weight by π_trainer/π_engine at generation, truncated or banded; wraps a base method.
 
     With base=grpo or m2po: TIS combined with it, as in the later version of the M2PO paper. The factor is
-    exp(logp_behaviour − logp_engine), a ratio that the base does not contain, so nothing is counted twice; it
-    is 1 where both are the trainer's. how: "truncate" caps it at ratio_cap, "band" drops it outside
-    [ratio_low, ratio_high].
+    exp(logp_behaviour − logp_engine), a ratio that the base does not contain, so nothing is counted twice; it is 1
+    where both are the trainer's.
+    how: "truncate" caps the factor at ratio_cap, "band" masks outside [ratio_low, ratio_high].
+    ratio_cap: for "truncate".
+    ratio_low, ratio_high: for "band".
     """
 
     how: Bound = "truncate"

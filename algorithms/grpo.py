@@ -1,9 +1,5 @@
-"""GRPO with PPO's clip.
+"""GRPO with PPO's clip: a token stops contributing once its ratio has moved past ε in its advantage's direction."""
 
-A token stops contributing once its ratio has moved past ε in its advantage's direction.
-"""
-
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,36 +9,34 @@ from torch import Tensor
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
 
-def within(ratio: Tensor, advantage: Tensor, low: Any, high: Any, dual: float | None = None) -> Tensor:
-    """PPO's sign rule (arXiv 1707.06347): False where the ratio has passed its bound in its advantage's direction.
+def clipped(ratio: Tensor, advantage: Tensor, low: Any, high: Any, dual: float | None = None) -> Tensor:
+    """Where PPO's sign rule (arXiv 1707.06347) leaves no gradient, bool: A>0 and ratio > high, or A<0 and ratio < low.
 
-    That is ratio > high where A>0 and ratio < low where A<0, strictly; A = 0 passes nothing. dual: also ratio >
-    dual where A<0 (arXiv 1912.09729). Shapes broadcast.
+    ratio, advantage: [B,T] or [B,1], broadcast.
+    low, high: bounds of the ratio, numbers or 0-d.
+    dual: also where A<0 and ratio > dual (arXiv 1912.09729); None switches that off.
     """
-    passed = (ratio - ratio.clamp(low, high)) * advantage
-    inside = passed <= 0
-    return inside if dual is None else inside & ~((ratio > dual) & (advantage < 0))
-
-
-def sign_clip(ratio: Tensor, advantage: Tensor, low: Any, high: Any, dual: float | None = None) -> Tensor:
-    """The same rule as a clamp: min(ratio, high) where A>0, max(ratio, low) where A<0, and there min(…, dual).
-
-    Times A it is the surrogate's value, min(ratio·A, clip(ratio, low, high)·A).
-    """
-    negative = advantage < 0
-    floor = torch.full_like(advantage, -math.inf).masked_fill_(negative, low)
-    ceiling = torch.full_like(advantage, math.inf).masked_fill_(advantage > 0, high)
+    outside = ((advantage > 0) & (ratio > high)) | ((advantage < 0) & (ratio < low))
     if dual is not None:
-        ceiling.masked_fill_(negative, dual)
-    return ratio.clamp(floor, ceiling)
+        outside = outside | ((advantage < 0) & (ratio > dual))
+    return outside
+
+
+def clip(ratio: Tensor, advantage: Tensor, low: Any, high: Any, dual: float | None = None) -> Tensor:
+    """The ratio that PPO's surrogate takes: min(ratio, high) where A>0; max(ratio, low), at most `dual`, where A<0.
+
+    Arguments as in `clipped`. Times A it is the surrogate, min(ratio·A, clip(ratio, low, high)·A).
+    """
+    upper = torch.where(advantage > 0, ratio.clamp(max=high), ratio)
+    return torch.where(advantage < 0, ratio.clamp(min=low, max=dual), upper)
 
 
 @dataclass(frozen=True)
 class GRPO(Algorithm):
     """w = r, but 0 where PPO's sign rule clips at 1 − ε_low and 1 + ε_high (arXiv 2402.03300).
 
-    epsilon_low, epsilon_high: equal in the paper; apart, DAPO's clip-higher (arXiv 2503.14476). dual_clip: c
-    > 1 also zeroes A<0 with r>c; None switches it off, as in the M2PO paper's baseline.
+    epsilon_low, epsilon_high: equal in the paper; apart, DAPO's clip-higher (arXiv 2503.14476).
+    dual_clip: c > 1 also zeroes A<0 with r>c; None switches it off, as in the M2PO paper's baseline.
     """
 
     epsilon_low: float = number(0.2, low=0.0)
@@ -55,7 +49,7 @@ class GRPO(Algorithm):
         return 1 - self.epsilon_low, 1 + self.epsilon_high, self.dual_clip
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        return weigh(stats, stats.ratio, kept=within(stats.ratio, stats.advantage, *self.bounds))
+        return weigh(stats, stats.ratio, kept=~clipped(stats.ratio, stats.advantage, *self.bounds))
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        return sign_clip(stats.ratio, stats.advantage, *self.bounds) * stats.advantage
+        return clip(stats.ratio, stats.advantage, *self.bounds) * stats.advantage

@@ -8,10 +8,7 @@ from algorithms.interface import TokenStats, TokenWeights
 
 @dataclass(frozen=True)
 class GSPO(GSPOToken):
-    """GSPO-token with one advantage a sequence (arXiv 2507.18071).
-
-    Advantages that vary are refused.
-    """
+    """GSPO-token with one advantage a sequence (arXiv 2507.18071); ValueError if advantages vary within one."""
 
     def weights(self, stats: TokenStats) -> TokenWeights:
         stats.sequence_advantage("gspo")

@@ -4,18 +4,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from algorithms.grpo import sign_clip, within
+from algorithms.grpo import clip, clipped
 from algorithms.interface import Algorithm, TokenStats, TokenWeights, number, weigh
 
 
 @dataclass(frozen=True)
 class GSPOToken(Algorithm):
-    """w = s = exp(mean of l over the sequence), 0 where PPO's sign rule clips s (arXiv 2507.18071, section
-    4.3).
+    """w = s = exp(mean of l over the sequence), 0 where PPO's sign rule clips s (arXiv 2507.18071, section 4.3).
 
-    Differs from GRPO in the ratio: one a sequence, so all its tokens share it; the sign is each token's own
-    A. The aggregation supplies 1/length. The defaults of ε are GSPO's (section 5.1): a mean moves far less
-    than a token.
+    Differs from GRPO in the ratio: one a sequence, so all its tokens share it; the sign is each token's own A. The
+    aggregation supplies 1/length.
+    epsilon_low, epsilon_high: GSPO's (section 5.1), for a mean moves far less than a token.
     """
 
     epsilon_low: float = number(3e-4, low=0.0)
@@ -35,7 +34,7 @@ class GSPOToken(Algorithm):
 
     def weights(self, stats: TokenStats) -> TokenWeights:
         ratio = self.ratio(stats)
-        return weigh(stats, ratio, kept=within(ratio, stats.advantage, *self.bounds))
+        return weigh(stats, ratio, kept=~clipped(ratio, stats.advantage, *self.bounds))
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        return sign_clip(self.ratio(stats), stats.advantage, *self.bounds) * stats.advantage
+        return clip(self.ratio(stats), stats.advantage, *self.bounds) * stats.advantage

@@ -1,93 +1,24 @@
 """What a stabiliser is: a pure function from token statistics to per-token weights, under one shared loss.
 
-This is what a method imports: `TokenStats` is what it sees, `weigh` makes its answer, `Algorithm` turns that into a
-loss with its metrics.
+This is what a method imports: `TokenStats` is what it sees, `weigh` makes its answer, `compose` turns that into a loss
+with its metrics.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field, fields
-from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from algorithms.aggregation import check_mode, row_scale
-from algorithms.token_stats import LARGE, LOG_RATIO_BOUND, TokenStats
-from algorithms.weighted_loss import TokenWeights, clip_fraction, coefficients, weigh, weighted_nll
+from algorithms.diagnostics import diagnose
+from algorithms.schema import check_parameters, number
+from algorithms.token_stats import TokenStats
+from algorithms.token_weights import TokenWeights, weigh
+from algorithms.weighted_loss import weighted_loss
 
-__all__ = [
-    "LARGE",
-    "LOG_RATIO_BOUND",
-    "Algorithm",
-    "LossOutput",
-    "Metrics",
-    "TokenStats",
-    "TokenWeights",
-    "clip_fraction",
-    "coefficients",
-    "number",
-    "weigh",
-    "weighted_nll",
-]
-
-
-@dataclass(frozen=True, eq=False)
-class LossOutput:
-    """loss: 0-d, differentiable in logp_current. metrics: {name: 0-d tensor}. The rest as in TokenWeights."""
-
-    loss: Tensor
-    metrics: "Metrics"
-    token_weights: TokenWeights
-
-    @property
-    def weights(self) -> Tensor:
-        return self.token_weights.weights
-
-    @property
-    def kept(self) -> Tensor:
-        return self.token_weights.kept
-
-    @property
-    def offsets(self) -> Tensor:
-        return self.token_weights.offsets
-
-
-class Metrics(Mapping[str, Tensor]):
-    """{name: 0-d tensor}; what nobody reads is not computed.
-
-    known: those at hand. stages: functions that each return some more, the cheap ones first; each is called
-    once, when a name that no earlier one has is asked for. Of two values for a name the earlier one stands.
-    """
-
-    def __init__(self, known: Mapping[str, Tensor], *stages: Callable[[], Mapping[str, Tensor]]) -> None:
-        self._known = dict(known)
-        self._stages = list(stages)
-
-    def _advance(self) -> None:
-        self._known = {**self._stages.pop(0)(), **self._known}
-
-    def __getitem__(self, name: str) -> Tensor:
-        while name not in self._known and self._stages:
-            self._advance()
-        return self._known[name]
-
-    def __iter__(self) -> Iterator[str]:
-        while self._stages:
-            self._advance()
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-
-def number(
-    default: float | None = None, *, low: float = -math.inf, high: float = math.inf, required: bool = False
-) -> Any:
-    """A numeric parameter of a method with its inclusive range; None as default makes None valid too."""
-    metadata = {"low": low, "high": high}
-    return field(metadata=metadata) if required else field(default=default, metadata=metadata)
+__all__ = ["Algorithm", "LossOutput", "TokenStats", "TokenWeights", "compose", "measure", "number", "weigh"]
 
 
 @dataclass(frozen=True)
@@ -97,9 +28,11 @@ class Algorithm:
     To write one: give the fields, `scope`, and `weights`. Where the published surrogate is not Σ w·A (the
     value of a masked ratio objective), override `objective` too. See docs/adding-an-algorithm.md.
 
+    aggregation: one of `aggregation.AGGREGATIONS`; None means `published_aggregation`.
     scope: what the rule must see at once, "token", "sequence" or "batch" (the whole optimizer mini-batch).
-    needs: optional fields of TokenStats that it wants. aggregation: one of `aggregation.AGGREGATIONS`; None
-    means `published_aggregation`. Raises ValueError on a parameter of the wrong type or outside its range.
+    needs: the optional fields of TokenStats that it uses.
+
+    Raises ValueError on a parameter of the wrong type or outside its range.
     """
 
     _: KW_ONLY
@@ -111,74 +44,88 @@ class Algorithm:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aggregation", check_mode(self.aggregation or self.published_aggregation))
-        for f in fields(self):
-            if f.name != "aggregation":
-                _check_parameter(type(self).__name__, f.name, getattr(self, f.name), f.type, f.metadata)
-        for kind in ("ratio", "weight"):
-            low, high = getattr(self, f"{kind}_low", 0), getattr(self, f"{kind}_high", 0)
-            if low > high:
-                raise ValueError(f"{type(self).__name__}: {kind}_low={low} is above {kind}_high={high}")
+        check_parameters(self)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        """The method itself: w, c and what was kept, for every token."""
+        """The method itself: w, c and what was kept, for every token of `stats`."""
         raise NotImplementedError
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
-        """The published objective (to be maximised) of each token, [B,T], detached; any value off the mask."""
+        """The published objective (to be maximised) of each token, [B,T], detached; any value outside the mask.
+
+        weights: the method's, for these statistics.
+        """
         return weights.weights * stats.advantage
 
-    def surrogate(
-        self,
-        stats: TokenStats,
-        weights: TokenWeights | None = None,
-        max_length: int | None = None,
-        total: Tensor | None = None,
-    ) -> Tensor:
-        """The value of the published loss (to be minimised), 0-d, detached: a metric.
+    def surrogate(self, stats: TokenStats, weights: TokenWeights, max_length: int | None = None) -> Tensor:
+        """The value of the published loss (to be minimised), 0-d, detached: a metric, comparable with a peer's.
 
-        Comparable with a peer's.
+        weights: the method's, for these statistics. max_length: tokens, as in `row_scale`.
         """
-        weights = self.weights(stats) if weights is None else weights
-        scale = row_scale(weights.counted, str(self.aggregation), max_length, total).to(stats.dtype)
-        objective = torch.where(weights.counted, self.objective(stats, weights), 0.0).sum(dim=1, keepdim=True)
-        return -(objective * scale).sum()
+        scale = row_scale(weights.counted, str(self.aggregation), max_length).to(stats.dtype)
+        return -(torch.where(weights.counted, self.objective(stats, weights), 0.0) * scale).sum()
 
-    def __call__(
-        self, stats: TokenStats, *, entropy: Tensor | None = None, max_length: int | None = None
-    ) -> LossOutput:
-        """Weights, loss and diagnostics of one whole mini-batch.
-
-        entropy: [B,T] of the current policy in nats, for the entropy metrics. max_length: as in `row_scale`.
-        """
-        values = stats.attached()
-        weights = self.weights(stats)
-        scaled = coefficients(weights, stats, str(self.aggregation), max_length)
-        loss = weighted_nll(stats.logp_current, scaled, values)
-
-        def diagnostics() -> Mapping[str, Tensor]:
-            from algorithms.diagnostics import diagnose
-
-            return diagnose(stats, weights, entropy)
-
-        metrics = Metrics(
-            weights.metrics,
-            lambda: {"clip_fraction": clip_fraction(stats, weights)},
-            lambda: {"surrogate": self.surrogate(stats, weights, max_length)},
-            diagnostics,
-        )
-        return LossOutput(loss, metrics, weights)
+    def __call__(self, stats: TokenStats, *, max_length: int | None = None) -> "LossOutput":
+        """Loss, weights and metrics of one whole mini-batch. max_length: tokens, as in `row_scale`."""
+        return compose(self, stats, max_length=max_length)
 
 
-def _check_parameter(method: str, name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> None:
-    """Raise a one-line ValueError if `value` does not fit the annotation `kind` or its range."""
-    if get_origin(kind) is Literal:
-        choices = get_args(kind)
-        if value not in choices:
-            near = get_close_matches(str(value), [str(c) for c in choices], 1, 0.0)[0]
-            raise ValueError(f"{method}: {name}={value!r} is not one of {', '.join(choices)}; nearest: {near}")
-    elif kind is float or kind == float | None:
-        if value is None and kind is not float:
-            return
-        low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"{method}: {name}={value!r}; expected a number from {low:g} to {high:g}")
+@dataclass(frozen=True, eq=False)
+class LossOutput:
+    """What `compose` returns.
+
+    loss: 0-d, differentiable in logp_current.
+    token_weights: the method's answer; its weights, kept and offsets ([B,T] each) can be read here too.
+    metrics: {name: 0-d}, empty where they were not asked for.
+    """
+
+    loss: Tensor
+    token_weights: TokenWeights
+    metrics: Mapping[str, Tensor]
+
+    @property
+    def weights(self) -> Tensor:
+        """w, [B,T], 0 where masked."""
+        return self.token_weights.weights
+
+    @property
+    def kept(self) -> Tensor:
+        """Valid and not zeroed by the rule, [B,T] bool."""
+        return self.token_weights.kept
+
+    @property
+    def offsets(self) -> Tensor:
+        """c, [B,T]."""
+        return self.token_weights.offsets
+
+
+def compose(
+    method: Algorithm,
+    stats: TokenStats,
+    *,
+    weights: TokenWeights | None = None,
+    max_length: int | None = None,
+    total: Tensor | None = None,
+    metrics: bool = True,
+) -> LossOutput:
+    """The loss of a method on a mini-batch or a part of it, with its weights and metrics.
+
+    weights: the method's, where a wider scope found them already; None finds them on `stats`.
+    max_length: tokens, L_max of Dr. GRPO's denominator; None means T.
+    total: [3] int64, `aggregation.totals` of the whole mini-batch where `stats` is a part of it.
+    metrics: False leaves them out, for a part that is measured with the whole later.
+    Raises ValueError if a field that the method needs is missing.
+    """
+    weights = method.weights(stats) if weights is None else weights
+    loss = weighted_loss(stats, weights, str(method.aggregation), method.needs, max_length, total)
+    return LossOutput(loss, weights, measure(method, stats, weights, max_length) if metrics else {})
+
+
+def measure(
+    method: Algorithm, stats: TokenStats, weights: TokenWeights, max_length: int | None = None
+) -> dict[str, Tensor]:
+    """The metrics of a whole mini-batch, {name: 0-d}: all diagnostics and the surrogate's value.
+
+    weights: the method's. max_length: tokens, as in `compose`.
+    """
+    return diagnose(stats, weights) | {"surrogate": method.surrogate(stats, weights, max_length)}

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from algorithms.interface import LOG_RATIO_BOUND, TokenStats, TokenWeights, number
+from algorithms.interface import TokenStats, TokenWeights, number
+from algorithms.token_stats import LOG_RATIO_BOUND
 from algorithms.wrapper import Wrapper
 
 
@@ -12,8 +13,9 @@ from algorithms.wrapper import Wrapper
 class M2Penalty(Wrapper):
     """Adds c = −2κ·l on every valid token, masked ones too: the gradient of a loss κ·l²; wraps a base method.
 
-    Differs from its base in a pull back towards the behaviour policy. kappa: κ per nat². With base=dppo it is
-    prime-rl's default loss. l is clamped to ±20, as everywhere.
+    Differs from its base in a pull back towards the behaviour policy. With base=dppo it is prime-rl's default loss.
+    l is clamped to ±20, as everywhere.
+    kappa: κ, per nat².
     """
 
     base: str = "dppo"

@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from algorithms.cispo import WeightedLikelihood
-from algorithms.importance import Bounded, bound, importance_ratio
+from algorithms.importance import Bounded, WeightedLikelihood, bound, importance_ratio
 from algorithms.interface import TokenStats, number
 
 
 @dataclass(frozen=True)
 class TIS(WeightedLikelihood):
-    """w = min(r, C) per token, or min(Π r, C) on each token of a sequence; C = `ratio_cap`.
+    """w = min(r, C) per token, or min(Π r, C) on each token of a sequence.
 
     Differs from GRPO as CISPO does, which it equals at the token level. The two-policy form (current against
     behaviour) of truncated importance sampling; as published it has three: `decoupled` with mode=truncate.
+    ratio_cap: C.
+    level: whether the ratio is a token's or a sequence's.
     """
 
     ratio_cap: float = number(2.0, low=0.0)

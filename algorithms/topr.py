@@ -4,15 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from algorithms.cispo import WeightedLikelihood
-from algorithms.importance import Bounded
+from algorithms.importance import Bounded, WeightedLikelihood
 from algorithms.interface import TokenStats
 
 
 @dataclass(frozen=True)
 class TOPR(WeightedLikelihood):
-    """w = 1 where A ≥ 0, else clip(Π r, 0, 1) over the sequence (Tapered Off-Policy REINFORCE, arXiv
-    2503.14286).
+    """w = 1 where A ≥ 0, else clip(Π r, 0, 1) over the sequence (Tapered Off-Policy REINFORCE, arXiv 2503.14286).
 
     Differs from GRPO in that good sequences are imitated whatever their age, and bad ones fade as they become
     unlikely. The gradient is that of the whole sequence's log π, about its length times larger than a token
@@ -26,4 +24,4 @@ class TOPR(WeightedLikelihood):
         negative = stats.sequence_advantage("topr") < 0
         product = stats.exp(stats.sequence_log_ratio("sum"))
         weight = torch.where(negative, product.clamp(max=1.0), 1.0)
-        return Bounded(weight, None, negative & (product > 1))
+        return Bounded(weight, torch.ones_like(negative), negative & (product > 1))

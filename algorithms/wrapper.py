@@ -7,16 +7,20 @@ from typing import Any, ClassVar
 
 from algorithms.importance import Bounded
 from algorithms.interface import Algorithm, TokenStats, TokenWeights
+from algorithms.registry import make
 
 WIDTH = {"token": 0, "sequence": 1, "batch": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wrapper(Algorithm):
-    """base: name of the wrapped method; base_parameters: its parameters.
+    """Base of a method around another one.
 
-    What is not overridden comes from the base: scope (the wider of the two), needs, aggregation, objective.
-    Raises ValueError as `make` does.
+    base: name of the wrapped method.
+    base_parameters: its parameters.
+
+    What is not overridden comes from the base: scope (the wider of the two), needs, aggregation. Raises ValueError as
+    `make` does.
     """
 
     base: str = "grpo"
@@ -28,28 +32,29 @@ class Wrapper(Algorithm):
     @cached_property
     def inner(self) -> Algorithm:
         """The wrapped method."""
-        from algorithms import make
-
         return make(self.base, **self.base_parameters)
 
     @property
     def scope(self) -> str:
+        """The wider of the wrapper's own and its base's."""
         return max(self.inner.scope, self.own_scope, key=WIDTH.__getitem__)
 
     @property
     def needs(self) -> frozenset[str]:
+        """What either needs."""
         return self.inner.needs | self.own_needs
 
     @property
     def published_aggregation(self) -> str:
+        """The base's."""
         return str(self.inner.aggregation)
 
 
 def multiply(stats: TokenStats, inner: TokenWeights, factor: Bounded) -> TokenWeights:
-    """The inner weights times the factor's, 0 where it falls; [B,T] or [B,1]. Offsets are left as they are."""
-    weight, kept, changed = factor
-    acted = inner.changed if changed is None else inner.changed | (stats.mask & changed)
-    if kept is None:
-        return replace(inner, weights=inner.weights * weight, changed=acted)
-    acted = acted | (stats.mask & ~kept)
-    return replace(inner, weights=inner.weights * weight, kept=inner.kept & kept, changed=acted)
+    """The inner weights times a factor, [B,T] or [B,1]; the offsets are left as they are."""
+    return replace(
+        inner,
+        weights=inner.weights * factor.weight,
+        kept=inner.kept & factor.kept,
+        changed=inner.changed | (stats.mask & factor.changed),
+    )

@@ -2,7 +2,7 @@
 
     python -m benchmarks.checkpoints [--repeats 15]
 
-The state is the embedded model, its optimizer after one step, and a delay line of staleness/4 batches of
+The state is the embedded model, its optimizer after one step, and a rollout queue of staleness/4 batches of
 64 × 8 responses of 15 tokens, as the default run holds it; the records of the updates in between are synced with it.
 The clock on the wall waits for the disk and for busy neighbours, CPU time does not.
 """
@@ -21,7 +21,7 @@ from benchmarks import targets
 from harness.command.plan import plan
 from harness.models.loading import LoadedModel, load_model
 from harness.models.memory import keep_freed_memory
-from harness.records import checkpoint
+from harness.records.checkpoint import Checkpoints, RunState, size
 from harness.records.folder import RunFolder
 from harness.types import Rollouts
 
@@ -56,21 +56,20 @@ def measure(staleness: int, repeats: int, every: int, path: Path) -> tuple[list[
     model.module(torch.zeros(1, 4, dtype=torch.long)).logits.sum().backward()
     optimizer.step()
     held, steps = staleness // UPDATES_A_STEP, every // UPDATES_A_STEP
-    line = {i: batch_of(i) for i in range(held)}
-    writer = checkpoint.Checkpoints(records.checkpoints, model)
+    queue = {i: batch_of(i) for i in range(held)}
+    writer = Checkpoints(records.checkpoints, model.describe)
     wall, cpu = [], []
     for n in range(1, repeats + 1):
-        line = {i: line.get(i) or batch_of(i) for i in range(n * steps, n * steps + held)}
+        queue = {i: queue.get(i) or batch_of(i) for i in range(n * steps, n * steps + held)}
         for update in range((n - 1) * every, n * every):
             records.append("metrics.jsonl", {"update": update, **{f"metric_{i}": i / 3 for i in range(40)}})
         started = time.perf_counter(), time.process_time()
-        state = checkpoint.optimizer_tensors(optimizer)
         counters = {"version": n * every, "records": records.marks()}
-        writer.save(n * every, state, line, counters, keep_also=set())
+        writer.save(n * every, RunState(model.module.state_dict(), optimizer, queue, counters), best=-1)
         wall.append(time.perf_counter() - started[0])
         cpu.append(time.process_time() - started[1])
     records.close()
-    return wall, cpu, checkpoint.size(records.checkpoints / f"{repeats * every:06d}")
+    return wall, cpu, size(records.checkpoints / f"{repeats * every:06d}")
 
 
 def main() -> None:
@@ -83,8 +82,8 @@ def main() -> None:
     print("| staleness | ms: median (quartiles) | slowest | ms of CPU | MB |\n|---|---|---|---|---|")
     for staleness in (0, 64, 256):
         with tempfile.TemporaryDirectory() as folder:
-            wall, cpu, size = measure(staleness, options.repeats, options.every, Path(folder))
-        ms, mb = [1000 * s for s in wall], size / 1e6
+            wall, cpu, written = measure(staleness, options.repeats, options.every, Path(folder))
+        ms, mb = [1000 * s for s in wall], written / 1e6
         print(
             f"| {staleness} | {targets.middle(ms)} | {max(ms):.0f} | {1000 * statistics.median(cpu):.0f} | {mb:.2f} |",
             flush=True,

@@ -49,7 +49,7 @@ def training(*overrides: str) -> Iterator[Training]:
 
 def step(run: Training) -> None:
     """One turn of the loop of harness/training.py."""
-    run.line.refill(run.learner.version)
+    run.queue.refill(run.learner.version)
     run.train_on(run.learner.version // run.config.updates_per_step)
     run.publish()
 
@@ -58,9 +58,9 @@ def bare_step(run: Training) -> None:
     """The same work with no driver: generate, grade, learn."""
     config = run.config
     first = run.learner.version // config.updates_per_step * config.rollout.chunks
-    requests = [run.request(first + k) for k in range(config.rollout.chunks)]
+    requests = [run.requests.request(first + k) for k in range(config.rollout.chunks)]
     rollouts = concatenate([run.generation._engine.generate(request) for request in requests])  # type: ignore[attr-defined]
-    problems = [problem for k in range(config.rollout.chunks) for problem in run.problems(first + k)]
+    problems = [problem for k in range(config.rollout.chunks) for problem in run.requests.problems(first + k)]
     for _ in run.learner.step(run.grader(problems, rollouts)[0]):
         pass
     run.publish()
@@ -100,7 +100,7 @@ def bound(share: float) -> float:
 
 def generation_share(run: Training) -> float:
     """Of a serial step."""
-    generate = seconds(run, lambda r: r.generation.submit(r.request(0), None))
+    generate = seconds(run, lambda r: r.generation.submit(r.requests.request(0), None))
     return generate / seconds(run, step)
 
 
@@ -129,16 +129,20 @@ def vllm(rounds: int) -> list[str]:
     config: Config = plan(["tracking=none", "rollout=vllm"]).cells[0]
     engine = VllmEngine(config, load_model(config.served_model, "cpu"))
     weights = {name: t.clone() for name, t in load_model(config.served_model, "cpu").module.state_dict().items()}
-    times = {"weights": [], "weights, cache and probe": []}  # type: dict[str, list[float]]
+    publications: dict[str, Callable[[int], None]] = {
+        "weights": lambda version: engine._reload(engine.to_trainer(version, weights)),
+        "weights, cache and probe": lambda version: engine.load(version, weights),
+    }
+    times: dict[str, list[float]] = {name: [] for name in publications}
     for version in range(5 * rounds):
-        for name, publish in (("weights", engine._take_over), ("weights, cache and probe", engine.load)):
+        for name, publish in publications.items():
             started = time.perf_counter()
-            publish(version, weights)
+            publish(version)
             times[name].append(1e3 * (time.perf_counter() - started))
     engine.close()
     return [
-        targets.row(f"publication to vLLM in process, embedded model: {name}", t, wanted, "ms")
-        for (name, t), wanted in zip(times.items(), ("≤ 100", "–"), strict=True)
+        targets.row(f"publication to vLLM in process, embedded model: {name}", t, limit, "ms")
+        for (name, t), limit in zip(times.items(), ("≤ 100", "–"), strict=True)
     ]
 
 

@@ -89,13 +89,13 @@ def kill_at_a_record(strike: Strike) -> bool:
 
 
 def kill_inside_a_save(strike: Strike) -> bool:
-    wanted = strike.dice.randint(1, 3)
+    expected_saves = strike.dice.randint(1, 3)
     seen: set[str] = set()
     delay = strike.dice.uniform(0, 0.03)
 
     def saving() -> bool:
         seen.update(p.name for p in (strike.folder / "checkpoints").glob(".0*.partial"))
-        if len(seen) < wanted:
+        if len(seen) < expected_saves:
             return False
         time.sleep(delay)
         return True

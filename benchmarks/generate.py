@@ -22,7 +22,7 @@ from harness.command.plan import plan
 from harness.errors import UserError
 from harness.models.policy import _left_pad
 from harness.rollout import vllm_engine
-from harness.rollout.torch_engine import TorchEngine, pad_prompts
+from harness.rollout.torch_engine import pad_prompts, sampled
 
 PEER = "transformers generate"
 ENGINE = "torch engine"
@@ -30,10 +30,9 @@ ENGINE_SCORED = "torch engine, trainer log-probs too"
 
 
 def contenders(bench: Workbench) -> dict[str, Callable[[], object]]:
-    sampler = TorchEngine(bench.model.policy, bench.model.tokenizer.eos_token_id, trainer_logp=False)
     return {
         PEER: peer(bench),
-        ENGINE: lambda: sampler.generate(bench.request),
+        ENGINE: lambda: sampled(bench.model.policy, bench.engine.end_token, bench.request),
         ENGINE_SCORED: lambda: bench.engine.generate(bench.request),
     }
 

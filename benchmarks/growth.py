@@ -16,7 +16,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,6 @@ import torch
 from benchmarks import targets
 from benchmarks.drivers import step, training
 from benchmarks.workbench import Workbench, interleaved, random_model, workbench
-from harness.rollout.torch_engine import TorchEngine
 
 UPDATES_A_STEP = 4
 POSITIONS = 512
@@ -44,7 +43,8 @@ class Case:
 def endless(*overrides: str) -> Workbench:
     """A workbench whose responses are all as long as they may be."""
     bench = workbench(*overrides)
-    return replace(bench, engine=TorchEngine(bench.model.policy, NO_TOKEN, trainer_logp=True))
+    bench.engine.end_token = NO_TOKEN
+    return bench
 
 
 def update(bench: Workbench) -> Callable[[], object]:

@@ -24,12 +24,12 @@ import torch
 from benchmarks import targets
 from benchmarks.drivers import bare_step, step, training
 from benchmarks.workbench import interleaved, ratios
-from harness.lag import realised
 from harness.learner import learner
 from harness.records.files import exclusive
 from harness.records.folder import RunFolder
 from harness.records.layout import LOCK
 from harness.records.manifest import new_manifest
+from harness.records.recorder import Recorder
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import default_uri
 from harness.tracking.sync import POLL_S
@@ -39,9 +39,9 @@ EVERY = 10  # tracking.every of the default
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("rewards and advantages finite", learner, "_first_non_finite"),
     ("loss and gradient finite, loss not too large", learner.Learner, "_inspect"),
-    ("staleness histograms", realised, "histograms"),
-    ("how the batch came about", Training, "lag_records"),
-    ("row of metrics.jsonl", Training, "record"),
+    ("staleness histogram", learner, "_histogram"),
+    ("how the batch came about", Training, "timing"),
+    ("row of metrics.jsonl", Recorder, "update"),
     ("rows and heartbeat to the file system", RunFolder, "flush"),
     ("stop asked for?", Training, "stop_if_asked"),
 )

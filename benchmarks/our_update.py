@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from typing import Any
 
 from benchmarks.turns import Pace
-from harness.command.plan import plan, set_project_root
+from harness.command.compose import set_project_root
+from harness.command.plan import plan
 from harness.progress import Progress
 from harness.records.folder import RunFolder
 from harness.training import Training
+from harness.types import Batch, GradedRollouts
 
 OPTIONS = ["tracking=none", "eval.every=100000", "checkpoint_every=100000", "updates=4000", "algo=grpo"]
 
@@ -22,18 +25,20 @@ class Paced(Training):
 
     pace: Pace
 
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.rewards: list[float] = []
+
     def evaluate(self) -> None:
         pass
 
     def stop_if_asked(self) -> None:
-        rewards = getattr(self, "rewards", [])
-        self.pace.wait(rewards)
+        self.pace.wait(self.rewards)
 
-    def record(self, update, more):
-        if update.metrics["version"] % self.config.updates_per_step == 0:
-            self.rewards = [*getattr(self, "rewards", []), 0.0]
-        self.rewards[-1] += update.metrics["reward"] / self.config.updates_per_step
-        super().record(update, more)
+    def grade(self, batch: Batch) -> tuple[GradedRollouts, dict[str, float]]:
+        graded, metrics = super().grade(batch)
+        self.rewards.append(graded.rewards.mean().item())
+        return graded, metrics
 
 
 def main() -> None:

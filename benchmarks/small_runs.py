@@ -45,7 +45,7 @@ POLL_S = 0.001
 def prepare() -> None:
     """What transformers imports late, once for all runs."""
     torch.set_num_threads(1)
-    load_model(ModelConfig(), "cpu")
+    load_model(ModelConfig("harness/assets/carry"), "cpu")
 
 
 def config_of(overrides: tuple[str, ...], runs_dir: Path, sizes: tuple[str, ...] = TINY) -> Config:

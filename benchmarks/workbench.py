@@ -13,7 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from harness import build, randomness
-from harness.command.plan import plan, set_project_root
+from harness.command.compose import set_project_root
+from harness.command.plan import plan
 from harness.config import Config
 from harness.learner.learner import Learner
 from harness.models.loading import LoadedModel, resolve_path
@@ -54,7 +55,7 @@ def workbench(*overrides: str) -> Workbench:
     )
     problems = build.task(config).train(config.seed, range(rollout.prompts_per_step))
     prompts = PromptEncoder(model.tokenizer, config.model).all(problems)
-    engine = TorchEngine(model.policy, model.tokenizer.eos_token_id, trainer_logp=True)
+    engine = TorchEngine(config, model)
     request = Request(prompts, keys, rollout.temperature, rollout.max_new_tokens)
     return Workbench(config, model, engine, build.learner(config, model), request)
 

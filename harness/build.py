@@ -5,37 +5,36 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from harness.config import Config
+from harness.drivers import queue
 from harness.drivers.generation import Generation, InlineGeneration, WorkerGeneration
-from harness.drivers.queue import FirstComeQueue, ReplayQueue, RolloutQueue
 from harness.drivers.weight_store import SnapshotStore
 from harness.errors import UserError, nearest
-from harness.lag import schedule
-from harness.lag.policy import BoundedLag, ExactLag, StalenessPolicy
+from harness.lag.policy import StalenessPolicy
 from harness.learner.learner import Learner
 from harness.models.loading import LoadedModel, load_model
-from harness.rollout.interface import RolloutEngine
-from harness.rollout.torch_engine import TorchEngine
+from harness.rollout.base import BaseEngine
 from harness.tasks.interface import Task
 from harness.types import Request
 
-OUR_PACKAGES = ("algorithms", "harness.tasks")
+OUR_PACKAGES = ("algorithms", "harness.tasks", "harness.lag", "harness.rollout")
 
 
-def target(section: str, node: dict[str, Any], allow_code: list[str]) -> Any:
-    """The object a `_target_` mapping describes: the class signature is the schema.
+def named_class(section: str, path: object, allow_code: list[str], kind: type = object) -> type[Any]:
+    """The class that `section._target_` names.
 
-    Only classes of our own packages are imported unless `allow_code` names more. Raises UserError.
+    section: the config group it stands in, for messages.
+    path: dotted name; its module is imported only where it is one of our packages or of allow_code.
+    kind: what the class must derive from.
+    Raises UserError.
     """
-    parameters = dict(node)
-    path = parameters.pop("_target_", None)
     if not isinstance(path, str) or "." not in path:
         raise UserError(f"{section}: no _target_ naming a class; choose one of conf/{section}")
-    package = path.split(".")[0]
     if not any(path == p or path.startswith(p + ".") for p in (*OUR_PACKAGES, *allow_code)):
+        package = path.split(".")[0]
         raise UserError(f"{section}._target_={path}: code from outside; to run it add allow_code=[{package}]")
     module_name, _, class_name = path.rpartition(".")
     try:
@@ -44,12 +43,35 @@ def target(section: str, node: dict[str, Any], allow_code: list[str]) -> Any:
         raise UserError(f"{section}._target_={path}: cannot be imported ({error})") from error
     if not inspect.isclass(cls):
         raise UserError(f"{section}._target_={path}: not a class")
-    known = [name for name in inspect.signature(cls).parameters if name != "self"]
+    if not issubclass(cls, kind):
+        raise UserError(f"{section}._target_={path}: expected a class derived from {kind.__module__}.{kind.__name__}")
+    return cls
+
+
+def check_parameters(section: str, cls: type, parameters: Iterable[str], positional: int = 0) -> None:
+    """Raises UserError for a name that is no parameter of the class; its signature is the schema.
+
+    positional: how many parameters the harness itself gives, first.
+    """
+    names = list(inspect.signature(cls).parameters)[positional:]
     for name in parameters:
-        if name not in known:
-            raise UserError(f"{section}.{name}: no parameter of {class_name}; {nearest(name, known)}")
+        if name not in names:
+            raise UserError(f"{section}.{name}: no parameter of {cls.__name__}; {nearest(name, names)}")
+
+
+def target(section: str, node: dict[str, Any], allow_code: list[str], *given: Any, kind: type = object) -> Any:
+    """The object that a mapping with a `_target_` describes.
+
+    section, allow_code, kind: as named_class's.
+    node: `_target_` and the parameters of the class.
+    given: its first parameters, which the harness knows.
+    Raises UserError.
+    """
+    parameters = dict(node)
+    cls = named_class(section, parameters.pop("_target_", None), allow_code, kind)
+    check_parameters(section, cls, parameters, len(given))
     try:
-        return cls(**parameters)
+        return cls(*given, **parameters)
     except UserError:
         raise
     except (ValueError, TypeError) as error:
@@ -85,42 +107,58 @@ def learner(config: Config, loaded: LoadedModel) -> Learner:
 
 
 def staleness_policy(config: Config) -> StalenessPolicy:
-    kind = ExactLag if config.lag_name == "exact" else BoundedLag
-    return kind(config.staleness, config.updates_per_step)
+    """The policy that `lag` names, made as cls(staleness, updates_per_step, **further keys of lag)."""
+    known = config.staleness, config.updates_per_step
+    policy: StalenessPolicy = target("lag", config.lag, config.allow_code, *known, kind=StalenessPolicy)
+    return policy
 
 
-def rollout_queue(config: Config, generation: Generation, request: Callable[[int], Request]) -> RolloutQueue:
-    parts: tuple[Any, ...] = (generation, staleness_policy(config), request, config.batches, config.rollout.chunks)
-    if config.lag_name == "replay":
-        return ReplayQueue(*parts, schedule=schedule.read(config))
-    if config.lag_name == "bounded" and config.on_excess != "wait":
-        return FirstComeQueue(*parts, mask=config.on_excess == "mask")
-    return RolloutQueue(*parts)
+def rollout_queue(config: Config, generation: Generation, request: Callable[[int], Request]) -> queue.RolloutQueue:
+    """The queue that serves the config's staleness policy; request: index of a chunk → its request."""
+    return queue.rollout_queue(generation, staleness_policy(config), request, config.batches, config.rollout.chunks)
 
 
 def generation(config: Config, loaded: LoadedModel) -> Generation:
     """Inline with the learner's own weights, or beside it: one engine in a thread, or one in each Ray actor."""
     if config.driver == "serial":
         return InlineGeneration(rollout_engine(config, loaded))
+    versions = staleness_policy(config).max_versions
     if config.driver == "overlapped":
-        store, in_flight = SnapshotStore(config.max_versions), config.rollout.inflight != "drain"
-        return WorkerGeneration([replica(config)], store, config.torch_threads, in_flight=in_flight)
+        in_flight = config.rollout.inflight != "drain"
+        return WorkerGeneration([replica(config)], SnapshotStore(versions), config.torch_threads, in_flight=in_flight)
+    # Imported late: only driver=ray needs Ray.
     from harness.drivers import ray_actors
 
     size = sum(tensor.nbytes for tensor in loaded.module.state_dict().values())
-    return ray_actors.generation(config, functools.partial(replica, config), size)
+    return ray_actors.generation(config, functools.partial(replica, config), size, versions)
 
 
-def replica(config: Config) -> RolloutEngine:
+def check_driver(config: Config) -> None:
+    """Raises UserError for a driver that cannot run here, or not with this config."""
+    if config.driver == "ray":
+        # Imported late: only driver=ray needs Ray.
+        from harness.drivers import ray_cluster
+
+        ray_cluster.check(config)
+
+
+def replica(config: Config) -> BaseEngine:
     """An engine with weights of its own, none loaded yet. Runs in a rollout actor, too."""
     return rollout_engine(config, load_model(config.served_model, config.device), version=-1)
 
 
-def rollout_engine(config: Config, loaded: LoadedModel, version: int = 0) -> RolloutEngine:
-    if config.engine_name == "vllm":
-        # Imported late: only rollout=vllm needs vLLM.
-        from harness.rollout.vllm_engine import VllmEngine
+def engine_class(config: Config) -> type[BaseEngine]:
+    """The engine that `rollout` names. Raises UserError, also for rollout.options that it does not take."""
+    cls = named_class("rollout", config.rollout._target_, config.allow_code, BaseEngine)
+    check_parameters("rollout.options", cls, config.rollout.options, 3)
+    return cls
 
-        return VllmEngine(config, loaded, version=version)
-    end = loaded.tokenizer.eos_token_id
-    return TorchEngine(loaded.policy, end, trainer_logp=config.rollout.behaviour == "trainer", version=version)
+
+def rollout_engine(config: Config, loaded: LoadedModel, version: int = 0) -> BaseEngine:
+    """An engine of the config's.
+
+    loaded: the trainer's model, or a replica of it.
+    version: of its weights.
+    """
+    engine: BaseEngine = engine_class(config)(config, loaded, version, **config.rollout.options)
+    return engine

@@ -1,140 +1,178 @@
-"""The typed schema of a run, its checks, and its identity.
+"""The schema of a run: every key once, with its default, meaning, range and role; and the identity of a run.
 
-A `Config` is what everything below run.py receives: frozen in meaning, validated as a whole before
-anything is written. `algo` and `task` stay mappings with a `_target_`; the signature of the class they
-name is their schema.
+All that depends on the keys is derived from here: the checks (harness/command/check.py), --help, what Hydra composes,
+which keys name the run folder, what MLflow receives and which runs the analysis may average.
+`algo`, `task` and `lag` stay mappings with a `_target_`: the signature of the class they name is their schema.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from omegaconf import MISSING
 
-# Keys that change nothing about what a run computes or where it lies below runs_dir.
-NOT_IDENTITY = ("runs_dir", "tracking", "dry_run", "retry_failed")
+from harness.schema import Key, key, keys_of, leaves
+
+# 0.1.0's name of a key → its name now.
+RENAMED = {
+    "core": "driver",
+    "on_excess": "lag.on_excess",
+    "schedule": "lag.schedule",
+    "max_versions": "lag.max_versions",
+    "rollout.engine": "rollout",
+    "rollout.shards": "rollout.chunks",
+    "rollout.vllm.probe_tolerance": "rollout.probe_tolerance",
+    "ray.shard_timeout_s": "ray.chunk_timeout_s",
+}
 
 
 @dataclass
 class ModelConfig:
-    """path: folder or hub name · dtype: compute type (master weights stay float32) · parameters: size, for
-    the estimates of dry_run where the model is not at hand · pad_token, end_token: where the tokenizer names none,
-    or another than the model was trained with."""
-
-    path: str = "harness/assets/carry"
-    dtype: str = "float32"
-    attention: str = "sdpa"
-    gradient_checkpointing: bool = False
-    template: str = "plain"
-    system_prompt: str = ""
-    pad_token: str | None = None
-    end_token: str | None = None
-    parameters: float | None = None
+    path: str = key(MISSING, "model folder, or name on the Hugging Face hub")
+    dtype: str = key("float32", "type of the computation; master weights stay float32", choices=("float32", "bfloat16"))
+    attention: str = key("sdpa", "implementation of attention", choices=("sdpa", "eager", "flash_attention_2"))
+    gradient_checkpointing: bool = key(False, "compute activations twice to keep fewer of them", "driver")
+    template: str = key("plain", "how a problem becomes a prompt", choices=("plain", "chat"))
+    system_prompt: str = key("", "first message of the chat template; empty: none")
+    pad_token: str | None = key(None, "padding token, where the tokenizer names none")
+    end_token: str | None = key(None, "end token, where it is another than the tokenizer names")
+    parameters: float | None = key(
+        None, "number of parameters, for dry_run where the model is not at hand", "place", above=0
+    )
 
 
 @dataclass
 class VllmConfig:
-    """probe_sequences sequences are compared with the trainer after every publication."""
+    probe_sequences: int = key(4, "sequences compared with the trainer after every publication", "driver", low=0)
+    gpu_memory_utilization: float = key(0.5, "share of the device's memory that vLLM takes", "driver", above=0, high=1)
+    max_model_len: int | None = key(None, "tokens of prompt and response; null: what the run needs", "driver", low=1)
+    enforce_eager: bool = key(True, "run vLLM without CUDA graphs", "driver")
 
-    probe_sequences: int = 4
-    gpu_memory_utilization: float = 0.5
-    max_model_len: int | None = None
-    enforce_eager: bool = True
+
+def _full_softmax(top_p: float) -> bool:
+    return top_p == 1
 
 
 @dataclass
 class RolloutConfig:
-    """probe_tolerance: a mean difference of log-probs between engine and trainer above it (nats) ends the run; null:
-    by dtype · options: parameters of an engine from outside."""
-
-    _target_: str = "harness.rollout.torch_engine.TorchEngine"
-    prompts_per_step: int = 64
-    group_size: int = 8
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 24
-    max_prompt_tokens: int = 1024
-    chunks: int = 1
-    behaviour: str = "trainer"
-    inflight: str = "drain"
-    probe_tolerance: float | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    _target_: str = key(MISSING, "class of the engine")
+    prompts_per_step: int = key(64, "prompts a rollout batch", low=2, multiple_of="updates_per_step")
+    group_size: int = key(8, "responses a prompt; one alone has no advantage", low=2)
+    temperature: float = key(1.0, "temperature of sampling, and of every log-prob", above=0)
+    top_p: float = key(
+        1.0,
+        "share of the distribution sampled from",
+        valid=(_full_softmax, "1.0: behaviour log-probs are those of the full softmax"),
+    )
+    max_new_tokens: int = key(24, "longest response, in tokens", low=1)
+    max_prompt_tokens: int = key(1024, "longest prompt, in tokens; longer ones are dropped", low=1)
+    chunks: int = key(1, "parts that a batch is generated in", low=1)
+    behaviour: str = key("trainer", "whose log-prob enters the ratio", choices=("trainer", "engine"))
+    inflight: str = key(
+        "drain", "what a publication does to running sequences", choices=("drain", "recompute", "keep_kv")
+    )
+    probe_tolerance: float | None = key(
+        None, "mean difference of engine and trainer (nats) that ends the run; null: by dtype", "driver", above=0
+    )
+    options: dict[str, Any] = key(dict, "parameters of an engine from outside")
     vllm: VllmConfig = field(default_factory=VllmConfig)
 
 
 @dataclass
 class LearnerConfig:
-    """advantage: group_normalised (paper) or group_centred (Dr. GRPO) · truncated: what a response without an
-    end token counts for: graded as it is, reward 0, or left out of the loss."""
-
-    lr: float = 3e-5
-    beta1: float = 0.9
-    beta2: float = 0.999
-    weight_decay: float = 0.01
-    grad_clip: float = 1.0
-    micro_batch_tokens: int = 16384
-    scope: str = "declared"
-    advantage: str = "group_normalised"
-    truncated: str = "grade"
-    max_refused_in_a_row: int = 5
-    max_loss: float = 1e6
+    lr: float = key(3e-5, "learning rate of AdamW", above=0)
+    beta1: float = key(0.9, "decay of AdamW's first moment", low=0, below=1)
+    beta2: float = key(0.999, "decay of AdamW's second moment", low=0, below=1)
+    weight_decay: float = key(0.01, "weight decay of AdamW", low=0)
+    grad_clip: float = key(1.0, "largest norm of the gradient", above=0)
+    micro_batch_tokens: int = key(16384, "padded tokens a forward pass", low=1)
+    scope: str = key(
+        "declared",
+        "what a method sees at once: its declared scope or a micro-batch",
+        choices=("declared", "micro_batch"),
+    )
+    advantage: str = key(
+        "group_normalised",
+        "reward relative to its group; group_centred is Dr. GRPO",
+        choices=("group_normalised", "group_centred"),
+    )
+    truncated: str = key(
+        "grade",
+        "a response without an end token is graded as it is, gets reward 0, or is left out of the loss",
+        choices=("grade", "zero", "mask"),
+    )
+    max_refused_in_a_row: int = key(5, "non-finite updates in a row after which the run fails", low=1)
+    max_loss: float = key(1e6, "an update with a larger loss is refused", above=0)
 
 
 @dataclass
 class EvalConfig:
-    """every: updates between evaluations · samples: k of avg@k · greedy: also one greedy answer a problem ·
-    last: evaluations in the last-k mean · suites: benchmarks by name, from suites_path (a folder with a file for
-    each) or the hub · suite_samples: k for every suite instead of each one's published k."""
+    every: int = key(40, "updates between evaluations", "record", low=1, multiple_of="updates_per_step")
+    samples: int = key(4, "k of avg@k, samples a problem", "record", low=1)
+    greedy: bool = key(True, "also one greedy answer a problem", "record")
+    temperature: float = key(1.0, "temperature of the sampled answers", "record", above=0)
+    batch_prompts: int = key(256, "prompts sampled at once", "record", low=1)
+    suites: list[str] = key(list, "benchmarks beside the task's own splits, by name", "record")
+    suites_path: str | None = key(None, "folder with a file for each suite; null: the hub", "record")
+    suite_samples: int | None = key(None, "k of every suite; null: each one's published k", "record", low=1)
+    sample_responses: int = key(8, "responses a split written to samples.jsonl", "record", low=0)
 
-    every: int = 40
-    samples: int = 4
-    greedy: bool = True
-    temperature: float = 1.0
-    batch_prompts: int = 256
-    suites: list[str] = field(default_factory=list)
-    suites_path: str | None = None
-    suite_samples: int | None = None
-    sample_responses: int = 8
+
+def _is_window(tokens: list[int]) -> bool:
+    return len(tokens) == 2 and 0 <= tokens[0] <= tokens[1]
+
+
+def _keeps_checkpoints(kept: Any) -> bool:
+    if isinstance(kept, list):
+        return all(type(update) is int and update > 0 for update in kept)
+    return kept == "all" or (type(kept) is int and kept >= 1)
 
 
 @dataclass
 class RecordConfig:
-    """tokens: [from, to] updates whose tokens go to tokens.parquet."""
-
-    tokens: list[int] | None = None
+    tokens: list[int] | None = key(
+        None,
+        "[first, last] updates whose tokens go to tokens.parquet",
+        "record",
+        valid=(_is_window, "[first, last] updates, for instance [800,1200]"),
+    )
+    keep_checkpoints: Any = key(
+        2,
+        "how many of the newest checkpoints stay beside the best, or all, or a list of updates",
+        "place",
+        valid=(_keeps_checkpoints, "a number of at least 1, all, or a list of updates such as [400,800]"),
+    )
 
 
 @dataclass
 class TrackingConfig:
-    """backend: mlflow or none · uri: empty means sqlite in runs_dir · every: updates between mirrored rows."""
-
-    backend: str = "mlflow"
-    uri: str = ""
-    experiment: str = "lagrange"
-    every: int = 10
+    backend: str = key("mlflow", "where the records are mirrored", "place", choices=("mlflow", "none"))
+    uri: str = key("", "address of the tracking store; empty: sqlite in runs_dir", "place")
+    experiment: str = key("lagrange", "name of the experiment in MLflow", "place")
+    every: int = key(10, "updates between mirrored rows", "place", low=1)
 
 
 @dataclass
 class RayConfig:
-    """address of a cluster to join (null: a local one starts and stops with the run) · actors: rollout actors ·
-    chunk_timeout_s: a chunk not back by then is taken for hung and given to another actor."""
-
-    address: str | None = None
-    actors: int = 1
-    cpus_per_actor: float = 1.0
-    gpus_per_actor: float = 0.0
-    chunk_timeout_s: float = 600.0
+    address: str | None = key(None, "address of a cluster to join; null: one starts with the run", "driver")
+    actors: int = key(1, "rollout actors", "driver", low=1)
+    cpus_per_actor: float = key(1.0, "CPU cores of an actor", "driver", low=0)
+    gpus_per_actor: float = key(0.0, "GPUs of an actor", "driver", low=0)
+    chunk_timeout_s: float = key(600.0, "seconds after which a chunk is given to another actor", "driver", above=0)
 
 
 @dataclass
 class Config:
-    algo: dict[str, Any] = field(default_factory=dict)
-    task: dict[str, Any] = field(default_factory=dict)
-    lag: dict[str, Any] = field(default_factory=dict)
+    """What everything below run.py receives. Nothing changes it once it has been checked."""
+
+    algo: dict[str, Any] = key(dict, "the method and its parameters")
+    task: dict[str, Any] = key(dict, "the problems and their grader")
+    lag: dict[str, Any] = key(dict, "the staleness policy and its parameters")
     model: ModelConfig = field(default_factory=ModelConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -142,48 +180,40 @@ class Config:
     record: RecordConfig = field(default_factory=RecordConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
-    driver: str = "serial"
-    staleness: int = 0
-    updates: int = 400
-    updates_per_step: int = 4
-    seed: int = 1
-    repeat: int = 0
-    torch_threads: int = 1
-    device: str = "cpu"
-    mode: str = "train"
-    checkpoint: str | None = None
-    checkpoint_every: int = 100
-    dry_run: bool = False
-    retry_failed: bool = False
-    allow_code: list[str] = field(default_factory=list)
-    runs_dir: str = "runs"
-    # The chosen options of the config groups that name things: {"algo": "m2po", "task": "carry", …}.
-    choices: dict[str, str] = field(default_factory=dict)
+    driver: str = key(
+        "serial",
+        "who generates, and when; the same bits under lag=exact",
+        "driver",
+        choices=("serial", "overlapped", "ray"),
+    )
+    staleness: int = key(0, "updates between sampling and training: exactly so many, or (bounded) at most", low=0)
+    updates: int = key(400, "optimizer updates of the run", low=1, multiple_of="updates_per_step")
+    updates_per_step: int = key(4, "updates a rollout batch", low=1)
+    seed: int = key(1, "seed of everything random", low=0)
+    repeat: int = key(0, "number of a repeat; changes the folder and nothing else", "driver", low=0)
+    torch_threads: int = key(1, "threads of torch", "driver", low=1)
+    device: str = key("cpu", "cpu, or an accelerator such as cuda", "driver")
+    mode: str = key("train", "train a policy, or evaluate a checkpoint", choices=("train", "evaluate"))
+    checkpoint: str | None = key(None, "folder to evaluate (mode=evaluate)")
+    checkpoint_every: int = key(100, "updates between checkpoints", "record", low=1, multiple_of="updates_per_step")
+    stop_at: int | None = key(
+        None,
+        "update to pause at; the same command without it carries on",
+        "place",
+        low=1,
+        multiple_of="updates_per_step",
+    )
+    dry_run: bool = key(False, "print cells, folders and estimates, and stop", "place")
+    retry_failed: bool = key(False, "run failed cells again", "place")
+    allow_code: list[str] = key(list, "packages beside ours that a _target_ may name", "place")
+    runs_dir: str = key("runs", "folder of the run folders, from where the command is typed", "place")
+    choices: dict[str, str] = field(default_factory=dict, metadata={"omegaconf_ignore": True})
+    """The chosen options of the config groups that name things: {"algo": "m2po", "task": "carry", …}."""
 
     @property
     def batches(self) -> int:
         """Rollout batches the run trains on."""
         return self.updates // self.updates_per_step
-
-    @property
-    def lag_name(self) -> str:
-        return self.choices["lag"]
-
-    @property
-    def on_excess(self) -> str:
-        return str(self.lag.get("on_excess", "wait"))
-
-    @property
-    def schedule(self) -> str | None:
-        return self.lag.get("schedule")
-
-    @property
-    def max_versions(self) -> int:
-        return int(self.lag["max_versions"])
-
-    @property
-    def engine_name(self) -> str:
-        return self.choices["rollout"]
 
     @property
     def lag_steps(self) -> int:
@@ -198,8 +228,21 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def flat(self) -> dict[str, Any]:
+        """Every value under its dotted name, those of mappings without a schema too (algo.epsilon_low)."""
+        return dict(leaves(asdict(self)))
+
+    def roles(self) -> dict[str, str]:
+        """The role of every dotted name of `flat`."""
+        return {name: role_of(name) for name in self.flat()}
+
     def identity(self) -> dict[str, Any]:
-        return {key: value for key, value in self.as_dict().items() if key not in NOT_IDENTITY}
+        """What makes this run another than the next, flat: every key but those of the role place.
+
+        So runs of one science on two drivers lie in two folders and can be compared; where a run lies, what mirrors
+        it, how long its checkpoints stay and where it is paused do not make it another run.
+        """
+        return {name: value for name, value in self.flat().items() if role_of(name) != "place"}
 
     def sha256(self) -> str:
         """Hash of the identity: the same for the same command wherever it runs."""
@@ -209,7 +252,8 @@ class Config:
     @property
     def folder(self) -> Path:
         """The run folder, a function of the config: readable first, unique through the hash."""
-        lag = f"s{self.staleness}" if self.lag_name == "exact" else f"{self.lag_name}{self.staleness}"
+        kind = self.choices["lag"]
+        lag = f"{'s' if kind == 'exact' else kind}{self.staleness}"
         what = f"{self.choices['algo']}-{lag}"
         if self.mode == "evaluate":
             what = f"evaluate-{Path(str(self.checkpoint)).name}"
@@ -217,180 +261,23 @@ class Config:
         return Path(self.runs_dir) / self.choices["task"] / name
 
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "driver": ("serial", "overlapped", "ray"),
-    "on_excess": ("wait", "drop", "mask"),
-    "mode": ("train", "evaluate"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.attention": ("sdpa", "eager", "flash_attention_2"),
-    "model.template": ("plain", "chat"),
-    "rollout.behaviour": ("trainer", "engine"),
-    "rollout.inflight": ("drain", "recompute", "keep_kv"),
-    "learner.scope": ("declared", "micro_batch"),
-    "learner.advantage": ("group_normalised", "group_centred"),
-    "learner.truncated": ("grade", "zero", "mask"),
-    "tracking.backend": ("mlflow", "none"),
-}
-
-# key → (lowest allowed value, why or what it is)
-AT_LEAST: dict[str, tuple[float, str]] = {
-    "staleness": (0, "updates between sampling and training"),
-    "updates": (1, "optimizer updates"),
-    "updates_per_step": (1, "updates a rollout batch"),
-    "seed": (0, "a non-negative seed"),
-    "repeat": (0, "the number of a repeat"),
-    "torch_threads": (1, "threads"),
-    "max_versions": (1, "weight snapshots alive"),
-    "checkpoint_every": (1, "updates"),
-    "rollout.prompts_per_step": (2, "a batch of one prompt cannot be cut into updates"),
-    "rollout.group_size": (2, "a group of one response has no advantage"),
-    "rollout.max_new_tokens": (1, "tokens"),
-    "rollout.max_prompt_tokens": (1, "tokens"),
-    "rollout.chunks": (1, "chunks"),
-    "learner.micro_batch_tokens": (1, "tokens"),
-    "learner.max_refused_in_a_row": (1, "refused updates"),
-    "eval.every": (1, "updates between evaluations"),
-    "eval.samples": (1, "samples a problem"),
-    "tracking.every": (1, "updates"),
-    "ray.actors": (1, "rollout actors"),
-}
-
-POSITIVE = (
-    "learner.lr",
-    "learner.grad_clip",
-    "learner.max_loss",
-    "rollout.temperature",
-    "eval.temperature",
-    "ray.chunk_timeout_s",
-)
+@cache
+def schema() -> dict[str, Key]:
+    """Every key of the schema under its dotted name."""
+    return dict(keys_of(Config))
 
 
-def lookup(config: Config, key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
+@cache
+def known_keys() -> tuple[str, ...]:
+    """Dotted names of every key and group, for nearest-name hints."""
+    groups = {name.rpartition(".")[0] for name in schema()} - {""}
+    return (*schema(), *sorted(groups))
 
 
-def check(config: Config) -> None:
-    """Checks every value and every combination of values that needs no file. Raises UserError."""
-    for key, valid in CHOICES.items():
-        if lookup(config, key) not in valid:
-            raise UserError(f"{key}={lookup(config, key)}: expected one of {', '.join(valid)}")
-    for key, (least, what) in AT_LEAST.items():
-        if lookup(config, key) < least:
-            raise UserError(f"{key}={lookup(config, key)}: expected at least {least:g} ({what})")
-    for key in POSITIVE:
-        if not 0 < lookup(config, key) < float("inf"):
-            raise UserError(f"{key}={lookup(config, key)}: expected a positive number")
-    for key in ("learner.beta1", "learner.beta2"):
-        if not 0 <= lookup(config, key) < 1:
-            raise UserError(f"{key}={lookup(config, key)}: expected at least 0 and below 1")
-    _check_units(config)
-    _check_combinations(config)
-
-
-def _check_units(config: Config) -> None:
-    per_step = config.updates_per_step
-    for key in ("staleness", "updates", "checkpoint_every"):
-        value = lookup(config, key)
-        if value % per_step and not (key == "staleness" and config.lag_name == "bounded"):
-            below = value - value % per_step
-            near = [str(v) for v in (below, below + per_step) if v > 0 or key == "staleness"]
-            raise UserError(
-                f"{key}={value}: not divisible by updates_per_step={per_step} "
-                f"(a rollout batch is {per_step} updates); nearest valid: {' or '.join(near)}"
-            )
-    prompts = config.rollout.prompts_per_step
-    if prompts % per_step:
-        raise UserError(
-            f"rollout.prompts_per_step={prompts}: not divisible by updates_per_step={per_step}; "
-            f"nearest valid: {prompts - prompts % per_step or per_step} or {prompts + per_step - prompts % per_step}"
-        )
-    if config.rollout.chunks > prompts:
-        raise UserError(f"rollout.chunks={config.rollout.chunks}: more chunks than the {prompts} prompts of a step")
-    if config.eval.every % per_step:
-        raise UserError(
-            f"eval.every={config.eval.every}: not divisible by updates_per_step={per_step} "
-            "(weights are published at the end of a step)"
-        )
-
-
-def _check_combinations(config: Config) -> None:
-    if config.lag_name == "bounded":
-        _check_bounded(config)
-    elif config.on_excess != "wait":
-        raise UserError(f"on_excess={config.on_excess} with lag={config.lag_name}: only a bounded lag has an excess")
-    if config.lag_name != "bounded" and config.rollout.inflight != "drain":
-        raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with lag={config.lag_name}: "
-            "a version per batch is exact only with drain"
-        )
-    if config.rollout.inflight != "drain" and config.engine_name != "vllm":
-        raise UserError(f"rollout.inflight={config.rollout.inflight}: only rollout=vllm can update in flight")
-    if config.lag_name == "replay" and not config.schedule:
-        raise UserError("lag=replay: needs lag.schedule=PATH, the schedule.jsonl that a bounded run wrote")
-    if config.mode == "evaluate" and not config.checkpoint:
-        raise UserError("mode=evaluate: needs checkpoint=PATH, a checkpoint or model folder")
-    if config.checkpoint and config.mode != "evaluate":
-        raise UserError(f"checkpoint={config.checkpoint}: only mode=evaluate reads it; add mode=evaluate or drop it")
-    if config.rollout.top_p != 1.0:
-        raise UserError(
-            f"rollout.top_p={config.rollout.top_p}: behaviour log-probs are those of the full softmax; expected 1.0"
-        )
-    tokens = config.record.tokens
-    if tokens is not None and not (len(tokens) == 2 and 0 <= tokens[0] <= tokens[1]):
-        raise UserError(f"record.tokens={tokens}: expected [first, last] updates, for instance [800,1200]")
-    if config.device != "cpu" and not config.dry_run:
-        _check_device(config.device)
-
-
-def _check_bounded(config: Config) -> None:
-    if config.driver == "serial":
-        raise UserError(
-            "lag=bounded with driver=serial: nothing runs free where generation waits for training; "
-            "use driver=overlapped or driver=ray, or lag=exact"
-        )
-    if config.staleness < config.updates_per_step - 1:
-        raise UserError(
-            f"staleness={config.staleness} with lag=bounded: the last of {config.updates_per_step} updates of a step "
-            f"is {config.updates_per_step - 1} updates stale by construction; expected at least that"
-        )
-    if config.driver == "ray" and config.rollout.inflight != "drain":
-        raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with driver=ray: an actor takes weights between chunks only; "
-            "use driver=overlapped, or rollout.inflight=drain"
-        )
-    prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
-    if config.on_excess != "wait" and prompts % chunks:
-        raise UserError(
-            f"on_excess={config.on_excess}: a batch is any {chunks} chunks, so they must be of one size; "
-            f"rollout.prompts_per_step={prompts} is not divisible by rollout.chunks={chunks}"
-        )
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"device={device}: not usable here ({reason}); expected cpu or a present accelerator"
-        ) from error
-
-
-def known_keys() -> list[str]:
-    """Dotted names of every key of the schema, for nearest-name hints."""
-
-    def walk(cls: Any, prefix: str) -> list[str]:
-        names = []
-        for f in fields(cls):
-            names.append(prefix + f.name)
-            nested = f.default_factory() if callable(f.default_factory) else None
-            if hasattr(nested, "__dataclass_fields__"):
-                names += walk(type(nested), f"{prefix}{f.name}.")
-        return names
-
-    return [name for name in walk(Config, "") if name != "choices"]
+def role_of(name: str) -> str:
+    """The role of a dotted name; a parameter of algo, task, lag or rollout.options has that of its mapping."""
+    while name not in schema():
+        name = name.rpartition(".")[0]
+        if not name:
+            return "science"  # choices.*: the names of what was chosen
+    return schema()[name].role

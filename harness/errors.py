@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -12,6 +13,19 @@ class UserError(ValueError):
 
 class RunFailed(RuntimeError):
     """A run that cannot go on (non-finite numbers, a lost engine, a full disk); recorded in the manifest."""
+
+
+def require(valid: bool, key: str, value: object, expected: str) -> None:
+    """Refuses the value of a key.
+
+    valid: whether the value is one of those expected.
+    key: name of the key, as the user typed it.
+    value: its value.
+    expected: what would be right, in words.
+    Raises UserError `key=value: expected …` unless `valid`.
+    """
+    if not valid:
+        raise UserError(f"{key}={value}: expected {expected}")
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
@@ -29,5 +43,5 @@ def first_line(error: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without control characters: a message that quotes a stranger's file must not steer a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+    """Text without control characters: a response, or a message that quotes a file, must not steer a terminal."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else "�" for c in text)

@@ -1,11 +1,10 @@
 """Evaluation: sampled accuracy avg@k, unbiased pass@k and greedy accuracy, split by split and suite by suite.
 
-`Evaluator` is the one of a training run; `Evaluation` is `python run.py mode=evaluate checkpoint=FOLDER`.
+`Evaluator` serves a training run; `Evaluation` is `python run.py mode=evaluate checkpoint=FOLDER`.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -19,25 +18,37 @@ import torch
 from harness import build, randomness
 from harness.config import Config
 from harness.drivers.generation import Generation
+from harness.errors import printable
 from harness.interrupts import result_of
 from harness.models.digest import weights_sha256
 from harness.models.loading import LoadedModel, longest_prompt, resolve_path
 from harness.progress import Progress
-from harness.records.checkpoint import MANIFEST
 from harness.records.files import read_json
 from harness.records.folder import RunFolder
+from harness.records.layout import CHECKPOINT
+from harness.records.recorder import Recorder
 from harness.rewards.grader import Grader
 from harness.rollout.interface import batched
 from harness.tasks.interface import Task
-from harness.tasks.prepare import Prepared, prepare
+from harness.tasks.prepare import prepare
 from harness.tasks.prompts import PromptEncoder
 from harness.tasks.suites import Suite
-from harness.types import Problem, Request, Rollouts
+from harness.types import Problem, Request, Rollouts, concatenate
+
+LONGEST_SAMPLE = 4000  # characters of a prompt, response or answer in samples.jsonl
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Split:
-    """samples: k of avg@k · index: part of the samples' seeds."""
+class Split:
+    """What is evaluated at once.
+
+    problems, prompts: in order.
+    index: of the split, part of the samples' seeds.
+    samples: k of avg@k.
+    grader: of its task or suite.
+    """
 
     problems: Sequence[Problem]
     prompts: list[list[int]]
@@ -47,133 +58,124 @@ class _Split:
 
 
 class Evaluator:
-    """The same problems and the same seeds at every evaluation, so that differences are the policy's."""
+    """The same problems and the same seeds at every evaluation, so that differences are the policy's.
+
+    config: of the run.
+    task: whose evaluation splits come first.
+    encode: problems → prompts.
+    grader: of the task.
+    suites: benchmarks beside the task's own splits.
+    """
 
     def __init__(
         self, config: Config, task: Task, encode: PromptEncoder, grader: Grader, suites: Sequence[Suite] = ()
     ) -> None:
-        """grader: the task's, whose own splits come first."""
         self._config = config
         parts: dict[str, tuple[Sequence[Problem], int, Grader]] = {
             name: (task.split(name), config.eval.samples, grader) for name in task.evaluation_splits()
         }
         for suite in suites:
-            own = replace(grader, task=suite)
-            parts[suite.name] = (suite.problems, config.eval.suite_samples or suite.samples, own)
+            samples = config.eval.suite_samples or suite.samples
+            parts[suite.name] = (suite.problems, samples, replace(grader, task=suite))
         self._splits = {
-            name: _Split(problems, encode.all(problems), i, samples, own)
-            for i, (name, (problems, samples, own)) in enumerate(parts.items())
+            name: Split(problems, encode.all(problems), index, samples, own)
+            for index, (name, (problems, samples, own)) in enumerate(parts.items())
         }
 
-    def run(self, generation: Generation, version: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-        """For each split its row for eval.jsonl and a few sample responses, all from `version`."""
-        sampled = {name: self._submit(generation, split, version, greedy=False) for name, split in self._splits.items()}
-        greedy = (
-            {name: self._submit(generation, split, version, greedy=True) for name, split in self._splits.items()}
-            if self._config.eval.greedy
-            else {}
-        )
+    def run(self, generation: Generation, version: int) -> Iterator[tuple[Row, list[Row]]]:
+        """Evaluates every split.
+
+        generation: has the version.
+        version: whose policy answers.
+        Returns, split by split, the row for eval.jsonl and those for samples.jsonl. Raises Interrupted.
+        """
+        sampled, greedy = self._submit(generation, version), None
+        if self._config.eval.greedy:
+            greedy = self._submit(generation, version, greedy=True)
         for name, split in self._splits.items():
-            row, samples = self._accuracy(split, [result_of(f) for f in sampled[name]])
-            if name in greedy:
-                greedy_row, _ = self._accuracy(split, [result_of(f) for f in greedy[name]])
-                row["greedy_accuracy"] = greedy_row["sampled_accuracy"]
-            else:
-                row["greedy_accuracy"] = None
-            yield (
-                {"update": version, "split": name, **row},
-                [{"update": version, "split": name, **s} for s in samples],
-            )
+            row, samples = self._evaluated(split, sampled[name])
+            row["greedy_accuracy"] = self._evaluated(split, greedy[name])[0]["sampled_accuracy"] if greedy else None
+            about = {"update": version, "split": name}
+            yield about | row, [about | sample for sample in samples]
 
-    def _submit(self, generation: Generation, split: _Split, version: int, *, greedy: bool) -> list[Future[Rollouts]]:
-        count = 1 if greedy else split.samples
-        keys = randomness.keys(
-            self._config.seed,
-            "evaluation",
-            split.index,
-            np.arange(len(split.prompts))[:, None],
-            np.arange(count),
-        )
-        temperature = 0.0 if greedy else self._config.eval.temperature
-        request = Request(split.prompts, keys, temperature, self._config.rollout.max_new_tokens)
-        parts = batched(request, self._config.eval.batch_prompts)
-        return [generation.submit(part, version, urgent=True) for part in parts]
-
-    def _accuracy(self, split: _Split, parts: Sequence[Rollouts]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        correct: list[np.ndarray] = []
-        lengths: list[int] = []
-        finished: list[bool] = []
-        samples: list[dict[str, Any]] = []
-        start = failures = 0
-        for rollouts in parts:
-            problems = split.problems[start : start + rollouts.n_prompts]
-            start += rollouts.n_prompts
-            grades, texts = split.grader.grades(problems, rollouts)
-            failures += sum(bool(grade.failure) for grade in grades)
-            right = np.array([g.correct for g in grades]).reshape(rollouts.n_prompts, -1)
-            correct.append(right)
-            lengths += rollouts.response_lengths.tolist()
-            finished += rollouts.finished.tolist()
-            for i, problem in enumerate(problems[: max(self._config.eval.sample_responses - len(samples), 0)]):
-                k = i * right.shape[1]
-                samples.append(
-                    {
-                        "prompt": printable(problem.prompt),
-                        "response": printable(texts[k]),
-                        "reward": grades[k].reward,
-                        "finished": bool(rollouts.finished[k]),
-                        "failure": grades[k].failure,
-                        "answer": printable(problem.answer),
-                    }
-                )
-        table = np.concatenate(correct)
-        k = table.shape[1]
-        row = {
-            "n": len(table),
-            "k": k,
-            "sampled_accuracy": float(table.mean()),
-            "pass_at_k": {str(j): pass_at_k(table.sum(1), k, j) for j in _powers(k)},
-            "response_length": float(np.mean(lengths)),
-            "truncated_fraction": 1 - float(np.mean(finished)),
-            "grader_failures": failures,
+    def _submit(
+        self, generation: Generation, version: int, *, greedy: bool = False
+    ) -> dict[str, list[Future[Rollouts]]]:
+        """Rollouts of every split, by its name, in parts."""
+        requests = {name: self._request(split, greedy) for name, split in self._splits.items()}
+        return {
+            name: [
+                generation.submit(part, version, urgent=True)
+                for part in batched(request, self._config.eval.batch_prompts)
+            ]
+            for name, request in requests.items()
         }
+
+    def _request(self, split: Split, greedy: bool) -> Request:
+        problems, samples = np.arange(len(split.prompts)), np.arange(1 if greedy else split.samples)
+        keys = randomness.keys(self._config.seed, "evaluation", split.index, problems[:, None], samples)
+        temperature = 0.0 if greedy else self._config.eval.temperature
+        return Request(split.prompts, keys, temperature, self._config.rollout.max_new_tokens)
+
+    def _evaluated(self, split: Split, parts: Sequence[Future[Rollouts]]) -> tuple[Row, list[Row]]:
+        """Accuracy of a split's rollouts, and a few of them."""
+        rollouts = concatenate([result_of(part) for part in parts])
+        grades, texts = split.grader.grades(split.problems, rollouts)
+        right = np.array([grade.correct for grade in grades]).reshape(rollouts.n_prompts, -1)
+        k = right.shape[1]
+        row = {
+            "n": len(right),
+            "k": k,
+            "sampled_accuracy": float(right.mean()),
+            "pass_at_k": {str(j): pass_at_k(right.sum(1), k, j) for j in _powers_of_two(k)},
+            "response_length": rollouts.response_lengths.double().mean().item(),
+            "truncated_fraction": 1 - rollouts.finished.double().mean().item(),
+            "grader_failures": sum(bool(grade.failure) for grade in grades),
+        }
+        samples = [
+            {
+                "prompt": _sample(problem.prompt),
+                "response": _sample(texts[i * k]),
+                "reward": grades[i * k].reward,
+                "finished": bool(rollouts.finished[i * k]),
+                "failure": grades[i * k].failure,
+                "answer": _sample(problem.answer),
+            }
+            for i, problem in enumerate(split.problems[: self._config.eval.sample_responses])
+        ]
         return row, samples
 
 
-def report_data(data: Prepared, folder: RunFolder, progress: Progress) -> None:
-    """Provenance of the data into the manifest; what had to be dropped, a line each."""
-    if data.provenance:
-        folder.update_manifest(data=data.provenance, dropped=data.notes)
-    for note in data.notes:
-        progress.warn(note)
-
-
 def pass_at_k(right: np.ndarray, n: int, k: int) -> float:
-    """Unbiased pass@k from n samples a problem, `right` of them correct (Chen et al. 2021, arXiv 2107.03374, eq. 1)."""
+    """Unbiased pass@k from n samples a problem (Chen et al. 2021, arXiv 2107.03374, eq. 1).
+
+    right: [problems] int, correct samples of each.
+    """
     return float(np.mean([1 - comb(n - int(c), k) / comb(n, k) for c in right]))
 
 
-def _powers(n: int) -> list[int]:
+def _powers_of_two(n: int) -> list[int]:
     return [2**i for i in range(n.bit_length()) if 2**i <= n]
 
 
-def printable(text: str, limit: int = 4000) -> str:
-    """Text without control characters (an escape sequence in a response must not reach a terminal)."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else "�" for c in text[:limit])
+def _sample(text: str) -> str:
+    return printable(text[:LONGEST_SAMPLE])
 
 
 class Evaluation:
-    """The evaluation of one folder of weights, in a run folder of its own. Started again it starts over."""
+    """The evaluation of one folder of weights, in a run folder of its own. Started again it starts over.
+
+    config, folder, progress: as Training's.
+    """
 
     def __init__(self, config: Config, folder: RunFolder, progress: Progress) -> None:
-        self.folder = folder
-        self.progress = progress
         torch.set_num_threads(config.torch_threads)
         progress.note("loading the model")
         self.model: LoadedModel = build.model(config)
         encode = PromptEncoder(self.model.tokenizer, config.model)
         data = prepare(config, build.task(config), encode, longest_prompt(config))
-        report_data(data, folder, progress)
+        self.recorder = Recorder(folder, progress, self.model.token_text, config.learner.max_refused_in_a_row)
+        self.recorder.data(data.provenance, data.notes)
         grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)
         self.evaluator = Evaluator(config, data.task, encode, grader, data.suites)
         self.version = version_of(str(config.checkpoint))
@@ -182,24 +184,23 @@ class Evaluation:
 
     def run(self) -> str:
         """Evaluates every split and suite and returns the hash of the weights."""
-        self.folder.rewind({})
+        self.recorder.restart()
         self.generation.publish(self.version, self.model.module.state_dict())
         for row, samples in self.evaluator.run(self.generation, self.version):
-            self.folder.append("eval.jsonl", row)
-            for sample in samples:
-                self.folder.append("samples.jsonl", sample)
-            self.progress.evaluated(row)
+            self.recorder.evaluation(row, samples)
             self.accuracy[row["split"]] = row["sampled_accuracy"]
         return weights_sha256(self.model.module.state_dict())
 
     def outcome(self) -> str:
+        """One line about how it ended."""
         return ", ".join(f"{split} {accuracy:.3f}" for split, accuracy in self.accuracy.items())
 
     def close(self) -> None:
+        """Stops generation."""
         self.generation.close()
 
 
 def version_of(checkpoint: str) -> int:
     """Updates behind a checkpoint's weights; 0 for a model that is none of ours."""
-    manifest = Path(resolve_path(checkpoint)) / MANIFEST
+    manifest = Path(resolve_path(checkpoint)) / CHECKPOINT
     return int(read_json(manifest)["update"]) if manifest.is_file() else 0

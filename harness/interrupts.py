@@ -17,7 +17,7 @@ from typing import TypeVar
 
 PATIENCE_S = 2.0
 
-_T = TypeVar("_T")
+T = TypeVar("T")
 _requested: list[str] = []
 _requested_at: list[float] = []
 
@@ -26,19 +26,26 @@ class Interrupted(RuntimeError):
     """The run stopped on request. At a safe point there is a checkpoint of that very moment."""
 
 
+class Paused(RuntimeError):
+    """The run reached its `stop_at` and saved a checkpoint there; the message says where that was."""
+
+
 def requested() -> str | None:
     """The signal that asked this process to stop, None if none did."""
     return _requested[0] if _requested else None
 
 
 def give_up_if_overdue() -> None:
-    """For loops that wait. Raises Interrupted when a stop was asked for more than PATIENCE_S ago."""
+    """For loops that wait: raises Interrupted when a stop was asked for more than PATIENCE_S seconds ago."""
     if _requested_at and time.monotonic() - _requested_at[0] > PATIENCE_S:
         raise Interrupted(f"{_requested[0]}, without waiting for the rollouts in flight")
 
 
-def result_of(future: Future[_T]) -> _T:
-    """`future.result()`, given up when a stop is overdue."""
+def result_of(future: Future[T]) -> T:
+    """What a future results in, or raises.
+
+    Raises Interrupted when a stop is overdue.
+    """
     while True:
         try:
             return future.result(timeout=0.1)

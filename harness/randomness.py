@@ -7,24 +7,11 @@ workers and a restart cannot change a single token. The mixing function is Split
 
 from __future__ import annotations
 
+from functools import cache
+from hashlib import blake2b
 from typing import Final
 
 import numpy as np
-
-# A purpose separates streams that would otherwise share counters. The numbers are part of a run's identity.
-PURPOSES: Final = {
-    "problem": 1,
-    "sample": 2,
-    "evaluation": 3,
-    "warm start": 4,
-    "worked solution": 5,
-    "carry validation": 6,
-    "carry test": 7,
-    "word problem": 8,
-    "order of an epoch": 9,
-    "countdown validation": 10,
-    "countdown test": 11,
-}
 
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
@@ -37,14 +24,23 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def keys(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray:
-    """64-bit keys for `seed`, `purpose` and the counters, which broadcast against each other.
+@cache
+def _purpose_word(purpose: str) -> int:
+    return int.from_bytes(blake2b(purpose.encode(), digest_size=8).digest(), "little", signed=True)
 
-    Returns a uint64 array of the broadcast shape (0-d for scalar counters).
+
+def keys(seed: int, purpose: str, *counters: int | np.ndarray) -> np.ndarray:
+    """64-bit keys that are a function of a seed, a purpose and counters.
+
+    seed: of the run.
+    purpose: any name; it separates streams that would otherwise share their counters, so a task from outside has
+    streams of its own. It is hashed, and part of a run's identity.
+    counters: integers, which broadcast against each other.
+    Returns uint64 of the broadcast shape (0-d for scalar counters).
     """
     with np.errstate(over="ignore"):
         state = _mix(np.asarray(seed, dtype=np.int64).astype(np.uint64) + _GOLDEN)
-        for counter in (PURPOSES[purpose], *counters):
+        for counter in (_purpose_word(purpose), *counters):
             word = np.asarray(counter, dtype=np.int64).astype(np.uint64)
             state = _mix((state ^ word) + _GOLDEN)
     return np.asarray(state)

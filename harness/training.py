@@ -1,7 +1,6 @@
 """The training programme on one page.
 
-    task → prompts → engine.generate → trajectories → delay line → reward → advantages → learner → version + 1
-         → weight store → engine
+    task → prompts → engine → rollouts → queue → reward → advantages → learner → version + 1 → weight store → engine
 
 What is not here: the loss (algorithms/), how tokens are sampled (rollout/), who samples them and when
 (drivers/), what staleness is allowed (lag/), how records are kept (records/).
@@ -10,74 +9,68 @@ What is not here: the loss (algorithms/), how tokens are sampled (rollout/), who
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
 import torch
 
-from harness import build, interrupts, randomness
+from harness import build, interrupts
 from harness.config import Config
 from harness.drivers.generation import Generation
 from harness.drivers.queue import RolloutQueue
-from harness.errors import RunFailed
-from harness.evaluation import Evaluator, report_data
-from harness.interrupts import Interrupted
+from harness.evaluation import Evaluator
+from harness.interrupts import Interrupted, Paused
 from harness.lag import realised, schedule
-from harness.learner.learner import Learner, Update
+from harness.learner.learner import Learner
 from harness.models.digest import weights_sha256
 from harness.models.loading import LoadedModel, longest_prompt
 from harness.models.memory import keep_freed_memory
 from harness.progress import Progress
-from harness.records import checkpoint
+from harness.records import flat
+from harness.records.checkpoint import Checkpoints, RunState, newest_good
 from harness.records.folder import RunFolder
+from harness.records.recorder import Recorder
 from harness.rewards.grader import Grader
-from harness.tasks.interface import Task
 from harness.tasks.prepare import prepare
 from harness.tasks.prompts import PromptEncoder
-from harness.types import Batch, Chunk, GradedRollouts, Problem, Request, concatenate, part
-
-
-@dataclass
-class Best:
-    """The checkpoint chosen on validation."""
-
-    update: int = -1
-    accuracy: float = -1.0
+from harness.tasks.requests import Requests
+from harness.types import Batch, Chunk, GradedRollouts, concatenate
 
 
 class Training:
-    """One run from its config: the parts, wired, and the loop over rollout batches."""
+    """One run from its config: the parts, wired, and the loop over rollout batches.
+
+    config: what to run.
+    folder: where its records and checkpoints go.
+    progress: the line on the terminal.
+    """
 
     def __init__(self, config: Config, folder: RunFolder, progress: Progress) -> None:
         self.config = config
         self.folder = folder
-        self.progress = progress
         torch.set_num_threads(config.torch_threads)
         keep_freed_memory()
         progress.note("loading the model")
         self.model: LoadedModel = build.model(config)
-        self.encode = PromptEncoder(self.model.tokenizer, config.model)
-        data = prepare(config, build.task(config), self.encode, longest_prompt(config))
-        self.task: Task = data.task
-        report_data(data, folder, progress)
-        self.grader = Grader(self.task, self.model.tokenizer, config.learner.truncated)
+        encode = PromptEncoder(self.model.tokenizer, config.model)
+        data = prepare(config, build.task(config), encode, longest_prompt(config))
+        self.recorder = Recorder(folder, progress, self.model.token_text, config.learner.max_refused_in_a_row)
+        self.recorder.data(data.provenance, data.notes)
+        self.requests = Requests(config, data.task, encode)
+        self.grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)
         self.learner: Learner = build.learner(config, self.model)
-        self.evaluator = Evaluator(config, self.task, self.encode, self.grader, data.suites)
-        self.best = Best()
-        self.refused_in_a_row = 0
-        self.started = time.perf_counter()
-        self.checkpoints = checkpoint.Checkpoints(folder.checkpoints, self.model)
+        self.evaluator = Evaluator(config, data.task, encode, self.grader, data.suites)
+        self.checkpoints = Checkpoints(folder.checkpoints, self.model.describe, config.record.keep_checkpoints)
         # Started last: an error above must not leave worker threads or actors behind.
         self.generation: Generation = build.generation(config, self.model)
-        self.line: RolloutQueue = build.rollout_queue(config, self.generation, self.request)
+        self.queue: RolloutQueue = build.rollout_queue(config, self.generation, self.requests.request)
 
     # The loop ----------------------------------------------------------------------------------------
 
     def run(self) -> str:
         """Trains to the end and returns the hash of the final weights.
 
-        Raises Interrupted (after a checkpoint) and RunFailed.
+        Raises Interrupted and Paused (after a checkpoint), and RunFailed.
         """
         self.resume()
         self.publish()
@@ -86,35 +79,32 @@ class Training:
             self.evaluate()
         while self.learner.version < self.config.updates:
             self.stop_if_asked()
-            self.line.refill(self.learner.version)
+            self.pause_if_due()
+            self.queue.refill(self.learner.version)
             self.train_on(self.learner.version // self.config.updates_per_step)
             self.publish()
             self.keep_records()
         return weights_sha256(self.model.module.state_dict())
 
     def train_on(self, number: int) -> None:
-        """One rollout batch: pop, grade, learn, record."""
-        waited = time.perf_counter()
-        batch = self.line.pop(number, self.wait_for_rollouts)
-        waited = time.perf_counter() - waited
-        graded, more = self.grade(batch.chunks)
-        more |= self.lag_records(number, batch, graded)
-        more["time/wait_s"] = waited / self.config.updates_per_step
-        more["time/generator_idle_s"] = self.generation.idle_s() / self.config.updates_per_step
-        histograms = realised.histograms(graded, self.learner.version, self.config.updates_per_step)
-        for update, histogram in zip(self.learner.step(graded), histograms, strict=True):
-            self.record(update, {**more, "staleness_hist": histogram})
+        """One rollout batch: pop, grade, step, record."""
+        started = time.perf_counter()
+        batch = self.queue.pop(number, self.wait_for_rollouts)
+        metrics = self.timing(batch, waited_s=time.perf_counter() - started)
+        graded, rewards = self.grade(batch)
+        self.record_schedule(number, batch)
+        for update in self.learner.step(graded):
+            self.recorder.update(update, metrics | rewards)
 
     def wait_for_rollouts(self) -> None:
-        self.line.wait(seconds=0.1)
+        self.queue.wait(seconds=0.1)
         self.stop_if_asked()
 
-    def grade(self, chunks: list[Chunk]) -> tuple[GradedRollouts, dict[str, Any]]:
-        """The chunks as one batch with its rewards; those masked for their staleness are not trained on."""
-        problems = [problem for chunk in chunks for problem in self.problems(chunk.index)]
-        graded, metrics = self.grader(problems, concatenate([chunk.rollouts for chunk in chunks]))
-        fresh = torch.cat([torch.full((chunk.rollouts.n_responses,), chunk.trained) for chunk in chunks])
-        return replace(graded, trained=graded.trained & fresh), metrics
+    def timing(self, batch: Batch, waited_s: float) -> dict[str, float]:
+        """Metrics of how a batch came about; seconds are those of the batch, divided among its updates."""
+        updates = self.config.updates_per_step
+        waits = {"time/wait_s": waited_s / updates, "time/generator_idle_s": self.generation.idle_s() / updates}
+        return realised.timing(batch) | waits
 
     def publish(self) -> None:
         """Makes the learner's weights the newest version."""
@@ -125,123 +115,90 @@ class Training:
         update, last = self.learner.version, self.learner.version == self.config.updates
         if update % self.config.eval.every == 0 or last:
             self.evaluate()
-        if update % self.config.checkpoint_every == 0 or last or self.best.update == update:
+        wanted = update in {self.recorder.best.update, *self.checkpoints.listed}
+        if update % self.config.checkpoint_every == 0 or last or wanted:
             self.save()
-        self.folder.flush()
+        self.recorder.flush()
+
+    def evaluate(self) -> None:
+        """Records every split's accuracy under the newest version."""
+        self.recorder.note("evaluating")
+        for row, samples in self.evaluator.run(self.generation, self.learner.version):
+            self.recorder.evaluation(row, samples)
 
     def stop_if_asked(self) -> None:
+        """Raises Interrupted, after a checkpoint, once a signal has asked the run to stop."""
         signal = interrupts.requested()
         if signal:
             if self.learner.version:
                 self.save()
             raise Interrupted(f"{signal} at update {self.learner.version}")
 
-    # Where the data come from ------------------------------------------------------------------------
+    def pause_if_due(self) -> None:
+        """Raises Paused, after a checkpoint, at `stop_at`."""
+        stop_at = self.config.stop_at
+        if stop_at is not None and self.learner.version >= stop_at:
+            self.save()
+            raise Paused(f"update {self.learner.version}")
 
-    def places(self, chunk: int) -> tuple[int, range]:
-        """The batch a chunk is numbered in, and which of the batch's prompts are its own."""
-        rollout = self.config.rollout
-        batch, index = divmod(chunk, rollout.chunks)
-        return batch, part(rollout.prompts_per_step, rollout.chunks, index)
+    # Rewards -----------------------------------------------------------------------------------------
 
-    def problems(self, chunk: int) -> list[Problem]:
-        """Prompts are keyed by the order of asking, which under an exact lag is that of consumption: the same
-        for every algorithm and staleness."""
-        batch, prompts = self.places(chunk)
-        first = batch * self.config.rollout.prompts_per_step
-        return self.task.train(self.config.seed, range(first + prompts.start, first + prompts.stop))
+    def grade(self, batch: Batch) -> tuple[GradedRollouts, dict[str, float]]:
+        """The batch with its rewards, its stale chunks masked, and the metrics of grading it.
 
-    def request(self, chunk: int) -> Request:
-        rollout = self.config.rollout
-        batch, prompts = self.places(chunk)
-        keys = randomness.keys(
-            self.config.seed,
-            "sample",
-            batch,
-            np.arange(prompts.start, prompts.stop)[:, None],
-            np.arange(rollout.group_size),
-        )
-        return Request(self.encode.all(self.problems(chunk)), keys, rollout.temperature, rollout.max_new_tokens)
+        Of a free-running run they also say what was too stale to be trained on.
+        """
+        graded, metrics = self.grade_chunks(batch.chunks)
+        if self.queue.policy.free_running:
+            dropped = [self.grade_chunks([chunk])[0] for chunk in batch.dropped]
+            metrics |= realised.losses(batch, graded, dropped)
+        return graded, metrics
 
-    # Records -----------------------------------------------------------------------------------------
+    def grade_chunks(self, chunks: Sequence[Chunk]) -> tuple[GradedRollouts, dict[str, float]]:
+        """Several chunks as one."""
+        problems = [problem for chunk in chunks for problem in self.requests.problems(chunk.index)]
+        graded, metrics = self.grader(problems, concatenate([chunk.rollouts for chunk in chunks]))
+        fresh = torch.cat([torch.full((chunk.rollouts.n_responses,), chunk.trained) for chunk in chunks])
+        return replace(graded, trained=graded.trained & fresh), metrics
 
-    def record(self, update: Update, more: dict[str, Any]) -> None:
-        row: dict[str, Any] = {**update.metrics, **more}
-        row["time/elapsed_s"] = time.perf_counter() - self.started
-        self.folder.append("metrics.jsonl", row)
-        self.progress.updated(row)
-        if update.tokens is not None:
-            text = [str(t) for t in self.model.tokenizer.convert_ids_to_tokens(update.tokens["token_id"].tolist())]
-            self.folder.append_tokens(int(row["update"]), update.tokens, text)
-        if update.refusal is None:
-            self.refused_in_a_row = 0
-            return
-        evidence = self.folder.dump(int(row["update"]), update.refusal.reason, update.refusal.tensors)
-        self.refused_in_a_row += 1
-        if self.refused_in_a_row >= self.config.learner.max_refused_in_a_row:
-            raise RunFailed(
-                f"non-finite: {self.refused_in_a_row} updates refused in a row, the last because "
-                f"{update.refusal.reason}; see {evidence}"
-            )
+    # The schedule of a free-running run ---------------------------------------------------------------
 
     def open_schedule(self) -> None:
-        if self.config.lag_name == "bounded":
-            self.folder.append("schedule.jsonl", {"identity": schedule.identity(self.config)})
+        if self.queue.policy.free_running:
+            self.recorder.schedule({"identity": schedule.identity(self.config)})
 
-    def lag_records(self, number: int, batch: Batch, graded: GradedRollouts) -> dict[str, Any]:
-        """Metrics of how the batch came about; under a bounded lag also what was too stale, and the schedule."""
-        metrics: dict[str, Any] = realised.timing(batch)
-        if self.config.lag_name != "bounded":
-            return metrics
-        chunks = [schedule.ScheduledChunk(chunk.index, chunk.version, chunk.trained) for chunk in batch.chunks]
-        seconds = time.perf_counter() - self.started
-        self.folder.append("schedule.jsonl", schedule.row(number, chunks, seconds))
-        masked = [chunk for chunk in batch.chunks if not chunk.trained]
-        return metrics | realised.losses([self.grade([chunk])[0] for chunk in [*batch.dropped, *masked]])
-
-    def evaluate(self) -> None:
-        self.progress.note("evaluating")
-        for row, samples in self.evaluator.run(self.generation, self.learner.version):
-            self.folder.append("eval.jsonl", row)
-            for sample in samples:
-                self.folder.append("samples.jsonl", sample)
-            self.progress.evaluated(row)
-            if row["split"] == "validation" and row["sampled_accuracy"] > self.best.accuracy and row["update"] > 0:
-                self.best = Best(row["update"], row["sampled_accuracy"])
+    def record_schedule(self, number: int, batch: Batch) -> None:
+        if self.queue.policy.free_running:
+            self.recorder.schedule(schedule.row(number, batch.chunks, self.recorder.elapsed_s()))
 
     # Checkpoints -------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        line = self.line.contents()
-        counters: dict[str, Any] = {
-            "version": self.learner.version,
-            "line": self.line.counters(),
-            "best": vars(self.best),
-            "refused_in_a_row": self.refused_in_a_row,
-            "records": self.folder.marks(),
-        }
-        state = checkpoint.optimizer_tensors(self.learner.optimizer)
-        self.checkpoints.save(self.learner.version, state, line, counters, keep_also={self.best.update})
+        """Writes a checkpoint of this very moment. Raises RunFailed, and Interrupted if the queue takes too long."""
+        rollouts = self.queue.rollouts()
+        version = self.learner.version
+        counters = {"version": version, "queue": self.queue.counters(), "records": self.recorder.state()}
+        state = RunState(self.model.module.state_dict(), self.learner.optimizer, rollouts, counters)
+        self.checkpoints.save(version, state, best=self.recorder.best.update)
 
     def resume(self) -> None:
         """Carries on from the newest checkpoint that is whole, or from the start."""
-        found, complaints = checkpoint.newest_good(self.folder.checkpoints, self.folder.damage)
+        found, complaints = newest_good(self.folder.checkpoints, self.recorder.damage, self.config.device)
         for complaint in complaints:
-            self.progress.warn(complaint)
-        self.folder.rewind({} if found is None else found.counters["records"])
+            self.recorder.warn(complaint)
         if found is None:
+            self.recorder.restart()
             return
-        checkpoint.restore_weights(self.model, found.weights)
-        checkpoint.restore_optimizer(self.learner.optimizer, found.optimizer)
         self.learner.version = found.counters["version"]
-        self.best = Best(**found.counters["best"])
-        self.refused_in_a_row = found.counters["refused_in_a_row"]
-        self.line.restore(found.line, found.counters["line"])
-        self.progress.first = self.learner.version
+        self.recorder.restore(found.counters["records"], self.learner.version)
+        flat.restore_weights(self.model.module.state_dict(), found.weights())
+        flat.restore_optimizer(self.learner.optimizer, found.optimizer)
+        self.queue.restore(found.rollouts, found.counters["queue"])
 
     def outcome(self) -> str:
         """One line about how it ended."""
-        return f"validation best {self.best.accuracy:.3f} at {self.best.update}"
+        return f"validation best {self.recorder.best.accuracy:.3f} at {self.recorder.best.update}"
 
     def close(self) -> None:
+        """Stops generation."""
         self.generation.close()

@@ -1,4 +1,4 @@
-"""Every type that flows: problem → request → rollouts → chunk → batch → graded rollouts.
+"""Every type that flows: problem → request → rollouts → chunk → batch → graded rollouts → update.
 
 No behaviour beyond cutting and joining; nothing here knows a model, an engine or a file.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,7 +77,7 @@ def part(prompts: int, chunks: int, index: int) -> range:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """G prompts with B = G·n responses, unpadded: what the delay line and a checkpoint hold (on the CPU).
+    """G prompts with B = G·n responses, unpadded: what the rollout queue and a checkpoint hold (on the CPU).
 
     prompt_ids        int32 [sum of prompt lengths]
     prompt_lengths    int32 [G]
@@ -152,7 +153,7 @@ def _bounds(lengths: Tensor, first: int, last: int) -> slice:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One chunk as it leaves the line.
+    """One chunk as it leaves the rollout queue.
 
     trained: False where its samples are too stale and take their place in the batch masked ·
     queue_s: seconds since it was generated · publish_lag: updates that had been made and that the engine did
@@ -181,17 +182,45 @@ class Batch:
 
 @dataclass(frozen=True)
 class GradedRollouts:
-    """rewards float64 [B] · trained bool [B], False where a truncated response is left out of the loss."""
+    """rewards float64 [B] · trained bool [B], False where a response is left out of the loss: a truncated one, or one
+    of a chunk that is too stale."""
 
     rollouts: Rollouts
     rewards: Tensor
     trained: Tensor
 
+    def prompts(self, first: int, last: int) -> GradedRollouts:
+        """The graded rollouts of prompts first … last−1."""
+        rows = (self.rollouts.group >= first) & (self.rollouts.group < last)
+        return GradedRollouts(self.rollouts.prompts(first, last), self.rewards[rows], self.trained[rows])
+
     def minibatches(self, count: int) -> list[GradedRollouts]:
         """`count` parts of contiguous prompts."""
         edges = torch.linspace(0, self.rollouts.n_prompts, count + 1).round().long().tolist()
-        parts = []
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
-            rows = (self.rollouts.group >= first) & (self.rollouts.group < last)
-            parts.append(GradedRollouts(self.rollouts.prompts(first, last), self.rewards[rows], self.trained[rows]))
-        return parts
+        return [self.prompts(first, last) for first, last in pairwise(edges)]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An update that was not made: weights and optimizer are untouched, and the version counts on.
+
+    reason: what was not finite or too large.
+    tensors: the mini-batch and what came of it, on the CPU, for the dump.
+    """
+
+    reason: str
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update leaves behind.
+
+    metrics: the learner's part of the row for metrics.jsonl.
+    refusal: None if the update was made (or had no token to learn from).
+    tokens: columns of one value a valid token, [N] each, where `record.tokens` asks for them.
+    """
+
+    metrics: dict[str, Any]
+    refusal: Refusal | None
+    tokens: dict[str, Tensor] | None

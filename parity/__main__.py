@@ -8,7 +8,7 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
-from parity.catalogue import ABSENT, MATCHES
+from parity.catalogue import MATCHES, absent
 from parity.compare import DTYPES, TOLERANCE, Difference, everything
 from parity.edge_cases import table
 
@@ -38,18 +38,18 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def document(found: dict[tuple[str, str, str], Difference], edges: dict[str, dict[str, str]]) -> str:
+def document(differences: dict[tuple[str, str, str], Difference], edges: dict[str, dict[str, str]]) -> str:
     """The whole page."""
     columns = [(peer, kind) for peer in PEERS for kind in DTYPES]
     rows = [
         [match.label, f"`{match.name}`"]
-        + [cell(found.get((match.label, peer, kind)), TOLERANCE[kind]) for peer, kind in columns]
+        + [cell(differences.get((match.label, peer, kind)), TOLERANCE[kind]) for peer, kind in columns]
         for match in MATCHES
     ]
     versions = ", ".join(f"{peer} {version(package)}" for peer, package in PEERS.items())
     names = list(next(iter(edges.values())))
     notes = "\n".join(f"- {match.label}: {match.note}." for match in MATCHES if match.note)
-    absent = "\n".join(f"- `{name}`: {why}." for name, why in ABSENT.items())
+    without = "\n".join(f"- `{name}`: {why}." for name, why in absent().items())
     tolerances = ", ".join(f"{value:g} in {kind}" for kind, value in TOLERANCE.items())
     return f"""# Parity with the field
 
@@ -70,7 +70,7 @@ tokens, log-ratios inside ±20.
 
 Registered methods that no peer here has:
 
-{absent}
+{without}
 
 ## Edge cases
 
@@ -91,13 +91,13 @@ def main() -> int:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    found = everything()
+    differences = everything()
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(document(found, table()))
-    beyond = {key: value for key, value in found.items() if not value.within(TOLERANCE[key[2]])}
+    options.out.write_text(document(differences, table()))
+    beyond = {key: value for key, value in differences.items() if not value.within(TOLERANCE[key[2]])}
     for key, value in beyond.items():
         print(f"beyond tolerance: {' · '.join(key)}: {value}", file=sys.stderr)
-    print(f"{len(found) - len(beyond)} of {len(found)} comparisons within tolerance; wrote {options.out}")
+    print(f"{len(differences) - len(beyond)} of {len(differences)} comparisons within tolerance; wrote {options.out}")
     return 1 if beyond else 0
 
 

@@ -166,7 +166,7 @@ MATCHES = [
     Match("OPSM × GRPO, δ = 0.05", "opsm", OPSM, {"TRL": lambda: trl("grpo", opsm=0.05)}, main=True),
 ]
 
-ABSENT = {
+REASONS = {
     "bapo": "no peer installed here has it",
     "gppo": "no peer installed here has it",
     "gspo_token": "equals gspo where the advantage is one a sequence, which is all the peers take",
@@ -174,4 +174,10 @@ ABSENT = {
     "m2po": "AReaL and the authors' fork of verl have it, neither on the package index; see the tests' naive loop",
     "topr": "no peer installed here has it",
 }
-"""Registered methods without a peer, and why."""
+"""Why a registered method has no peer."""
+
+
+def absent() -> dict[str, str]:
+    """The registered methods without a peer, and why."""
+    compared = {match.name for match in MATCHES}
+    return {name: REASONS.get(name, "not compared yet") for name in algorithms.names() if name not in compared}

@@ -11,7 +11,7 @@ import algorithms
 from parity.catalogue import stats_of
 from parity.peers import Inputs, Peer, liger, trl, verl
 
-PLACE = (1, 0)
+TOKEN = (1, 0)
 Contender = Callable[[Inputs], tuple[Tensor, Tensor]]
 Situation = Callable[[Inputs], Inputs]
 
@@ -24,10 +24,10 @@ def plain() -> Inputs:
     return Inputs(behaviour + 0.05, behaviour, A, mask)
 
 
-def at(x: Inputs, value: float, place: tuple[int, int] = PLACE) -> Inputs:
-    """The current log-prob replaced at one place."""
+def at(x: Inputs, value: float, index: tuple[int, int] = TOKEN) -> Inputs:
+    """The current log-prob replaced at one token."""
     logp = x.logp.clone()
-    logp[place] = value
+    logp[index] = value
     return replace(x, logp=logp)
 
 
@@ -39,7 +39,7 @@ def row_masked(x: Inputs) -> Inputs:
 
 def signed(x: Inputs, sign: float) -> Inputs:
     A = x.advantages.clone()
-    A[PLACE[0]] = sign
+    A[TOKEN[0]] = sign
     return replace(x, advantages=A)
 
 
@@ -119,7 +119,7 @@ def describe(situation: str, run: Contender, change: Situation) -> str:
         alone, _ = run(replace(without, logp=without.logp.detach().clone().requires_grad_()))
         share = float(loss / alone)
         return "left out" if abs(share - 1) < 1e-6 else f"counted: loss × {share:.3g}"
-    there = f"there {float(gradient[PLACE]):.3g}" if "log-ratio" in situation else "finite"
+    there = f"there {float(gradient[TOKEN]):.3g}" if "log-ratio" in situation else "finite"
     return f"loss {float(loss):.3g}, gradient {there if gradient.any() else '0'}"
 
 

@@ -18,14 +18,14 @@ REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 def build() -> Path:
     """The environment's python; builds the environment if it is missing or stale. A few minutes the first time."""
     python, stamp = FOLDER / "bin" / "python", FOLDER / "requirements.sha256"
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
-    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+    expected = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    if python.exists() and stamp.exists() and stamp.read_text() == expected:
         return python
     print(f"building {FOLDER.name} (TRL, verl, Liger): a few minutes", file=sys.stderr)
     if not python.exists():
         venv.create(FOLDER, with_pip=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS], check=True)
-    stamp.write_text(wanted)
+    stamp.write_text(expected)
     return python
 
 

@@ -67,3 +67,8 @@ def test_bad_settings_are_refused_in_one_line(setting):
     with pytest.raises(UserError) as error:
         Carry(**setting)
     assert "\n" not in str(error.value) and "expected" in str(error.value)
+
+
+def test_a_split_larger_than_the_problem_space_is_refused():
+    with pytest.raises(UserError, match=r"task\.validation_problems=128: only \d+ different problems could be made"):
+        Carry(terms=2).split("validation")

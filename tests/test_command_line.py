@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.command.help import help_text
 from harness.command.plan import plan
+from harness.config import RENAMED, schema
 from harness.errors import UserError
 from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, without_clock
 
@@ -20,13 +23,23 @@ from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, without_c
 REFUSED = [
     (["stalenes=3"], "did you mean staleness"),
     (["learner.lrr=1"], "did you mean learner.lr"),
+    (["lr=1e-5"], "did you mean learner.lr?"),
+    (["something=1"], "valid: algo, allow_code"),
+    (["+something=1"], "valid: algo, allow_code"),
+    (["+learner.lrr=1"], "did you mean learner.lr"),
+    (["~learner.lr"], "cannot be taken out"),
+    (["-m", "core=serial,ray"], "core: is now driver; type driver=serial,ray"),
     (["algo=m2p"], "did you mean m2po"),
     (["algo=nonsense_xyz"], "valid: "),
     (["sweep=stalenes"], "did you mean staleness"),
     (["staleness=abc"], "could not be converted to Integer"),
+    (["staleness=null"], "staleness=null: expected a value"),
+    (["record.tokens=[a,2]"], "could not be converted to Integer"),
     (["driver=seral"], "expected one of serial"),
     (["staleness=-4"], "expected at least 0"),
     (["staleness=6"], "nearest valid: 4 or 8"),
+    (["lag=bounded", "staleness=8"], "use driver=overlapped"),
+    (["rollout.inflight=recompute"], "exact only with drain"),
     (["updates=10"], "nearest valid: 8 or 12"),
     (["staleness=0,4"], "add -m"),
     (["algo=grpo", "algo.m2_threshold=0.1"], "valid: algo.aggregation"),
@@ -37,12 +50,20 @@ REFUSED = [
     (["rollout.group_size=0"], "at least 2"),
     (["rollout.prompts_per_step=0"], "at least 2"),
     (["rollout.prompts_per_step=6"], "not divisible"),
+    (["rollout.chunks=65"], "more chunks than the 64 prompts"),
+    (["eval.every=6"], "nearest valid: 4 or 8"),
+    (["stop_at=3"], "nearest valid: 4"),
+    (["stop_at=0"], "at least 1"),
+    (["record.keep_checkpoints=some"], "all, or a list of updates"),
+    (["record.tokens=[3,2]"], "expected [first, last] updates"),
     (["rollout.top_p=0.9"], "full softmax"),
+    (["model=hf"], "model.path: has no value; give model.path=VALUE"),
     (["model.path=/nope"], "no such folder"),
     (["task.terms=1"], "2 to 20"),
     (["device=cuda:99"], "not usable"),
     (["lag=replay"], "needs lag.schedule"),
     (["mode=evaluate"], "needs checkpoint"),
+    (["checkpoint=x"], "only mode=evaluate reads it"),
     (["runs_dir=/proc/nowhere"], "cannot write"),
     (["algo._target_=os.system"], "allow_code=[os]"),
     (["-m", "staleness=0,6"], "staleness=6"),
@@ -57,6 +78,41 @@ def test_bad_input_is_refused_in_one_line_before_anything_is_written(arguments, 
         plan(arguments)
     assert expected in str(error.value) and "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_an_old_key_is_told_its_new_name_on_the_command_line_and_in_yaml(old, tmp_path):
+    with pytest.raises(UserError) as error:
+        plan([f"{old}=value"])
+    assert str(error.value) == f"{old}: is now {RENAMED[old]}; type {RENAMED[old]}=value"
+    content = "value"
+    for part in reversed(old.split(".")):
+        content = {part: content}
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\n" + json.dumps(content))
+    with pytest.raises(UserError) as error:
+        plan([f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"])
+    assert str(error.value) == f"{old}: is now {RENAMED[old]}; write that in the yaml file"
+
+
+# yaml of a user's experiment → what the one line must contain
+REFUSED_YAML = [
+    ("learner: {lrr: 1}", "did you mean learner.lr"),
+    ("learner: {lr: fast}", "learner.lr: value 'fast' of type 'str' could not be converted to Float"),
+    ("lag: bounded", "- override /lag: OPTION"),
+    ("learner: [", "mine.yaml"),
+    ("algo: {epsilon: 1}", "no parameter of M2PO"),
+    ("defaults: [{override /algo: m2p}]", "algo/m2p"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), REFUSED_YAML, ids=lambda text: text[:30])
+def test_a_mistake_in_a_users_yaml_is_told_in_one_line(text, expected, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(UserError) as error:
+        plan([f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"])
+    assert expected in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_command_says_it_on_one_line_with_a_bad_exit_code(command, tmp_path):
@@ -77,14 +133,27 @@ def test_a_folder_that_is_no_causal_model_is_refused(tmp_path, monkeypatch):
         plan([f"model.path={model}"])
 
 
-def test_help_names_every_group_and_its_options(command):
+def test_help_names_every_group_its_options_and_what_each_key_means(command):
     result = command("--help")
     assert result.returncode == 0
-    for word in ("algo:", "no_trust_region", "task:", "rollout: torch, vllm", "staleness: 0", "sweep:", "demo, "):
+    for word in ("algo:", "no_trust_region", "task:", "rollout: torch, vllm", "staleness=0", "sweep:", "demo, "):
         assert word in result.stdout
-    assert "dual_clip" in command("--help", "algo=grpo").stdout
-    assert command("--help", "algo=grop").returncode == 2
+    for name, key in schema().items():
+        if name not in ("algo", "task", "lag"):
+            assert re.search(rf"^{re.escape(name)}=.*{re.escape(key.meaning.split()[0])}", result.stdout, re.MULTILINE)
     assert "m2_threshold: 0.04" in command("--cfg", "job").stdout
+
+
+def test_help_tells_of_one_group_or_key_and_of_what_is_chosen():
+    learner = help_text(["--help", "learner"])
+    assert "learner: adamw" in learner and "learner.truncated=grade" in learner and "(grade | zero | mask)" in learner
+    assert "task:" not in learner and "seed=" not in learner
+    assert help_text(["--help", "staleness"]).startswith("== Keys (KEY=VALUE) ==\nstaleness=0")
+    assert re.search(r"algo\.dual_clip=null +3\.0 is verl's default", help_text(["--help", "algo=grpo"]))
+    assert "model.path=???" in help_text(["--help", "model", "model=hf"])
+    for line, expected in ((["algo=grop"], "did you mean grpo"), (["learnr"], "did you mean learner")):
+        with pytest.raises(UserError, match=expected):
+            help_text(["--help", *line])
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""lag=exact against its oracle: a ring of weight snapshots, as the definition has it, instead of a delay line."""
+"""lag=exact against its oracle: a ring of weight snapshots, as the definition has it, instead of a rollout queue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import build
-from harness.config import Config, EvalConfig, RolloutConfig
+from harness.config import Config, EvalConfig, ModelConfig, RolloutConfig
 from harness.lag.policy import ExactLag
 from harness.models.digest import weights_sha256
 from harness.progress import Progress
@@ -20,11 +20,13 @@ from tests.conftest import read_rows
 CONFIG = Config(
     algo={"_target_": "algorithms.m2po.M2PO", "m2_threshold": 0.04},
     task={"_target_": "harness.tasks.carry.Carry", "validation_problems": 4, "test_problems": 4},
-    rollout=RolloutConfig(prompts_per_step=4, group_size=4),
+    model=ModelConfig("harness/assets/carry"),
+    rollout=RolloutConfig("harness.rollout.torch_engine.TorchEngine", prompts_per_step=4, group_size=4),
     eval=EvalConfig(every=400, greedy=False, samples=1),
     updates=80,
     checkpoint_every=400,
-    choices={"algo": "m2po", "task": "carry", "model": "carry", "rollout": "torch"},
+    lag={"_target_": "harness.lag.policy.ExactLag"},
+    choices={"algo": "m2po", "task": "carry", "model": "carry", "lag": "exact", "rollout": "torch"},
 )
 
 
@@ -43,14 +45,14 @@ def oracle(config: Config, path: Path) -> str:
     folder = RunFolder(path, config)
     parts = Training(config, folder, Progress("oracle", config.updates))
     policy_model = build.model(config)
-    engine = TorchEngine(policy_model.policy, policy_model.tokenizer.eos_token_id, trainer_logp=True)
+    engine = TorchEngine(config, policy_model)
     snapshots = {}
     for step in range(config.batches):
         weights = parts.model.module.state_dict()
         snapshots[parts.learner.version] = {name: tensor.clone() for name, tensor in weights.items()}
         due = 4 * max(0, step - config.staleness // 4)
         engine.load(due, snapshots[due])
-        graded, _ = parts.grader(parts.problems(step), engine.generate(parts.request(step)))
+        graded, _ = parts.grader(parts.requests.problems(step), engine.generate(parts.requests.request(step)))
         list(parts.learner.step(graded))
     digest = weights_sha256(parts.model.module.state_dict())
     parts.close()
@@ -59,10 +61,10 @@ def oracle(config: Config, path: Path) -> str:
 
 
 @pytest.mark.parametrize("staleness", [0, 4, 16, 64])
-def test_a_delay_line_trains_the_same_bits_as_a_ring_of_snapshots(staleness, tmp_path):
+def test_a_rollout_queue_trains_the_same_bits_as_a_ring_of_snapshots(staleness, tmp_path):
     config = replace(CONFIG, staleness=staleness)
-    assert run(config, tmp_path / "line") == oracle(config, tmp_path / "ring")
-    rows = read_rows(tmp_path / "line" / "metrics.jsonl")
+    assert run(config, tmp_path / "queue") == oracle(config, tmp_path / "ring")
+    rows = read_rows(tmp_path / "queue" / "metrics.jsonl")
     assert [row["update"] for row in rows] == list(range(1, 81))
     for row in rows:
         step, within = divmod(row["update"] - 1, 4)
@@ -87,10 +89,10 @@ def test_no_batch_is_generated_that_would_not_be_trained_on(tmp_path):
     config = replace(CONFIG, staleness=16, updates=12)
     folder = RunFolder(tmp_path, config)
     training = Training(config, folder, Progress("test", config.updates))
-    asked = []
-    request = training.line._request
-    training.line._request = lambda chunk: asked.append(chunk) or request(chunk)  # one chunk a batch
+    submitted = []
+    request = training.queue._request
+    training.queue._request = lambda chunk: submitted.append(chunk) or request(chunk)  # one chunk a batch
     training.run()
     training.close()
     folder.close()
-    assert asked == [0, 1, 2]
+    assert submitted == [0, 1, 2]

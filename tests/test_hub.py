@@ -36,33 +36,33 @@ def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
 
 @pytest.fixture
 def silent(endpoint: Endpoint) -> Iterator[list[socket.socket]]:
-    """A hub that takes every connection and answers none; the connections."""
-    taken: list[socket.socket] = []
+    """A hub that accepts every connection and answers none; the connections."""
+    accepted: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def take() -> None:
+        def accept() -> None:
             while True:
                 try:
-                    taken.append(server.accept()[0])
+                    accepted.append(server.accept()[0])
                 except OSError:  # closed
                     return
 
-        threading.Thread(target=take, daemon=True).start()
+        threading.Thread(target=accept, daemon=True).start()
         endpoint(server.getsockname()[1])
-        yield taken
+        yield accepted
         server.shutdown(socket.SHUT_RDWR)
-    for connection in taken:
+    for connection in accepted:
         connection.close()
 
 
 @pytest.fixture
 def empty(endpoint: Endpoint) -> Iterator[list[str]]:
-    """A hub that has nothing; the paths it was asked for."""
-    asked: list[str] = []
+    """A hub that has nothing; the paths of its requests."""
+    requests: list[str] = []
 
     class Nothing(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_error(404)
 
         do_GET = do_HEAD
@@ -73,7 +73,7 @@ def empty(endpoint: Endpoint) -> Iterator[list[str]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         endpoint(server.server_address[1])
-        yield asked
+        yield requests
         server.shutdown()
 
 

@@ -16,7 +16,8 @@ from harness.config import LearnerConfig
 from harness.learner.batch import minibatch
 from harness.learner.learner import Learner
 from harness.models.decoder import SharedPrefixPolicy
-from harness.rollout.torch_engine import TorchEngine
+from harness.rollout.base import scored
+from harness.rollout.torch_engine import sampled
 from harness.types import GradedRollouts, Request
 from tests.test_torch_engine import END, VOCABULARY, model
 
@@ -32,16 +33,16 @@ def graded() -> GradedRollouts:
     with torch.no_grad():
         for parameter in sampler.parameters():
             parameter.mul_(0.95)
-    engine = TorchEngine(SharedPrefixPolicy(sampler), END, trainer_logp=True)
-    rollouts = engine.generate(Request(prompts, keys, 1.0, 10))
+    policy = SharedPrefixPolicy(sampler)
+    rollouts = scored(policy, sampled(policy, END, Request(prompts, keys, 1.0, 10)), 1.0)
     rewards = torch.from_numpy(generator.integers(0, 2, size=rollouts.n_responses)).double()
     return GradedRollouts(rollouts, rewards, torch.ones(rollouts.n_responses, dtype=torch.bool))
 
 
-def learner(method: str = "m2po", **settings: object) -> Learner:
+def learner(method: str | algorithms.Algorithm = "m2po", **settings: object) -> Learner:
     return Learner(
         SharedPrefixPolicy(model("qwen3")),
-        algorithms.make(method),
+        algorithms.make(method) if isinstance(method, str) else method,
         LearnerConfig(lr=1e-2, **settings),  # type: ignore[arg-type]
         updates_per_step=1,
         group_size=GROUP,
@@ -77,7 +78,7 @@ def test_micro_batch_scope_is_another_method() -> None:
 
 def test_the_learner_does_what_a_naive_loop_does() -> None:
     made = learner("grpo")
-    batch = minibatch(graded(), GROUP, "trainer", "group_normalised", "cpu")
+    batch = minibatch(graded(), 0, GROUP, "trainer", "group_normalised", "cpu")
     module = model("qwen3")
     rows = []
     for row, group in enumerate(batch.sequences.group.tolist()):

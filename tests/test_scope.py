@@ -1,6 +1,7 @@
 """Batch-scope weights are bit for bit those of one process and one micro-batch, under any split."""
 
 import os
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,16 +10,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import algorithms
-from algorithms import TokenStats, coefficients, weighted_nll
+from algorithms import TokenStats, TokenWeights, compose
 from algorithms.aggregation import AGGREGATIONS
-from harness.learner.scope import (
-    gather,
-    join,
-    join_weights,
-    total_in_scope,
-    trim,
-    weights_in_scope,
-)
+from algorithms.token_weights import join_weights
+from harness.learner.scope import gather, join, total_in_scope, trim, weights_in_scope
 
 ROWS, WIDTH = 13, 9
 BATCH_METHODS = [
@@ -48,11 +43,8 @@ def mini_batch(dtype=torch.float32) -> TokenStats:
 
 def rows(stats: TokenStats, start: int, stop: int) -> TokenStats:
     """Rows start … stop − 1, padded to no more than they need."""
-    part = {
-        name: None if value is None else value[start:stop]
-        for name, value in ((n, getattr(stats, n)) for n in TokenStats.__dataclass_fields__)
-    }
-    return trim(TokenStats(**part))
+    given = {name: getattr(stats, name) for name in TokenStats.__dataclass_fields__}
+    return trim(TokenStats(**{name: None if value is None else value[start:stop] for name, value in given.items()}))
 
 
 def split(stats: TokenStats, borders: list[int]) -> list[TokenStats]:
@@ -63,10 +55,18 @@ def same(parts, whole) -> None:
     """Bit-equal masks and weights, up to the width of the padding."""
     joined = join_weights(parts)
     for name in ("weights", "kept", "counted", "changed"):
-        mine, wanted = getattr(joined, name), getattr(whole, name)
-        width = min(mine.shape[1], wanted.shape[1])
-        assert torch.equal(mine[:, :width], wanted[:, :width]), name
-        assert not mine[:, width:].any() and not wanted[:, width:].any()
+        mine, target = getattr(joined, name), getattr(whole, name)
+        width = min(mine.shape[1], target.shape[1])
+        assert torch.equal(mine[:, :width], target[:, :width]), name
+        assert not mine[:, width:].any() and not target[:, width:].any()
+
+
+def gradient(loss: algorithms.Algorithm, stats: TokenStats, weights: TokenWeights, total: torch.Tensor | None = None):
+    """Gradient of the loss in the log-probs of one part, [b,t], and its value."""
+    logp = stats.logp_current.clone().requires_grad_()
+    out = compose(loss, replace(stats, logp_current=logp), weights=weights, max_length=WIDTH, total=total)
+    out.loss.backward()
+    return logp.grad, float(out.loss.detach())
 
 
 @pytest.mark.parametrize(("name", "params"), BATCH_METHODS)
@@ -90,46 +90,41 @@ def test_micro_batch_scope_is_another_mask():
 @pytest.mark.parametrize("name", ["grpo", "gspo", "m2po"])
 def test_gradient_does_not_depend_on_the_split(name, mode):
     stats, loss = mini_batch(torch.float64), algorithms.make(name, aggregation=mode)
-    logp = stats.logp_current.clone().requires_grad_()
-    whole = loss(
-        TokenStats(logp, *[getattr(stats, f) for f in ("logp_behaviour", "advantages", "mask")]),
-        max_length=WIDTH,
-    )
-    (expected,) = torch.autograd.grad(whole.loss, logp)
+    expected, whole = gradient(loss, stats, loss.weights(stats))
 
-    found, total = torch.zeros_like(expected), 0.0
+    grads, value = torch.zeros_like(expected), 0.0
     borders = [0, 3, 4, 9, ROWS]
     parts = split(stats, borders)
     weights = weights_in_scope(loss, parts)
-    count = total_in_scope(weights)
+    total = total_in_scope(weights)
     for part, part_weights, start in zip(parts, weights, borders, strict=False):
-        micro = part.logp_current.clone().requires_grad_()
-        loss_part = weighted_nll(micro, coefficients(part_weights, part, loss.aggregation, WIDTH, count))
-        loss_part.backward()
-        found[start : start + len(micro), : micro.shape[1]] = micro.grad
-        total += float(loss_part.detach())
-    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-15)
-    assert total == pytest.approx(float(whole.loss.detach()), rel=1e-12)
+        grad, loss_part = gradient(loss, part, part_weights, total)
+        grads[start : start + len(grad), : grad.shape[1]] = grad
+        value += loss_part
+    assert torch.allclose(grads, expected, rtol=1e-12, atol=1e-15)
+    assert value == pytest.approx(whole, rel=1e-12)
 
 
-def test_coefficients_carry_the_global_count():
+def test_the_denominator_is_that_of_the_whole_to_the_last_bit():
     stats, loss = mini_batch(torch.float64), algorithms.make("grpo")
     parts = split(stats, [0, 6, ROWS])
     weights = weights_in_scope(loss, parts)
     total = total_in_scope(weights)
-    pieces = [coefficients(w, s, loss.aggregation, total=total) for w, s in zip(weights, parts, strict=True)]
-    whole = coefficients(loss.weights(stats), stats, loss.aggregation)
-    for piece, start in zip(pieces, (0, 6), strict=True):
-        assert torch.equal(piece, whole[start : start + len(piece), : piece.shape[1]])
+    whole, _ = gradient(loss, stats, loss.weights(stats))
+    for part, part_weights, start in zip(parts, weights, (0, 6), strict=True):
+        grad, _ = gradient(loss, part, part_weights, total)
+        assert torch.equal(grad, whole[start : start + len(grad), : grad.shape[1]])
 
 
 def test_join_keeps_every_field():
-    stats = mini_batch()
-    joined = join(split(stats, [0, 2, 7, ROWS]))
-    assert torch.equal(joined.mask, trim(stats).mask)
-    assert torch.equal(joined.log_ratio, trim(stats).log_ratio)
-    assert torch.equal(joined.advantages, stats.advantages)
-    assert joined.logp_proximal is not None and joined.staleness is None
+    optional = {name: torch.rand(ROWS, WIDTH) for name in ("logp_proximal", "logp_engine", "entropy")}
+    stats = replace(mini_batch(), **optional, staleness=torch.arange(ROWS), group=torch.arange(ROWS) // 4)
+    joined, expected = join(split(stats, [0, 2, 7, ROWS])), trim(stats)
+    for name in TokenStats.__dataclass_fields__:
+        mine, target = getattr(joined, name), getattr(expected, name)
+        valid = expected.mask if target.dim() == 2 else torch.ones(ROWS, dtype=torch.bool)
+        assert mine.dtype == target.dtype and torch.equal(mine[valid], target[valid]), name
+    assert join(split(mini_batch(), [0, 2, ROWS])).staleness is None
 
 
 def worker(rank: int, world: int, store: str, threads: int) -> None:
@@ -147,14 +142,12 @@ def worker(rank: int, world: int, store: str, threads: int) -> None:
             loss = algorithms.make(name, **params)
             whole = loss.weights(stats)
             weights = weights_in_scope(loss, parts, dist.group.WORLD)
-            same(weights, whole.rows(start, stop))
+            same(weights, whole.select(slice(start, stop)))
             total = total_in_scope(weights, dist.group.WORLD)
-            expected = coefficients(whole, stats, loss.aggregation, WIDTH)[start:stop]
-            for part, stats_part, wanted in zip(
-                weights, parts, (expected[: middle - start], expected[middle - start :]), strict=True
-            ):
-                scale = coefficients(part, stats_part, loss.aggregation, WIDTH, total)
-                assert torch.equal(scale, wanted[:, : scale.shape[1]])
+            expected, _ = gradient(loss, stats, whole)
+            for part_weights, part, first in zip(weights, parts, (start, middle), strict=True):
+                grad, _ = gradient(loss, part, part_weights, total)
+                assert torch.equal(grad, expected[first : first + len(grad), : grad.shape[1]])
         everything, before = gather(join(parts), dist.group.WORLD)
         assert before == start
         assert torch.equal(everything.log_ratio, trim(stats).log_ratio)

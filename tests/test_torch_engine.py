@@ -18,7 +18,8 @@ from transformers import (
 from harness import randomness
 from harness.models.decoder import SharedPrefixPolicy, supports
 from harness.models.policy import Policy, TransformersPolicy
-from harness.rollout.torch_engine import TorchEngine
+from harness.rollout.base import scored
+from harness.rollout.torch_engine import sampled
 from harness.types import Request, Rollouts
 
 END, VOCABULARY, LIMIT = 1, 17, 12
@@ -58,18 +59,19 @@ def request(samples: int = 4, temperature: float = 0.9, limit: int = LIMIT) -> R
     return Request(prompts, keys, temperature, limit)
 
 
-def generate(policy: Policy, wanted: Request) -> Rollouts:
-    return TorchEngine(policy, END, trainer_logp=True).generate(wanted)
+def generate(policy: Policy, full: Request) -> Rollouts:
+    rollouts = sampled(policy, END, full)
+    return scored(policy, rollouts, full.temperature) if full.temperature else rollouts
 
 
 @every_policy
 def test_a_batch_gives_the_tokens_of_one_at_a_time(policy: Policy) -> None:
-    wanted = request()
-    together = generate(policy, wanted)
+    full = request()
+    together = generate(policy, full)
     alone = [
-        generate(policy, Request([prompt], wanted.keys[g : g + 1, i : i + 1], wanted.temperature, LIMIT))
-        for g, prompt in enumerate(wanted.prompts)
-        for i in range(wanted.samples)
+        generate(policy, Request([prompt], full.keys[g : g + 1, i : i + 1], full.temperature, LIMIT))
+        for g, prompt in enumerate(full.prompts)
+        for i in range(full.samples)
     ]
     assert together.responses() == [one.responses()[0] for one in alone]
     for name in ("logp_engine", "logp_behaviour"):

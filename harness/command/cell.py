@@ -5,22 +5,23 @@ from __future__ import annotations
 import errno
 import time
 import traceback
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from harness import interrupts
 from harness.config import Config
-from harness.errors import RunFailed, UserError, printable
+from harness.errors import RunFailed, UserError, first_line, printable
+from harness.interrupts import Interrupted, Paused
 from harness.progress import Progress
 from harness.records.files import LockHeld, exclusive, read_json
 from harness.records.folder import RunFolder
-from harness.records.layout import LOCK, MANIFEST
+from harness.records.layout import ERROR, LOCK, MANIFEST
 from harness.records.manifest import code_state, new_manifest, versions
 from harness.records.state import status_of
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-Outcome = str  # finished | skipped | failed | interrupted | held | waiting
+Outcome = str  # finished | skipped | failed | interrupted | paused | held | waiting
 
 
 def run_cell(config: Config) -> Outcome:
@@ -46,56 +47,66 @@ def run_cell(config: Config) -> Outcome:
 
 
 def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
-    # Imported late: a finished cell is skipped without loading torch's world.
-    from harness.evaluation import Evaluation
-    from harness.training import Interrupted, Training
-
     if status_of(path) == "finished":
         return "skipped"  # by another launcher, between our look and our lock
-    training: Training | Evaluation | None = None
-    folder = RunFolder(path, config)
-    try:
-        _open_manifest(config, folder, progress)
-        training = (Evaluation if config.mode == "evaluate" else Training)(config, folder, progress)
-        digest = training.run()
-        folder.join_tokens()
-        folder.update_manifest(status="finished", finished=time.time(), final_weights_sha256=digest, error=None)
-        progress.close(f"finished · {training.outcome()} · {path}")
-        return "finished"
-    except Interrupted as stop:
-        _end(folder, progress, status="interrupted")
-        progress.warn(f"stopped by {stop}; the same command carries on · {path}")
-        return "interrupted"
-    except KeyboardInterrupt:
-        _end(folder, progress, status="interrupted")
-        progress.warn(f"stopped at once; the same command carries on from the last checkpoint · {path}")
-        return "interrupted"
-    except Exception as error:  # every failure of a run is recorded in its folder; other cells go on
-        message = printable(str(error)).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            message = f"no room for the run's records ({message}); free space, run again with retry_failed=true"
-        elif not isinstance(error, RunFailed | UserError):
-            message = f"{type(error).__name__}: {message}"
-            with suppress(OSError):  # the message itself is kept in the manifest
-                (path / "error.txt").write_text(traceback.format_exc())
-        _end(folder, progress, status="failed", error=message)
-        progress.warn(f"failed: {message} · {path}")
-        return "failed"
-    finally:
-        if training is not None:
-            training.close()
-        folder.close()
+    with ExitStack() as closing:
+        folder = RunFolder(path, config)
+        closing.callback(folder.close)
+        try:
+            _open_manifest(config, folder, progress)
+            _run(config, folder, progress, closing)
+            return "finished"
+        except Paused as pause:
+            line = f"paused at {pause}; the same command with another stop_at, or none, carries on"
+            return _end(folder, progress, "paused", line)
+        except Interrupted as stop:
+            return _end(folder, progress, "interrupted", f"stopped by {stop}; the same command carries on")
+        except KeyboardInterrupt:
+            line = "stopped at once; the same command carries on from the last checkpoint"
+            return _end(folder, progress, "interrupted", line)
+        except Exception as error:  # every failure of a run is recorded in its folder; other cells go on
+            message = _failure(error, path)
+            return _end(folder, progress, "failed", f"failed: {message}", error=message)
 
 
-def _end(folder: RunFolder, progress: Progress, **status: str) -> None:
-    """Records how the run ended. On a full disk that may fail too: without a holder it then counts as interrupted,
-    and as waiting if it never had a manifest."""
-    if not (folder.path / MANIFEST).is_file():
-        return
-    try:
-        folder.update_manifest(finished=time.time(), **status)
-    except OSError as error:
-        progress.warn(f"{folder.path / MANIFEST} could not be written ({error})")
+def _run(config: Config, folder: RunFolder, progress: Progress, closing: ExitStack) -> None:
+    """Trains or evaluates to the end. closing: what is closed once the end of the run is recorded."""
+    # Imported late: a finished cell is skipped without loading torch and transformers.
+    from harness.evaluation import Evaluation
+    from harness.training import Training
+
+    run = (Evaluation if config.mode == "evaluate" else Training)(config, folder, progress)
+    closing.callback(run.close)
+    digest = run.run()
+    folder.join_tokens()
+    folder.update_manifest(status="finished", finished=time.time(), final_weights_sha256=digest, error=None)
+    progress.close(f"finished · {run.outcome()} · {folder.path}")
+
+
+def _failure(error: Exception, path: Path) -> str:
+    """One line about what ended a run. What nobody foresaw leaves its traceback in error.txt."""
+    message = printable(first_line(error))
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return f"no room for the run's records ({message}); free space, run again with retry_failed=true"
+    if isinstance(error, RunFailed | UserError):
+        return message
+    with suppress(OSError):  # the message itself is kept in the manifest
+        (path / ERROR).write_text(traceback.format_exc())
+    return f"{type(error).__name__}: {message}"
+
+
+def _end(folder: RunFolder, progress: Progress, status: Outcome, line: str, **more: str) -> Outcome:
+    """Records and says how the run ended. Where a full disk keeps the record from being written, the run counts as
+    interrupted, for nobody holds it, and as waiting if it never had a manifest."""
+    manifest = folder.path / MANIFEST
+    if manifest.is_file():
+        try:
+            folder.update_manifest(status=status, finished=time.time(), **more)
+        except OSError as error:
+            progress.warn(f"{manifest} could not be written ({error})")
+    say = progress.close if status == "paused" else progress.warn
+    say(f"{line} · {folder.path}")
+    return status
 
 
 def _open_manifest(config: Config, folder: RunFolder, progress: Progress) -> None:
@@ -106,18 +117,19 @@ def _open_manifest(config: Config, folder: RunFolder, progress: Progress) -> Non
         return
     before: dict[str, Any] = read_json(path)
     now: dict[str, Any] = {"git": code_state(), "versions": versions(), "time": time.time()}
-    last = before["resumed"][-1] if before["resumed"] else before
-    changed = [
-        f"{what} {old[:12]} → {new[:12]}"
-        for what, old, new in (
-            ("commit", last["git"]["sha"], now["git"]["sha"]),
-            ("torch", last["versions"].get("torch", "?"), now["versions"].get("torch", "?")),
-        )
-        if old != new
-    ]
+    changed = _changes([before, *before["resumed"]][-1], now)
     if changed:
         progress.warn(f"resumed under another {' and '.join(changed)}; both are recorded")
     folder.update_manifest(status="running", error=None, resumed=[*before["resumed"], now])
+
+
+def _changes(last: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is another than when the run last started: "commit 0123abc → 4567def"."""
+    pairs = {
+        "commit": (last["git"]["sha"], now["git"]["sha"]),
+        "torch": (last["versions"].get("torch", "?"), now["versions"].get("torch", "?")),
+    }
+    return [f"{what} {old[:12]} → {new[:12]}" for what, (old, new) in pairs.items() if old != new]
 
 
 def _error(path: Path) -> str:

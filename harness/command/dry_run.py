@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import safe_open
+
+from harness import build
 from harness.command.plan import Plan
 from harness.config import Config
 from harness.models.loading import resolve_path
 from harness.tasks.suites import BENCHMARKS
 
 MASTER_BYTES = 16  # a parameter: float32 weight, gradient and two AdamW moments
+SNAPSHOT_BYTES = 4  # a parameter of a published version
 TOKEN_BYTES = 16  # a stored response token: id, two log-probs, version
 TASK_SPLITS = 2  # validation and test; their sizes are known only with the data
 GUESSED_PROBLEMS = 256  # a split
 WIDTH = 100  # columns
 
 
+def report(plan: Plan) -> str:
+    """The lines that dry_run prints; each distinct estimate once."""
+    lines = [f"dry run: {_count(len(plan.cells), 'cell')}, nothing is written"]
+    groups: dict[tuple[str, ...], list[Config]] = {}
+    for cell in plan.cells:
+        groups.setdefault(tuple(_describe(cell)), []).append(cell)
+    for description, cells in groups.items():
+        lines += ["", *description]
+        for cell in cells:
+            lines.append(f"  {cell.choices['algo']} staleness={cell.staleness} seed={cell.seed} → {cell.folder}")
+    return "\n".join(lines)
+
+
+# Estimates -----------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """Upper bounds for one cell: every response is taken to be as long as it may be. Bytes and tokens."""
+    """Upper bounds for one cell: every response is taken to be as long as it may be.
+
+    responses: of a rollout batch.
+    training_tokens, evaluation_tokens: sampled in the whole run.
+    micro_batches: of an update.
+    parameters: of the model; None: unknown, then the bytes that depend on it are 0.
+    learner_bytes: weights, gradients and AdamW's moments.
+    engine_bytes: weights for generation, beside the learner's.
+    queue_bytes: the rollout queue, on the host.
+    """
 
     responses: int
     training_tokens: int
@@ -30,48 +60,26 @@ class Estimate:
     parameters: float | None
     learner_bytes: float
     engine_bytes: float
-    line_bytes: float
-
-
-def report(plan: Plan) -> str:
-    """The lines that dry_run prints; each distinct estimate once."""
-    lines = [f"dry run: {_some(len(plan.cells), 'cell')}, nothing is written"]
-    groups: dict[tuple[str, ...], list[Config]] = {}
-    for cell in plan.cells:
-        groups.setdefault(tuple(_describe(cell)), []).append(cell)
-    for estimate, cells in groups.items():
-        lines += ["", *estimate]
-        for cell in cells:
-            lines.append(f"  {cell.choices['algo']} staleness={cell.staleness} seed={cell.seed} → {cell.folder}")
-    return "\n".join(lines)
+    queue_bytes: float
 
 
 def estimate(config: Config) -> Estimate:
-    rollout, per_step = config.rollout, config.updates_per_step
+    """What a run of this config needs at most."""
+    rollout, known = config.rollout, parameters(config)
+    size = known or 0.0
     responses = rollout.prompts_per_step * rollout.group_size
-    longest = rollout.max_prompt_tokens + rollout.max_new_tokens
-    padded = rollout.prompts_per_step * rollout.max_prompt_tokens + responses * rollout.max_new_tokens
-    evaluations = config.updates // config.eval.every + 1 + (config.updates % config.eval.every > 0)
-    if config.mode == "evaluate":
-        evaluations = 1
-    answers = TASK_SPLITS * GUESSED_PROBLEMS * (config.eval.samples + config.eval.greedy)
-    for name in config.eval.suites:
-        suite = BENCHMARKS[name]
-        answers += suite.problems * ((config.eval.suite_samples or suite.samples) + config.eval.greedy)
-    size = parameters(config)
-    compute = 2 if config.model.dtype == "bfloat16" else 4
-    known = size or 0.0
-    beside = config.engine_name == "vllm" or config.driver != "serial"
-    snapshots = 4 * known * config.max_versions if config.driver != "serial" else 0
+    step_tokens = responses * rollout.max_new_tokens
+    compute_bytes = 2 if config.model.dtype == "bfloat16" else 4
+    copy_bytes = compute_bytes if compute_bytes < SNAPSHOT_BYTES else 0  # the learner's, in the type of computation
     return Estimate(
         responses=responses,
-        training_tokens=config.batches * responses * rollout.max_new_tokens,
-        evaluation_tokens=evaluations * answers * rollout.max_new_tokens,
-        micro_batches=-(-padded // per_step // max(config.learner.micro_batch_tokens, longest)),
-        parameters=size,
-        learner_bytes=MASTER_BYTES * known + (compute * known if compute == 2 else 0),
-        engine_bytes=(compute * known if beside else 0) + snapshots,
-        line_bytes=(config.lag_steps + 1) * responses * rollout.max_new_tokens * TOKEN_BYTES,
+        training_tokens=config.batches * step_tokens,
+        evaluation_tokens=_evaluations(config) * _answers(config) * rollout.max_new_tokens,
+        micro_batches=_micro_batches(config, step_tokens),
+        parameters=known,
+        learner_bytes=(MASTER_BYTES + copy_bytes) * size,
+        engine_bytes=_engine_bytes(config, compute_bytes) * size,
+        queue_bytes=(config.lag_steps + 1) * step_tokens * TOKEN_BYTES,
     )
 
 
@@ -81,75 +89,95 @@ def parameters(config: Config) -> float | None:
         return config.model.parameters
     folder = Path(resolve_path(config.served_model.path))
     files = list(folder.glob("model*.safetensors")) if folder.is_dir() else []
-    return sum(_count(file) for file in files) if files else None
+    return sum(_stored_numbers(file) for file in files) if files else None
 
 
-def _count(file: Path) -> float:
-    from safetensors import safe_open
-
-    total = 0
+def _stored_numbers(file: Path) -> int:
     with safe_open(file, framework="numpy") as tensors:
-        for name in tensors.keys():  # noqa: SIM118  (not a mapping)
-            size = 1
-            for width in tensors.get_slice(name).get_shape():
-                size *= width
-            total += size
-    return total
+        names = tensors.keys()
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
+
+
+def _evaluations(config: Config) -> int:
+    """How often the run evaluates: at the start, when due, and at the end."""
+    if config.mode == "evaluate":
+        return 1
+    return 1 + math.ceil(config.updates / config.eval.every)
+
+
+def _answers(config: Config) -> int:
+    """Responses of one evaluation."""
+    evaluation, suites = config.eval, [BENCHMARKS[name] for name in config.eval.suites]
+    own = TASK_SPLITS * GUESSED_PROBLEMS * (evaluation.samples + evaluation.greedy)
+    return own + sum(s.problems * ((evaluation.suite_samples or s.samples) + evaluation.greedy) for s in suites)
+
+
+def _micro_batches(config: Config, step_tokens: int) -> int:
+    """Of an update, where every prompt and response is as long as it may be."""
+    rollout = config.rollout
+    padded = (rollout.prompts_per_step * rollout.max_prompt_tokens + step_tokens) // config.updates_per_step
+    longest = rollout.max_prompt_tokens + rollout.max_new_tokens
+    return math.ceil(padded / max(config.learner.micro_batch_tokens, longest))
+
+
+def _engine_bytes(config: Config, compute_bytes: int) -> int:
+    """Bytes a parameter that generation needs beside the learner."""
+    if config.driver == "serial":
+        return compute_bytes if build.engine_class(config).holds_weights else 0
+    return compute_bytes + SNAPSHOT_BYTES * build.staleness_policy(config).max_versions
+
+
+# Words ---------------------------------------------------------------------------------------------------
 
 
 def _describe(config: Config) -> Iterator[str]:
-    engine = f"{config.engine_name} engine on {config.device}"
+    engine = f"{config.choices['rollout']} engine on {config.device}"
     yield f"task {config.choices['task']} · model {config.served_model.path} · {engine}"
     for name, text in _facts(config, estimate(config)):
-        yield textwrap.fill(f"{name:<12}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 14)
+        yield textwrap.fill(f"{name:<15}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 17)
 
 
 def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
     rollout, per_step, ahead = config.rollout, config.updates_per_step, config.lag_steps + 1
     yield "tokens", f"prompt ≤ {rollout.max_prompt_tokens}, response ≤ {rollout.max_new_tokens}"
-    yield "evaluation", f"{_evaluated(config)}; about ≤ {_count_of(e.evaluation_tokens)} tokens"
+    yield "evaluation", f"{_evaluated(config)}; about ≤ {_short(e.evaluation_tokens)} tokens"
     if config.mode == "evaluate":
         return
-    yield (
-        "batch",
-        f"{rollout.prompts_per_step} prompts × {rollout.group_size} = {e.responses} responses a step; "
-        f"{_some(per_step, 'update')} of {e.responses // per_step}",
-    )
-    yield (
-        "learner",
-        f"{_some(config.updates, 'update')}, each in at most about {e.micro_batches} micro-batches of "
-        f"{config.learner.micro_batch_tokens} tokens",
-    )
-    yield (
-        "generation",
-        f"{_some(config.batches, 'batch', 'batches')}, the first {ahead if ahead > 1 else 'one'} from the base model; "
-        f"≤ {_count_of(e.training_tokens)} tokens to train on",
-    )
-    yield "delay line", f"{_some(ahead, 'batch', 'batches')}, ≤ {_bytes(e.line_bytes)} on the host"
+    prompts = f"{rollout.prompts_per_step} prompts × {rollout.group_size} = {e.responses} responses a step"
+    yield "batch", f"{prompts}; {_count(per_step, 'update')} of {e.responses // per_step}"
+    micro = f"{e.micro_batches} micro-batches of {config.learner.micro_batch_tokens} tokens"
+    yield "learner", f"{_count(config.updates, 'update')}, each in at most about {micro}"
+    first = f"the first {ahead if ahead > 1 else 'one'} from the base model"
+    tokens = f"≤ {_short(e.training_tokens)} tokens to train on"
+    yield "generation", f"{_count(config.batches, 'batch', 'batches')}, {first}; {tokens}"
+    yield "rollout queue", f"{_count(ahead, 'batch', 'batches')}, ≤ {_bytes(e.queue_bytes)} on the host"
+    yield "memory", _memory(e)
+
+
+def _memory(e: Estimate) -> str:
+    if e.parameters is None:
+        return "unknown; give model.parameters=NUMBER, for instance 1.5e9"
+    learner = f"{_bytes(e.learner_bytes)} for weights, gradients and AdamW before activations"
     beside = f"; {_bytes(e.engine_bytes)} of weights for generation" if e.engine_bytes else ""
-    yield (
-        "memory",
-        "unknown; give model.parameters=NUMBER, for instance 1.5e9"
-        if e.parameters is None
-        else f"{_count_of(e.parameters)} parameters; {_bytes(e.learner_bytes)} for weights, gradients and AdamW before "
-        f"activations, on one device (the learner is not sharded){beside}",
-    )
+    return f"{_short(e.parameters)} parameters; {learner}, on one device (the learner is not sharded){beside}"
 
 
 def _evaluated(config: Config) -> str:
     """How often, on what and how."""
     evaluation, greedy = config.eval, " and greedily" if config.eval.greedy else ""
-    often = "" if config.mode == "evaluate" else f"every {_some(evaluation.every, 'update')} "
+    often = "" if config.mode == "evaluate" else f"every {_count(evaluation.every, 'update')} "
     splits = f"the task's own splits (avg@{evaluation.samples}{greedy})"
     suites = [f"{name} (avg@{evaluation.suite_samples or BENCHMARKS[name].samples})" for name in evaluation.suites]
     return often + ", ".join([splits, *suites])
 
 
-def _some(number: int, one: str, many: str = "") -> str:
+def _count(number: int, one: str, many: str = "") -> str:
+    """1 cell, 2 cells."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _count_of(number: float) -> str:
+def _short(number: float) -> str:
+    """1.54 G."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g} {unit}"
@@ -157,4 +185,4 @@ def _count_of(number: float) -> str:
 
 
 def _bytes(number: float) -> str:
-    return f"{_count_of(number)}B" if number >= 1e3 else f"{number:.0f} B"
+    return f"{_short(number)}B" if number >= 1e3 else f"{number:.0f} B"

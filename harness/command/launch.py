@@ -21,7 +21,7 @@ from harness.tracking.background import mlflow_sync
 
 
 @contextmanager
-def around(plan: Plan) -> Iterator[None]:
+def sweep_context(plan: Plan) -> Iterator[None]:
     """What a command needs before its first cell and after its last."""
     _write_sweep(plan)
     if plan.parallel:
@@ -56,7 +56,7 @@ def _write_sweep(plan: Plan) -> None:
 
 
 def summary(plan: Plan) -> int:
-    """Says how every cell ended and returns the exit code: 0 only if all are finished."""
+    """Says how every cell ended and returns the exit code: 0 only if all are finished, or paused as asked."""
     ended = [(cell.folder, status_of(cell.folder)) for cell in plan.cells]
     counts = Counter(status for _, status in ended)
     if plan.is_sweep:
@@ -69,7 +69,7 @@ def summary(plan: Plan) -> int:
     for folder, status in ended:
         if status == "failed":
             print(f"failed: {folder}: {_reason(folder)}", file=sys.stderr)
-    return 0 if counts["finished"] == len(ended) else 1
+    return 0 if counts["finished"] + counts["paused"] == len(ended) else 1
 
 
 def _accuracies(folder: Path) -> Iterator[str]:

@@ -29,6 +29,7 @@ COLOUR = {
     "running": "cyan",
     "failed": "red",
     "interrupted": "yellow",
+    "paused": "yellow",
     "waiting": "dim",
     "damaged": "red",
 }
@@ -106,7 +107,7 @@ def _detail(folder: Path, status: str, manifest: dict[str, Any]) -> str:
         heartbeat = folder / "heartbeat"
         ago = f"{time.time() - heartbeat.stat().st_mtime:.0f} s ago" if heartbeat.is_file() else "none yet"
         return f"heartbeat {ago}, {lock_owner(folder / LOCK)}"
-    if status == "interrupted":
+    if status in ("interrupted", "paused"):
         return "the same command carries on"
     return ""
 

@@ -1,4 +1,4 @@
-"""Checks that need the parts themselves: model, tokenizer, data; does the algorithm take these parameters?"""
+"""Checks that need the model's tokenizer and the data: can they be read, and do the prompts fit?"""
 
 from __future__ import annotations
 
@@ -6,31 +6,18 @@ from functools import lru_cache
 
 from harness import build
 from harness.config import Config
-from harness.lag import schedule
 from harness.models.loading import load_tokenizer, longest_prompt
-from harness.records.folder import check_folder
-from harness.rollout.vllm_engine import check_installed
 from harness.tasks.prepare import prepare
 from harness.tasks.prompts import PromptEncoder
 
 
-def parts(config: Config) -> None:
-    """Raises UserError. Writes nothing. A dry run needs neither model nor data."""
-    build.algorithm(config)
-    build.task(config)
-    if config.lag_name == "replay":
-        schedule.read(config)
-    if not config.dry_run:
-        _data(_Inputs(config))
-    if config.driver == "ray":
-        _check_ray(config)
-    if config.engine_name == "vllm" and not config.dry_run:
-        check_installed()
-    check_folder(config)
+def check_data(config: Config) -> None:
+    """Raises UserError for a tokenizer or data that the run could not use. Equal inputs are checked once."""
+    _check(_Inputs(config))
 
 
 class _Inputs:
-    """What the data checks of a config depend on; equal for most cells of a sweep, which then are checked once."""
+    """What the checks of the data depend on; equal for most cells of a sweep."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -47,17 +34,8 @@ class _Inputs:
 
 
 @lru_cache(maxsize=64)
-def _data(inputs: _Inputs) -> None:
+def _check(inputs: _Inputs) -> None:
     config = inputs.config
-    longest = longest_prompt(config)
+    longest = longest_prompt(config)  # before the tokenizer: it says best what is wrong with a model's folder
     encode = PromptEncoder(load_tokenizer(config.served_model), config.model)
     prepare(config, build.task(config), encode, longest)
-
-
-def _check_ray(config: Config) -> None:
-    # Imported late: only driver=ray needs Ray.
-    from harness.drivers import ray_cluster
-
-    ray_cluster.import_ray()
-    if config.ray.address is not None and not config.dry_run:
-        ray_cluster.check_address(config.ray.address)

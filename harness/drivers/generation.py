@@ -17,18 +17,25 @@ from typing import Protocol
 
 import torch
 
-from harness.drivers.weight_store import WeightStore
+from harness.drivers.weight_store import SnapshotStore
 from harness.rollout.interface import RolloutEngine, StateDict
 from harness.types import Request, Rollouts
 
 
 class Generation(Protocol):
+    """Serves requests with published versions of the weights."""
+
     def publish(self, version: int, weights: StateDict) -> None:
         """Makes a version the newest; may wait for room. Raises what stopped a worker, and Interrupted."""
         ...
 
     def submit(self, request: Request, version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
-        """version None: the newest when the work starts. Urgent work (evaluation) goes before what waits."""
+        """Asks for the samples of a request.
+
+        version: that must sample them; None: the newest when the work starts.
+        urgent: goes before what waits (evaluation).
+        Returns the rollouts to come. Raises what stopped a worker, and KeyError for a version that is gone.
+        """
         ...
 
     def check(self) -> None:
@@ -82,14 +89,18 @@ class WorkerGeneration:
     """driver=overlapped and driver=ray: a thread for each engine takes tickets from one queue, in order.
 
     An error in a worker ends up in every future that waits and in every later call, with its traceback.
-    threads: of torch, for each worker. finally_: called once, after the engines are closed. in_flight: engines
-    may take over a newer version in the middle of a chunk (`engine.newer`).
+
+    engines: one for each worker.
+    store: the versions they load.
+    threads: of torch, for each worker.
+    finally_: called once, after the engines are closed.
+    in_flight: engines may take over a newer version in the middle of a chunk (`engine.newer`).
     """
 
     def __init__(
         self,
         engines: Sequence[RolloutEngine],
-        store: WeightStore,
+        store: SnapshotStore,
         threads: int = 1,
         finally_: Callable[[], None] = lambda: None,
         *,

@@ -82,13 +82,13 @@ class RayEngine:
     def generate(self, request: Request) -> Rollouts:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._ask(request)
+                return self._call(request)
             except self._ray.exceptions.RayError as error:
                 reason = error
                 self._replace()
                 if attempt == ATTEMPTS:
                     break
-        raise RunFailed(f"rollout actors failed {ATTEMPTS} times on one chunk: {_told(reason)}") from reason
+        raise RunFailed(f"rollout actors failed {ATTEMPTS} times on one chunk: {_one_line(reason)}") from reason
 
     def close(self) -> None:
         """Ends the actor, whatever it does; a call that waits for it raises."""
@@ -96,7 +96,7 @@ class RayEngine:
             self._closed = True
             self._ray.kill(self._actor, no_restart=True)
 
-    def _ask(self, request: Request) -> Rollouts:
+    def _call(self, request: Request) -> Rollouts:
         if not self._ready:
             self._ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
             self._ready = True
@@ -122,15 +122,22 @@ class RayEngine:
             self._actor = self._start()
 
 
-def generation(config: Config, make_engine: Callable[[], RolloutEngine], weights_bytes: int) -> WorkerGeneration:
-    """A cluster, its actors and the workers that feed them. make_engine must be picklable."""
-    stop = ray_cluster.connect(config.ray, weights_bytes, config.max_versions)
+def generation(
+    config: Config, make_engine: Callable[[], RolloutEngine], weights_bytes: int, max_versions: int
+) -> WorkerGeneration:
+    """A cluster, its actors and the workers that feed them.
+
+    make_engine: makes an actor's engine in the actor's process; picklable.
+    weights_bytes: size of one version's weights.
+    max_versions: versions alive at once.
+    """
+    stop = ray_cluster.connect(config.ray, weights_bytes, max_versions)
     try:
         engines = [RayEngine(make_engine, config.ray, config.torch_threads) for _ in range(config.ray.actors)]
     except BaseException:
         stop()
         raise
-    return WorkerGeneration(engines, SnapshotStore(config.max_versions, stored), config.torch_threads, stop)
+    return WorkerGeneration(engines, SnapshotStore(max_versions, stored), config.torch_threads, stop)
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -143,8 +150,8 @@ def _environment(threads: int) -> dict[str, str]:
     }
 
 
-def _told(error: BaseException) -> str:
-    """The cause in one line."""
+def _one_line(error: BaseException) -> str:
+    """What an actor raised, in one line."""
     cause = getattr(error, "cause", None) or error
     text = str(cause).strip() or type(cause).__name__
     return f"{type(cause).__name__}: {text.splitlines()[-1]}"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from harness import interrupts
-from harness.config import RayConfig
+from harness.config import Config, RayConfig
 from harness.errors import UserError
 
 ANSWER_S = 12.0  # a cluster that has not answered by then is not there
@@ -24,7 +24,7 @@ ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def import_ray() -> ModuleType:
-    """Ray without its opinions. Raises UserError with the command that installs it."""
+    """Ray, set up to ask for no token and to report no usage. Raises UserError with the command that installs it."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -32,6 +32,18 @@ def import_ray() -> ModuleType:
     except ImportError as error:
         raise UserError(f"driver=ray: Ray is not installed ({error}); pip install 'lagrange-rl[ray]'") from error
     return ray
+
+
+def check(config: Config) -> None:
+    """Raises UserError for a run that driver=ray cannot serve."""
+    import_ray()
+    if config.rollout.inflight != "drain":
+        raise UserError(
+            f"rollout.inflight={config.rollout.inflight} with driver=ray: an actor takes weights between chunks only; "
+            "use driver=overlapped, or rollout.inflight=drain"
+        )
+    if config.ray.address is not None and not config.dry_run:
+        check_address(config.ray.address)
 
 
 @functools.cache
@@ -58,7 +70,12 @@ def check_address(address: str) -> None:
 
 
 def connect(config: RayConfig, weights_bytes: int, max_versions: int) -> Callable[[], None]:
-    """Joins or starts a cluster and returns what leaves or stops it. One that this process is part of stays."""
+    """Joins or starts a cluster. One that this process is part of stays as it is.
+
+    weights_bytes: size of one version's weights, for the object store of a local cluster.
+    max_versions: versions alive at once.
+    Returns what leaves the cluster, or stops the local one.
+    """
     ray = import_ray()
     if ray.is_initialized():
         return lambda: None

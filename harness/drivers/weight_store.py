@@ -4,33 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from harness import interrupts
 from harness.rollout.interface import StateDict
-
-
-class WeightStore(Protocol):
-    newest: int
-
-    def publish(self, version: int, weights: StateDict) -> None:
-        """Makes a version available as the newest one; may wait until an older one is released. Raises
-        Interrupted when a stop was asked for and no room comes."""
-        ...
-
-    def get(self, version: int) -> Any:
-        """What the engines load."""
-        ...
-
-    def acquire(self, version: int | None) -> int:
-        """Keeps a version alive for one reader (None: the newest) and says which it is. Raises KeyError."""
-        ...
-
-    def release(self, version: int) -> None: ...
-
-    def stop(self) -> None:
-        """Every publish from now on fails, a waiting one too."""
-        ...
 
 
 def copied(weights: StateDict) -> StateDict:
@@ -39,10 +16,10 @@ def copied(weights: StateDict) -> StateDict:
 
 
 class SnapshotStore:
-    """Snapshots, counted by reader.
+    """Snapshots for workers to load, counted by reader.
 
+    max_versions: alive at once, at most.
     snapshot: weights → what is kept and handed to the readers (a copy; a reference into Ray's object store).
-    `publish` waits while `max_versions` are alive; `stop` wakes it up.
     """
 
     def __init__(self, max_versions: int, snapshot: Callable[[StateDict], Any] = copied) -> None:
@@ -56,6 +33,10 @@ class SnapshotStore:
         self.most_alive = 0
 
     def publish(self, version: int, weights: StateDict) -> None:
+        """Makes a version the newest one; waits while too many are alive.
+
+        Raises Interrupted when a stop was asked for and no room comes, and RuntimeError when the store is closed.
+        """
         with self._changed:
             # The newest without readers gives way to the one that replaces it, so only others count.
             while not self._changed.wait_for(self._has_room, timeout=0.1):
@@ -69,16 +50,18 @@ class SnapshotStore:
             self.most_alive = max(self.most_alive, len(self._snapshots))
 
     def get(self, version: int) -> Any:
+        """What the engines load."""
         with self._changed:
             return self._snapshots[version]
 
     def acquire(self, version: int | None) -> int:
+        """Keeps a version alive for one reader (None: the newest) and says which it is. Raises KeyError."""
         with self._changed:
-            wanted = self.newest if version is None else version
-            if wanted not in self._snapshots:
-                raise KeyError(f"version {wanted} is not alive; alive: {sorted(self._snapshots)}")
-            self._readers[wanted] += 1
-            return wanted
+            chosen = self.newest if version is None else version
+            if chosen not in self._snapshots:
+                raise KeyError(f"version {chosen} is not alive; alive: {sorted(self._snapshots)}")
+            self._readers[chosen] += 1
+            return chosen
 
     def release(self, version: int) -> None:
         with self._changed:
@@ -87,6 +70,7 @@ class SnapshotStore:
             self._changed.notify_all()
 
     def stop(self) -> None:
+        """Every publish from now on fails, a waiting one too."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import numpy as np
+from itertools import accumulate, pairwise
 
 from harness.types import Batch, GradedRollouts
 
 
-def histograms(graded: GradedRollouts, version: int, updates: int) -> list[dict[str, int]]:
-    """For each of the step's updates, tokens trained on by their staleness: {"5": 812, "9": 120}.
-
-    version: of the learner before the step. Keys are text because JSON's are.
-    """
-    found = []
-    for update, part in enumerate(graded.minibatches(updates)):
-        trained = np.repeat(part.trained.numpy(), part.rollouts.response_lengths.numpy())
-        staleness = version + update - part.rollouts.version.numpy()[trained]
-        values, counts = np.unique(staleness, return_counts=True)
-        found.append({str(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)})
-    return found
-
-
-def losses(excess: Sequence[GradedRollouts]) -> dict[str, float]:
+def losses(batch: Batch, graded: GradedRollouts, dropped: Sequence[GradedRollouts]) -> dict[str, float]:
     """Samples that the bound kept from being trained on: how many, how long (tokens) and how good on average.
 
-    Long responses are the late ones, so what is lost is not a fair sample.
+    batch: as it left the queue.
+    graded: its chunks as one, in their order; the masked ones among them count.
+    dropped: its dropped chunks. Long responses are the late ones, so what is lost is not a fair sample.
     """
+    edges = pairwise(accumulate((chunk.rollouts.n_prompts for chunk in batch.chunks), initial=0))
+    masked = [graded.prompts(*edge) for chunk, edge in zip(batch.chunks, edges, strict=True) if not chunk.trained]
+    excess = [*dropped, *masked]
     lengths = [length for part in excess for length in part.rollouts.response_lengths.tolist()]
     rewards = [reward for part in excess for reward in part.rewards.tolist()]
     return {
@@ -39,7 +29,7 @@ def losses(excess: Sequence[GradedRollouts]) -> dict[str, float]:
 
 
 def timing(batch: Batch) -> dict[str, float]:
-    """Of the chunks of a batch: mean seconds in the queue, mean publish lag in updates."""
+    """Mean seconds that a batch's chunks lay in the queue, and their mean publish lag in updates."""
     return {
         "time/queue_s": _mean([chunk.queue_s for chunk in batch.chunks]),
         "time/publish_lag": _mean([chunk.publish_lag for chunk in batch.chunks]),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from algorithms import TokenStats
 from algorithms.advantages import group_advantages
 from harness.models.sequences import SequenceBatch, pad, sequence_batch
 from harness.types import GradedRollouts
@@ -14,15 +15,23 @@ from harness.types import GradedRollouts
 
 @dataclass(frozen=True)
 class MiniBatch:
-    """What one update learns from, padded, on the device. Fields other than `sequences` are [B, T] or [B].
+    """What one update learns from, padded to B responses of T tokens, on the device.
 
-    The mask of `sequences` leaves out responses that are not trained on.
+    sequences: prompts and responses; its mask leaves out responses that are not trained on.
+    response_lengths: [B] int, tokens of each response as generated, trained on or not.
+    logp_behaviour: [B,T] float32, nats, under the policy that sampled, by the learner's or the engine's numerics.
+    logp_engine: [B,T] float32, nats, as the engine reported it.
+    staleness: [B,T] int32, updates between the policy that sampled a token and the one that learns from it.
+    advantages: [B] float32.
+    rewards: [B] float64, on the CPU.
+    logp_proximal: [B,T] float32, nats, under the policy at the start of the step, where the method needs it.
     """
 
     sequences: SequenceBatch
+    response_lengths: Tensor
     logp_behaviour: Tensor
     logp_engine: Tensor
-    version: Tensor
+    staleness: Tensor
     advantages: Tensor
     rewards: Tensor
     logp_proximal: Tensor | None = None
@@ -32,9 +41,40 @@ class MiniBatch:
         """Tokens a forward pass computes."""
         return self.sequences.prompt_ids.numel() + self.sequences.response_ids.numel()
 
+    def token_stats(
+        self, logp: Tensor, entropy: Tensor, rows: Tensor | slice = slice(None), mask: Tensor | None = None
+    ) -> TokenStats:
+        """The statistics of some rows, with every optional field that is at hand.
 
-def minibatch(graded: GradedRollouts, group_size: int, behaviour: str, advantage: str, device: str) -> MiniBatch:
-    """Pads a part of a rollout batch and computes its advantages within each group, in float64."""
+        logp, entropy: [b,t], nats, of the current policy; the entropy without a gradient.
+        rows: indices of these rows in the mini-batch.
+        mask: [b,t] bool, theirs, where they are narrower than the mini-batch.
+        """
+        mask = self.sequences.mask[rows] if mask is None else mask
+        width = mask.shape[1]
+        return TokenStats(
+            logp_current=logp,
+            logp_behaviour=self.logp_behaviour[rows, :width],
+            advantages=self.advantages[rows],
+            mask=mask,
+            logp_proximal=None if self.logp_proximal is None else self.logp_proximal[rows, :width],
+            logp_engine=self.logp_engine[rows, :width],
+            staleness=self.staleness[rows, :width],
+            entropy=entropy,
+            group=self.sequences.group[rows],
+        )
+
+
+def minibatch(
+    graded: GradedRollouts, version: int, group_size: int, behaviour: str, advantage: str, device: str
+) -> MiniBatch:
+    """Pads a part of a rollout batch and computes its advantages within each group, in float64.
+
+    graded: the part: G prompts with B = G·group_size responses.
+    version: updates done by the policy that will learn from it, which makes the staleness of its tokens.
+    behaviour: "engine" takes the engine's own log-probs for the behaviour policy's, else those of the trainer.
+    advantage: "group_normalised" divides by the group's standard deviation, else it is only centred.
+    """
     rollouts = graded.rollouts
     sequences = sequence_batch(rollouts, device)
     width = sequences.response_ids.shape[1]
@@ -47,26 +87,23 @@ def minibatch(graded: GradedRollouts, group_size: int, behaviour: str, advantage
     ).flatten()
     logp_engine = padded(rollouts.logp_engine)
     return MiniBatch(
-        sequences=SequenceBatch(
-            sequences.prompt_ids,
-            sequences.prompt_lengths,
-            sequences.group,
-            sequences.response_ids,
-            sequences.mask & graded.trained.to(device)[:, None],
-        ),
+        sequences=replace(sequences, mask=sequences.mask & graded.trained.to(device)[:, None]),
+        response_lengths=rollouts.response_lengths,
         logp_behaviour=logp_engine if behaviour == "engine" else padded(rollouts.logp_behaviour),
         logp_engine=logp_engine,
-        version=padded(rollouts.version),
+        staleness=version - padded(rollouts.version),
         advantages=advantages.float().to(device),
         rewards=graded.rewards,
     )
 
 
 def micro_batches(batch: MiniBatch, budget: int) -> list[tuple[Tensor, SequenceBatch]]:
-    """Row indices and sequences of each micro-batch, at most `budget` padded tokens where one row allows it.
+    """Row indices ([b] int64, of the mini-batch) and sequences of each micro-batch.
 
     Responses of a group stay together (their prompt is computed once), groups of similar length come
     together (little padding). One micro-batch, in the order given, if the whole fits.
+    batch: the mini-batch.
+    budget: padded tokens that a micro-batch may have, more only where a single row does.
     """
     sequences = batch.sequences
     if batch.padded_tokens <= budget:
@@ -94,7 +131,7 @@ def micro_batches(batch: MiniBatch, budget: int) -> list[tuple[Tensor, SequenceB
 
 
 def select(sequences: SequenceBatch, rows: Tensor) -> SequenceBatch:
-    """The given rows, with only the prompts they need and no needless width."""
+    """The given rows, with only the prompts they need and no needless width. rows: [b] int64 indices."""
     prompts, group = torch.unique(sequences.group[rows], return_inverse=True)
     mask = sequences.mask[rows]
     width = max(int(mask.sum(1).max()), 1)

@@ -3,52 +3,59 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from algorithms import Algorithm, TokenStats, TokenWeights, coefficients, diagnose, weighted_nll
+from algorithms import Algorithm, TokenStats, TokenWeights, compose, measure
 from algorithms.aggregation import totals
+from algorithms.token_weights import join_weights, widen
 from harness.config import LearnerConfig
 from harness.learner.batch import MiniBatch, micro_batches
-from harness.learner.scope import join_weights, total_in_scope, weights_in_scope
+from harness.learner.scope import total_in_scope, weights_in_scope
+from harness.models.logprobs import TokenScores
 from harness.models.policy import Policy
+from harness.models.sequences import SequenceBatch
 
 
 @dataclass(frozen=True)
 class Gradient:
     """What a mini-batch says; its gradient lies in `.grad`.
 
-    stats, weights, entropy: of the whole mini-batch, [B,T], detached. norm: of the gradient, 0-d, before
-    clipping. metrics: on the host already; `time/loss_s` are the seconds from log-probs to the loss, without
-    what a GPU still computes then.
+    stats, weights: of the whole mini-batch, [B,T], detached.
+    norm: 0-d, of the gradient before clipping.
+    metrics: on the host already; `time/loss_s` are the seconds from log-probs to the loss, without what a GPU still
+    computes then.
+    valid_tokens: whether there is any.
     """
 
     stats: TokenStats
     weights: TokenWeights
-    entropy: Tensor
     norm: Tensor
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     valid_tokens: bool
 
 
 class _Part(NamedTuple):
-    """What is kept of a micro-batch. rows: its indices in the mini-batch."""
+    """What is kept of a micro-batch. rows: its indices in the mini-batch. loss: 0-d, detached. seconds: it took."""
 
     rows: Tensor
     loss: Tensor
     stats: TokenStats
     weights: TokenWeights
-    entropy: Tensor
+    seconds: float
 
 
 class GradientMaker:
-    """Scores mini-batches with `policy` and leaves the gradient of `loss` in its parameters.
+    """Scores mini-batches with a policy and leaves the gradient of a loss in its parameters.
 
-    max_length: tokens, the constant of Dr. GRPO's denominator.
+    policy: the policy that learns.
+    loss: the method.
+    config: micro-batches and scope.
+    temperature: of the sampling policy, whose log-probs are those of softmax(logits / temperature).
+    max_length: tokens, the constant of Dr. GRPO's denominator; None means the width of each tensor.
     """
 
     def __init__(
@@ -56,7 +63,6 @@ class GradientMaker:
     ) -> None:
         self._policy = policy
         self._loss = loss
-        self._aggregation = str(loss.aggregation)
         self._config = config
         self._temperature = temperature
         self._max_length = max_length
@@ -73,102 +79,78 @@ class GradientMaker:
         alone = len(micro) == 1 or self._config.scope == "micro_batch"
         whole, total = (None, None) if alone else self._of_the_whole(batch)
         share = 1 / len(micro) if alone else 1.0
-        parts, loss_s = [], 0.0
-        for rows, sequences in micro:
-            scores = self._policy.score(sequences, self._temperature)
-            started = time.perf_counter()
-            stats = _stats(batch, rows, scores.logp, sequences.mask)
-            if whole is None:
-                (weights,) = weights_in_scope(self._loss, [stats], scope=self._config.scope)
-            else:
-                weights = _rows(whole, rows, stats.mask.shape[1])
-            scale = coefficients(weights, stats, self._aggregation, self._max_length, total)
-            loss = weighted_nll(stats.logp_current, scale if share == 1 else scale * share)
-            loss_s += time.perf_counter() - started
-            if loss.requires_grad:
-                loss.backward()
-            parts.append(_Part(rows, loss.detach(), _detached(stats), weights, scores.entropy))
-        return self._result(batch, parts, whole, loss_s)
+        parts = [self._part(batch, rows, sequences, whole, total, share) for rows, sequences in micro]
+        return self._result(*self._joined(batch, parts, whole), parts)
+
+    def _part(
+        self,
+        batch: MiniBatch,
+        rows: Tensor,
+        sequences: SequenceBatch,
+        whole: TokenWeights | None,
+        total: Tensor | None,
+        share: float,
+    ) -> _Part:
+        """Adds the gradient of one micro-batch. share: of the mini-batch's loss, where it stands alone."""
+        scores = self._policy.score(sequences, self._temperature)
+        started = time.perf_counter()
+        stats = batch.token_stats(scores.logp, scores.entropy, rows, sequences.mask)
+        if whole is None:
+            (weights,) = weights_in_scope(self._loss, [stats], scope=self._config.scope)
+        else:
+            weights = whole.select(rows, stats.mask.shape[1])
+        out = compose(self._loss, stats, weights=weights, max_length=self._max_length, total=total, metrics=False)
+        loss = share * out.loss
+        seconds = time.perf_counter() - started
+        if loss.requires_grad:
+            loss.backward()
+        return _Part(rows, loss.detach(), stats.detached(), weights, seconds)
 
     @torch.no_grad()
-    def logp(self, batch: MiniBatch) -> Tensor:
-        """log π of the sampled tokens, [B,T], in the same micro-batches as the gradient."""
+    def scores(self, batch: MiniBatch) -> TokenScores:
+        """Log-prob and entropy of the sampled tokens, [B,T], nats, in the same micro-batches as the gradient."""
         micro = micro_batches(batch, self._config.micro_batch_tokens)
-        return _in_order(
-            [rows for rows, _ in micro],
-            [self._policy.score(sequences, self._temperature).logp for _, sequences in micro],
-            batch.sequences.mask.shape[1],
+        scores = [self._policy.score(sequences, self._temperature) for _, sequences in micro]
+        rows, width = [rows for rows, _ in micro], batch.sequences.mask.shape[1]
+        return TokenScores(
+            _in_order(rows, [part.logp for part in scores], width),
+            _in_order(rows, [part.entropy for part in scores], width),
         )
 
     def _of_the_whole(self, batch: MiniBatch) -> tuple[TokenWeights | None, Tensor]:
-        """The weights of a method of batch scope, and the counts of the denominator."""
+        """The weights of a method of batch scope (None: of any other), and the counts of the denominator."""
         if self._loss.scope != "batch":
             return None, totals(batch.sequences.mask)
-        weights = weights_in_scope(self._loss, [_stats(batch, _all_rows(batch), self.logp(batch))])
+        weights = weights_in_scope(self._loss, [batch.token_stats(*self.scores(batch))])
         return weights[0], total_in_scope(weights)
 
-    def _result(self, batch: MiniBatch, parts: list[_Part], whole: TokenWeights | None, loss_s: float) -> Gradient:
+    def _joined(
+        self, batch: MiniBatch, parts: list[_Part], whole: TokenWeights | None
+    ) -> tuple[TokenStats, TokenWeights]:
+        """Statistics and weights of the whole mini-batch, in its order. whole: its weights, if they are known."""
+        if len(parts) == 1:
+            return parts[0].stats, parts[0].weights
+        rows, width = [part.rows for part in parts], batch.sequences.mask.shape[1]
+        logp = _in_order(rows, [part.stats.logp_current for part in parts], width)
+        entropy = _in_order(rows, [part.stats.require("entropy", "the learner") for part in parts], width)
+        stats = batch.token_stats(logp, entropy)
+        if self._config.scope == "micro_batch":
+            joined = join_weights([part.weights for part in parts])
+            return stats, joined.select(torch.argsort(torch.cat(rows)), width)
+        return stats, self._loss.weights(stats) if whole is None else whole
+
+    @torch.no_grad()
+    def _result(self, stats: TokenStats, weights: TokenWeights, parts: list[_Part]) -> Gradient:
         grads = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
-        if len(parts) == 1:
-            _, loss, stats, weights, entropy = parts[0]
-        else:
-            rows, width = [part.rows for part in parts], batch.sequences.mask.shape[1]
-            loss = torch.stack([part.loss for part in parts]).sum()
-            entropy = _in_order(rows, [part.entropy for part in parts], width)
-            logp = _in_order(rows, [part.stats.logp_current for part in parts], width)
-            stats = _stats(batch, _all_rows(batch), logp)
-            if self._config.scope == "micro_batch":
-                weights = _rows(join_weights([part.weights for part in parts]), torch.argsort(torch.cat(rows)), width)
-            else:
-                weights = self._loss.weights(stats) if whole is None else whole
-        with torch.no_grad():
-            metrics = diagnose(stats, weights, entropy)
-            metrics["surrogate"] = self._loss.surrogate(stats, weights, self._max_length)
-            metrics["loss"] = loss
-            metrics["grad_norm"] = norm
-        names = list(metrics)
+        loss = torch.stack([part.loss for part in parts]).sum()
+        metrics = measure(self._loss, stats, weights, self._max_length) | {"loss": loss, "grad_norm": norm}
         # The one synchronisation of an update that is not a method's own.
-        values = torch.stack([metrics[name].double().cpu().reshape(()) for name in names]).tolist()
-        row = dict(zip(names, values, strict=True)) | {"time/loss_s": loss_s}
-        return Gradient(stats, weights, entropy, norm, row, bool(stats.mask.any()))
-
-
-def _all_rows(batch: MiniBatch) -> Tensor:
-    return torch.arange(len(batch.advantages), device=batch.advantages.device)
-
-
-def _stats(batch: MiniBatch, rows: Tensor, logp: Tensor, mask: Tensor | None = None) -> TokenStats:
-    """Statistics of some rows, as wide as `mask`; None means that of the mini-batch."""
-    mask = batch.sequences.mask if mask is None else mask
-    width = mask.shape[1]
-    proximal = batch.logp_proximal
-    return TokenStats(
-        logp_current=logp,
-        logp_behaviour=batch.logp_behaviour[rows][:, :width],
-        advantages=batch.advantages[rows],
-        mask=mask,
-        logp_proximal=None if proximal is None else proximal[rows][:, :width],
-        logp_engine=batch.logp_engine[rows][:, :width],
-    )
-
-
-def _detached(stats: TokenStats) -> TokenStats:
-    """The same statistics with everything already computed from them, free of the graph."""
-    object.__setattr__(stats, "logp_current", stats.logp_current.detach())
-    return stats
-
-
-def _rows(weights: TokenWeights, rows: Tensor, width: int) -> TokenWeights:
-    cut = {f.name: _widen(getattr(weights, f.name)[rows], width) for f in fields(weights) if f.name != "metrics"}
-    return TokenWeights(**cut, metrics=weights.metrics)
+        values = torch.stack([value.double().to(loss.device).reshape(()) for value in metrics.values()]).tolist()
+        row = dict(zip(metrics, values, strict=True)) | {"time/loss_s": sum(part.seconds for part in parts)}
+        return Gradient(stats, weights, norm, row, bool(stats.mask.any()))
 
 
 def _in_order(rows: list[Tensor], parts: list[Tensor], width: int) -> Tensor:
-    """Micro-batches of different widths → [B, width] in the order of the mini-batch."""
-    return torch.cat([_widen(part, width) for part in parts])[torch.argsort(torch.cat(rows))]
-
-
-def _widen(values: Tensor, width: int) -> Tensor:
-    """[b,t] cut or padded with zeros to [b,width]."""
-    return F.pad(values, (0, width - values.shape[1]))
+    """Micro-batches of different widths → [B,width] in the order of the mini-batch."""
+    return torch.cat([widen(part, width) for part in parts])[torch.argsort(torch.cat(rows))]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,32 +17,22 @@ from harness.config import LearnerConfig
 from harness.learner.batch import MiniBatch, minibatch
 from harness.learner.gradient import Gradient, GradientMaker
 from harness.models.policy import Policy
-from harness.types import GradedRollouts
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """An update that was not made: weights and optimizer are untouched, and the version counts on.
-
-    reason  what was not finite (or too large) · tensors  the offending tensor and the batch, for the dump
-    """
-
-    reason: str
-    tensors: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one update leaves behind. metrics: the row for metrics.jsonl. tokens: per-token columns, [N] each,
-    where they were asked for."""
-
-    metrics: dict[str, float]
-    refusal: Refusal | None
-    tokens: dict[str, Tensor] | None
+from harness.types import GradedRollouts, Refusal, Update
 
 
 class Learner:
-    """Owns the optimizer and counts the versions. Everything a mini-batch needs is passed to `step`."""
+    """Owns the optimizer and counts the versions. Everything a mini-batch needs is passed to `step`.
+
+    policy: the policy that learns.
+    loss: the method.
+    config: optimizer, micro-batches and limits.
+    updates_per_step: mini-batches that a rollout batch is cut into.
+    group_size: responses to a prompt.
+    temperature: of the sampling policy.
+    behaviour: whose log-probs are the behaviour policy's, "trainer" or "engine".
+    max_new_tokens: tokens, the constant of Dr. GRPO's denominator.
+    record_tokens: first and last update of which per-token columns are kept; None keeps none.
+    """
 
     def __init__(
         self,
@@ -75,15 +66,19 @@ class Learner:
         )
 
     def step(self, graded: GradedRollouts) -> Iterator[Update]:
-        """One rollout batch, an update at a time."""
+        """Learns from one rollout batch, an update at a time, in the order of its prompts.
+
+        graded: the batch, of updates_per_step mini-batches.
+        Returns an iterator; each update is made when it is asked for, and counts as a version even if it is refused.
+        """
         device = str(self.policy.model.device)
         batches = [
-            minibatch(part, self._group_size, self._behaviour, self._config.advantage, device)
-            for part in graded.minibatches(self._updates_per_step)
+            minibatch(part, version, self._group_size, self._behaviour, self._config.advantage, device)
+            for version, part in enumerate(graded.minibatches(self._updates_per_step), self.version)
         ]
         if "logp_proximal" in self.loss.needs:
             # The proximal policy is the one at the start of the step, before any of its updates.
-            batches = [replace(batch, logp_proximal=self._gradient.logp(batch)) for batch in batches]
+            batches = [replace(batch, logp_proximal=self._gradient.scores(batch).logp) for batch in batches]
         for batch in batches:
             yield self._update(batch)
 
@@ -111,8 +106,8 @@ class Learner:
         """Why the update must be refused; None if it may be made."""
         loss, norm = result.metrics["loss"], result.metrics["grad_norm"]
         if not math.isfinite(loss):
-            names = ("logp_current", "logp_behaviour", "logp_engine", "logp_proximal")
-            valid = {n: v[result.stats.mask] for n in names if (v := getattr(result.stats, n)) is not None}
+            names = ("logp_current", "logp_behaviour", *sorted(self.loss.needs - {"group"}))
+            valid = {name: getattr(result.stats, name)[result.stats.mask] for name in names}
             return _first_non_finite(**valid) or f"loss is {loss}"
         if not math.isfinite(norm):
             return f"the gradient's norm is {norm}"
@@ -120,26 +115,19 @@ class Learner:
             return f"loss {loss:.3g} exceeds learner.max_loss={self._config.max_loss:g}"
         return None
 
-    def _metrics(self, batch: MiniBatch, result: Gradient | None, *, refused: bool) -> dict[str, float]:
+    def _metrics(self, batch: MiniBatch, result: Gradient | None, *, refused: bool) -> dict[str, Any]:
         rewards = batch.rewards
-        tokens = batch.sequences.mask
-        staleness = (self.version - batch.version)[tokens].double().cpu()
-        row: dict[str, float] = {
+        row: dict[str, Any] = {
             "update": self.version + 1,
             "version": self.version,
             "reward": rewards.mean().item(),
             "zero_variance_groups": zero_variance_groups(rewards.view(-1, self._group_size)).item(),
-            "response_length": tokens.sum(1).double().mean().item(),
+            "response_length": batch.response_lengths.double().mean().item(),
             "refused": float(refused),
             "skipped": float(result is not None and not result.valid_tokens),
-            **{
-                f"staleness_{name}": getattr(staleness, name)().item() if len(staleness) else math.nan
-                for name in ("min", "mean", "max")
-            },
+            "staleness_hist": _histogram(batch.staleness[batch.sequences.mask]),
         }
-        if result is not None:
-            row |= {name: value for name, value in result.metrics.items() if not name.startswith("staleness")}
-        return row
+        return row if result is None else row | result.metrics
 
     def _token_rows(self, batch: MiniBatch, result: Gradient) -> dict[str, Tensor] | None:
         """Per-token columns of a recorded update (`record.tokens`)."""
@@ -154,13 +142,22 @@ class Learner:
             "position": position,
             "token_id": batch.sequences.response_ids[mask],
             "abs_ratio_minus_1": (result.stats.ratio - 1).abs()[mask],
-            "entropy": result.entropy[mask],
+            "entropy": result.stats.require("entropy", "record.tokens")[mask],
             "kept": result.weights.kept[mask],
             "advantage_sign": result.stats.token_advantages.sign()[mask].to(torch.int8),
             "trust_region": result.stats.trust_region[mask],
-            "staleness": self.version - batch.version[mask],
+            "staleness": batch.staleness[mask],
         }
         return {name: column.cpu() for name, column in columns.items()}
+
+
+def _histogram(staleness: Tensor) -> dict[str, int]:
+    """Tokens trained on by their staleness in updates, {"5": 812, "9": 120}; text keys, because JSON's are.
+
+    staleness: [N] int.
+    """
+    values, counts = torch.unique(staleness, return_counts=True)
+    return {str(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
 
 
 def _first_non_finite(**tensors: Tensor) -> str | None:
@@ -181,7 +178,7 @@ def _evidence(batch: MiniBatch, result: Gradient | None) -> dict[str, Tensor]:
         "response_ids": batch.sequences.response_ids,
         "mask": batch.sequences.mask,
         "logp_behaviour": batch.logp_behaviour,
-        "version": batch.version,
+        "staleness": batch.staleness,
         "advantages": batch.advantages,
         "rewards": batch.rewards,
     }

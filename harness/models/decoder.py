@@ -12,7 +12,6 @@ gradients with its own forward.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,8 +20,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from harness.models.kernels import linear, rms_norm, rotate
 from harness.models.logprobs import TokenScores, head_scores
+from harness.models.prefix_cache import PrefixCache, PromptGroups, softmax
 from harness.models.sequences import SequenceBatch
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -35,7 +34,10 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q, k, v [N, h
 
 
 def supports(model: PreTrainedModel) -> bool:
-    """Whether this file computes the model's architecture exactly."""
+    """Whether `SharedPrefixPolicy` computes the model's architecture exactly.
+
+    model: any causal language model.
+    """
     config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
     return (
@@ -46,99 +48,13 @@ def supports(model: PreTrainedModel) -> bool:
     )
 
 
-class _Groups:
-    """Which responses share a prompt: group [B], the prompt of each of B responses, among G prompts.
-
-    Groups of one size in order, which every batch has that is not split, are a view; others an index into
-    [G, largest].
-    """
-
-    def __init__(self, group: Tensor, groups: int) -> None:
-        sizes = torch.bincount(group, minlength=groups)
-        self.group, self.groups, self.largest = group, groups, int(sizes.max())
-        order, count = torch.argsort(group, stable=True), torch.arange(len(group), device=group.device)
-        rank = torch.empty_like(group)
-        rank[order] = count - (sizes.cumsum(0) - sizes)[group[order]]
-        self._slots = group * self.largest + rank
-        self._equal = groups * self.largest == len(group) and torch.equal(self._slots, count)
-
-    def spread(self, prompts: Tensor) -> Tensor:
-        """[G, …] → [B, …]. The gradient of an expansion is one sum, that of an index a scatter, ten times slower."""
-        if self._equal:
-            return prompts[:, None].expand(-1, self.largest, *prompts.shape[1:]).flatten(0, 1)
-        return prompts[self.group]
-
-    def gather(self, responses: Tensor) -> Tensor:
-        """[B, …] → [G, largest, …], zeros where a group has fewer."""
-        if not self._equal:
-            places = responses.new_zeros(self.groups * self.largest, *responses.shape[1:])
-            responses = places.index_copy_(0, self._slots, responses)
-        return responses.unflatten(0, (self.groups, self.largest))
-
-    def scatter(self, places: Tensor) -> Tensor:
-        """[G, largest, …] → [B, …]: `gather` undone."""
-        return places.flatten(0, 1) if self._equal else places.flatten(0, 1)[self._slots]
-
-
-@dataclass
-class _Cache:
-    """Keys and values by group: of G prompts once, of their responses in n places a group, n the largest group.
-
-    prompt_keys, prompt_values: per layer [G, kv heads, P, D] · prompt_bias [G, 1, 1, 1, P]
-    keys, values: per layer [G, kv heads, max_new_tokens, n, D] · positions [B] of the next token
-    """
-
-    groups: _Groups
-    prompt_keys: list[Tensor]
-    prompt_values: list[Tensor]
-    prompt_bias: Tensor
-    keys: list[Tensor]
-    values: list[Tensor]
-    positions: Tensor
-    width: int
-    steps: int = 0
-
-    def keep(self, rows: Tensor) -> None:
-        prompts, group = torch.unique(self.groups.group[rows], return_inverse=True)
-        old, self.groups = self.groups, _Groups(group, len(prompts))
-        for store in (self.prompt_keys, self.prompt_values):
-            store[:] = [x[prompts] for x in store]
-        for store in (self.keys, self.values):
-            # Copied up to the step reached, into as much room as before.
-            for layer, x in enumerate(store):
-                done = self.groups.gather(old.scatter(x[:, :, : self.steps].movedim(3, 1))[rows]).movedim(1, 3)
-                store[layer] = x.new_zeros(*done.shape[:2], x.shape[2], *done.shape[3:])
-                store[layer][:, :, : self.steps] = done
-        self.prompt_bias = self.prompt_bias[prompts]
-        self.positions = self.positions[rows]
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """One query a response: q [B, heads, D], k and v [B, kv heads, D] → [B, heads·D].
-
-        A product a response is a product with one row, which costs more in calls and in reading than in
-        arithmetic. Here a group's queries meet all keys of their group at once, and each takes its own from
-        the result, the diagonal: n times the arithmetic, a third of the time for n = 8.
-        """
-        n, heads = self.groups.largest, k.shape[1]
-        self.keys[layer][:, :, self.steps] = self.groups.gather(k).transpose(1, 2)
-        self.values[layer][:, :, self.steps] = self.groups.gather(v).transpose(1, 2)
-        self_keys, self_values = (x[layer][:, :, : self.steps + 1].flatten(2, 3) for x in (self.keys, self.values))
-        # Query heads that share a key head lie side by side: [G, kv heads, n · their number, D].
-        q = (q * q.shape[-1] ** -0.5).unflatten(1, (heads, -1))
-        q = self.groups.gather(q).transpose(1, 2).flatten(2, 3)
-        crossed = (q @ self_keys.transpose(-1, -2)).unflatten(3, (-1, n)).unflatten(2, (n, -1))
-        own = crossed.diagonal(dim1=2, dim2=5).movedim(-1, 2)  # [G, kv heads, n, sharing, steps]
-        shared = (q @ self.prompt_keys[layer].transpose(-1, -2)).unflatten(2, (n, -1)) + self.prompt_bias
-        weights = _softmax(torch.cat((shared, own), dim=-1))
-        shared, own = weights.split((shared.shape[-1], own.shape[-1]), dim=-1)
-        crossed = torch.zeros_like(crossed)
-        crossed.diagonal(dim1=2, dim2=5).copy_(own.movedim(2, -1))
-        seen = shared.flatten(2, 3) @ self.prompt_values[layer]
-        seen = seen + crossed.flatten(4).flatten(2, 3) @ self_values
-        return self.groups.scatter(seen.unflatten(2, (n, -1)).transpose(1, 2)).flatten(1)
-
-
 class SharedPrefixPolicy:
+    """A Llama, Qwen2 or Qwen3 model that computes a prompt once for its whole group.
+
+    model: in eval mode, without dropout; its parameters are used, not copied.
+    Raises ValueError for a model that it does not support.
+    """
+
     def __init__(self, model: PreTrainedModel) -> None:
         if not supports(model):
             raise ValueError(f"{model.config.model_type}: not one of {', '.join(FAMILIES)} in a supported form")
@@ -150,6 +66,12 @@ class SharedPrefixPolicy:
         self._rotary: tuple[Tensor, Tensor] | None = None
 
     def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+        """Log-prob and entropy of every response token under softmax(logits / temperature).
+
+        batch: G prompts [G, P] and B responses [B, T], on the model's device.
+        temperature: above 0.
+        Returns two [B, T] float32 (nats), the log-probs differentiable; padding holds finite values of no meaning.
+        """
         groups, width = batch.prompt_ids.shape
         responses, steps = batch.response_ids.shape
         # A response token is predicted from the one before it, so the last one is never an input.
@@ -159,7 +81,7 @@ class SharedPrefixPolicy:
         columns = torch.arange(width, device=ids.device)
         positions = torch.cat((columns.repeat(groups), batch.positions[:, :-1].flatten()))
         bias = _prefix_bias(batch, width, steps - 1, self._dtype)
-        spread = _Groups(batch.group, groups).spread
+        spread = PromptGroups(batch.group, groups).spread
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q_prompt, k_prompt, v_prompt = (x[:split].unflatten(0, (groups, width)) for x in (q, k, v))
@@ -174,18 +96,26 @@ class SharedPrefixPolicy:
         last_prompt = torch.arange(groups, device=ids.device) * width + batch.prompt_lengths - 1
         own_rows = split + torch.arange(responses * (steps - 1), device=ids.device).view(responses, steps - 1)
         before = torch.cat((last_prompt[batch.group][:, None], own_rows), dim=1)
-        return self._head_scores(hidden[before], batch.response_ids, temperature)
+        return head_scores(hidden[before], self.model.get_output_embeddings(), batch.response_ids, temperature)
 
     def start(
         self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
-    ) -> tuple[_Cache, Tensor]:
+    ) -> tuple[PrefixCache, Tensor]:
+        """Computes the prompts and makes room for the responses.
+
+        prompt_ids: int64 [G, P], padded on the right.
+        prompt_lengths: int64 [G], tokens.
+        group: int64 [B], the prompt of each response.
+        max_new_tokens: how often `advance` may be called.
+        Returns the cache and the logits [B, V] of the first response token.
+        """
         groups, width = prompt_ids.shape
-        responses = _Groups(group, groups)
+        responses = PromptGroups(group, groups)
         room = (groups, self._kv_heads, max_new_tokens, responses.largest, self._head_dim)
         hidden_columns = torch.arange(width, device=group.device) >= prompt_lengths[:, None]
         bias = torch.zeros(hidden_columns.shape, dtype=self._dtype, device=group.device)
         bias = bias.masked_fill_(hidden_columns, float("-inf"))[:, None, None, None]
-        cache = _Cache(responses, [], [], bias, [], [], prompt_lengths[group], width)
+        cache = PrefixCache(responses, [], [], bias, [], [], prompt_lengths[group], width)
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q, k, v = (x.unflatten(0, (groups, width)) for x in (q, k, v))
@@ -200,7 +130,13 @@ class SharedPrefixPolicy:
         last = hidden[torch.arange(groups, device=hidden.device), prompt_lengths - 1]
         return cache, self._head(last)[group]
 
-    def advance(self, state: _Cache, tokens: Tensor) -> Tensor:
+    def advance(self, state: PrefixCache, tokens: Tensor) -> Tensor:
+        """Appends a token to every response.
+
+        state: as `start` gave it; changed in place.
+        tokens: int64 [B].
+        Returns the logits [B, V] of the next token.
+        """
         length = state.width + state.steps + 1
         hidden = self._layers(tokens, state.positions, length, state.attend)
         state.positions = state.positions + 1
@@ -230,19 +166,19 @@ class SharedPrefixPolicy:
                 x = checkpoint(self._layer, layer, index, x, cos, sin, attend, use_reentrant=False)
             else:
                 x = self._layer(layer, index, x, cos, sin, attend)
-        return rms_norm(base.norm, x)
+        return _rms_norm(base.norm, x)
 
     def _layer(self, layer: Any, index: int, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         attention, mlp = layer.self_attn, layer.mlp
-        y = rms_norm(layer.input_layernorm, x)
-        q = linear(attention.q_proj, y).unflatten(-1, (self._heads, self._head_dim))
-        k = linear(attention.k_proj, y).unflatten(-1, (self._kv_heads, self._head_dim))
-        v = linear(attention.v_proj, y).unflatten(-1, (self._kv_heads, self._head_dim))
+        y = _rms_norm(layer.input_layernorm, x)
+        q = attention.q_proj(y).unflatten(-1, (self._heads, self._head_dim))
+        k = attention.k_proj(y).unflatten(-1, (self._kv_heads, self._head_dim))
+        v = attention.v_proj(y).unflatten(-1, (self._kv_heads, self._head_dim))
         if hasattr(attention, "q_norm"):
-            q, k = rms_norm(attention.q_norm, q), rms_norm(attention.k_norm, k)
-        x = x + linear(attention.o_proj, attend(index, rotate(q, cos, sin), rotate(k, cos, sin), v))
-        y = rms_norm(layer.post_attention_layernorm, x)
-        return x + linear(mlp.down_proj, F.silu(linear(mlp.gate_proj, y)) * linear(mlp.up_proj, y))
+            q, k = _rms_norm(attention.q_norm, q), _rms_norm(attention.k_norm, k)
+        x = x + attention.o_proj(attend(index, _rotate(q, cos, sin), _rotate(k, cos, sin), v))
+        y = _rms_norm(layer.post_attention_layernorm, x)
+        return x + mlp.down_proj(F.silu(mlp.gate_proj(y)) * mlp.up_proj(y))
 
     def _attention(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         """q [rows, T, heads, D], k and v [rows, S, kv heads, D] → [rows, T, heads·D]; causal without a bias."""
@@ -255,23 +191,35 @@ class SharedPrefixPolicy:
         return out.transpose(1, 2).flatten(-2)
 
     def _rotary_tables(self, length: int) -> tuple[Tensor, Tensor]:
-        """cos and signed sin [positions, D] in the model's dtype, grown when a longer sequence comes."""
+        """cos and sin [positions, D] in the model's dtype, grown when a longer sequence comes."""
         weight = self._embeddings.weight
-        stale = self._rotary is not None and self._rotary[0].device != weight.device
-        if self._rotary is None or stale or len(self._rotary[0]) < length:
+        moved = self._rotary is not None and self._rotary[0].device != weight.device
+        if self._rotary is None or moved or len(self._rotary[0]) < length:
             positions = torch.arange(max(length, 128), device=weight.device)
             with torch.no_grad():
                 base: Any = self.model.base_model
                 cos, sin = base.rotary_emb(weight[:1], positions[None])
-            sin[..., : self._head_dim // 2].neg_()  # the sign of the half-split convention, see `rotate`
             self._rotary = cos[0].clone(), sin[0].clone()
         return self._rotary
 
     def _head(self, hidden: Tensor) -> Tensor:
         return self.model.get_output_embeddings()(hidden)
 
-    def _head_scores(self, hidden: Tensor, targets: Tensor, temperature: float) -> TokenScores:
-        return head_scores(hidden, self.model.get_output_embeddings(), targets, temperature)
+
+def _rms_norm(module: Any, x: Tensor) -> Tensor:
+    """x / √(mean(x²) + ε) · weight over the last axis, for the norm of any family: one fused pass each way."""
+    return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding in transformers' half-split convention.
+
+    x: [N, heads, D].
+    cos, sin: [N, 1, D].
+    Returns [N, heads, D].
+    """
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 def _small_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
@@ -280,14 +228,8 @@ def _small_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> T
     shape, kv_heads, length = q.shape, *keys.shape[1:3]
     q = (q * shape[-1] ** -0.5).reshape(shape[0], kv_heads, shape[1] // kv_heads * shape[2], shape[3])
     scores = (q @ keys.transpose(-1, -2)).view(*shape[:-1], length).add_(bias)
-    weights = _softmax(scores)
+    weights = softmax(scores)
     return (weights.view(*q.shape[:-1], length) @ values).view(shape)
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """Over the last axis, half precision by way of float32."""
-    half = scores.dtype in (torch.bfloat16, torch.float16)
-    return torch.softmax(scores.float(), dim=-1).to(scores.dtype) if half else torch.softmax(scores, dim=-1)
 
 
 def _prefix_bias(batch: SequenceBatch, width: int, steps: int, dtype: torch.dtype) -> Tensor:

@@ -9,7 +9,11 @@ from torch import Tensor
 
 
 def weights_sha256(state: dict[str, Tensor]) -> str:
-    """Hash over the sorted state dict: names, shapes, types and bytes."""
+    """SHA-256 of a model's weights.
+
+    state: name → tensor; names, shapes, types and bytes are hashed, in the order of the names.
+    Returns the hexadecimal digest.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""The Hugging Face hub, asked once whether it is there: left to themselves its libraries try for minutes."""
+"""Whether the Hugging Face hub can be reached: without this its libraries try for minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANSWER_S = 5.0  # a hub that has not answered by then is not there
 
 @functools.cache
 def settle() -> None:
-    """Call before anything is loaded by a hub name.
+    """Finds out, once a process, whether there is a hub; to be called before anything is loaded by a hub name.
 
     If the endpoint (HF_ENDPOINT, through the environment's proxies) does not answer, the hub's libraries go offline in
     this process and those it starts: what is in their cache loads from there, everything else is refused at once.
@@ -35,8 +35,8 @@ def _answers() -> bool:
         if not response.is_server_error:
             answered.set()
 
-    # Beside this thread, for no time-out of a request bounds the look-up of a name.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(ANSWER_S)
+    # In a thread of its own, because no time-out of a request bounds the look-up of a name.
+    request = threading.Thread(target=ask, daemon=True)
+    request.start()
+    request.join(ANSWER_S)
     return answered.is_set()

@@ -30,7 +30,11 @@ FOLDER = "a Hugging Face model folder (config.json, *.safetensors, tokenizer.jso
 
 
 def resolve_path(path: str) -> str:
-    """A folder, looked up from where the command is typed and then from the project's root; else a hub name."""
+    """Where a model is.
+
+    path: a folder, looked up from where the command is typed and then from the project's root, or a hub name.
+    Returns the folder's full path, else `path` as it is.
+    """
     for base in (Path.cwd(), PROJECT):
         if (base / path).is_dir():
             return str(base / path)
@@ -39,16 +43,18 @@ def resolve_path(path: str) -> str:
 
 def _source(path: str) -> str:
     """`resolve_path` for what is about to be loaded: a hub name only once it is known whether there is a hub."""
-    found = resolve_path(path)
-    if not Path(found).is_dir():
+    source = resolve_path(path)
+    if not Path(source).is_dir():
         hub.settle()
-    return found
+    return source
 
 
 def check_model(config: ModelConfig) -> Any:
-    """The model's architecture, from its config.json alone, once it is known to be a causal LM with safetensors.
+    """The model's architecture, once it is known to be a causal language model with safetensors.
 
-    Raises UserError. Of a hub name (`organisation/model`, no such folder) only config.json is fetched.
+    config: names the model; of one on the hub (`organisation/model`) only config.json is fetched.
+    Returns transformers' configuration of it.
+    Raises UserError if it is something else.
     """
     folder = Path(resolve_path(config.path))
     if not folder.is_dir():
@@ -81,7 +87,11 @@ def _architecture(path: str) -> Any:
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer with an end and a padding token. Raises UserError."""
+    """The model's tokenizer, with an end and a padding token.
+
+    config: names the model, and those two tokens where the tokenizer does not.
+    Raises UserError if it cannot be read or has no such token.
+    """
     return _tokenizer(config.path, config.end_token, config.pad_token)
 
 
@@ -104,12 +114,17 @@ def _tokenizer(path: str, end_token: str | None, pad_token: str | None) -> PreTr
 
 
 def longest_prompt(config: Config) -> int:
-    """Tokens a prompt may have: rollout.max_prompt_tokens, and what the model's positions leave. Raises UserError."""
+    """How many tokens a prompt may have.
+
+    config: of the run.
+    Returns rollout.max_prompt_tokens, or what rollout.max_new_tokens leaves of the model's positions.
+    Raises UserError where they leave nothing.
+    """
     architecture = check_model(config.served_model)
     positions = getattr(architecture, "max_position_embeddings", None) or getattr(architecture, "n_positions", None)
-    wanted, new = config.rollout.max_prompt_tokens, config.rollout.max_new_tokens
-    if positions is None or positions - new >= wanted:
-        return wanted
+    most, new = config.rollout.max_prompt_tokens, config.rollout.max_new_tokens
+    if positions is None or positions - new >= most:
+        return most
     if positions <= new:
         raise UserError(
             f"rollout.max_new_tokens={new}: {config.served_model.path} has {positions} positions for prompt and "
@@ -120,17 +135,37 @@ def longest_prompt(config: Config) -> int:
 
 @dataclass(frozen=True)
 class LoadedModel:
+    """A model ready to sample and to train.
+
+    policy: computes log-probs and logits with its parameters.
+    tokenizer: has an end and a padding token.
+    """
+
     policy: Policy
     tokenizer: PreTrainedTokenizerBase
 
     @property
     def module(self) -> PreTrainedModel:
+        """The model that holds the parameters."""
         return self.policy.model
+
+    def describe(self, folder: Path) -> None:
+        """Writes all but the weights of an ordinary Hugging Face folder: config.json and the tokenizer's files."""
+        self.module.config.save_pretrained(folder)
+        if self.module.can_generate() and self.module.generation_config is not None:
+            self.module.generation_config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def token_text(self, token_ids: list[int]) -> list[str]:
+        """The tokens as the tokenizer writes them."""
+        return [str(token) for token in self.tokenizer.convert_ids_to_tokens(token_ids)]
 
 
 def load_model(config: ModelConfig, device: str) -> LoadedModel:
     """Loads float32 master weights, in eval mode and without dropout: behaviour and current policy must agree.
 
+    config: names the model and how it is computed.
+    device: where it is put.
     Raises UserError naming what is missing.
     """
     tokenizer = load_tokenizer(config)
@@ -163,12 +198,20 @@ def _on(module: PreTrainedModel, device: str) -> PreTrainedModel:
 
 
 def make_policy(module: PreTrainedModel) -> Policy:
-    """The fast policy where it is exact for this family, else transformers' own forward."""
+    """The policy that computes a model: the fast one where it is exact for the family, else transformers' own forward.
+
+    module: a causal language model.
+    """
     return decoder.SharedPrefixPolicy(module) if decoder.supports(module) else TransformersPolicy(module)
 
 
 def check_vocabulary(config: ModelConfig, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuses a tokenizer with more tokens than the model embeds."""
+    """Raises UserError for a tokenizer with more tokens than the model embeds.
+
+    config: names the model, for the message.
+    module: the model.
+    tokenizer: the one beside it.
+    """
     embedded = module.get_input_embeddings().weight
     assert isinstance(embedded, torch.Tensor)
     if len(tokenizer) > len(embedded):

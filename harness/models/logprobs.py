@@ -16,14 +16,24 @@ CHUNK_ELEMENTS = 2**25  # logits a chunk: 128 MB in float32
 
 
 class TokenScores(NamedTuple):
-    """logp and entropy (nats) of given tokens, float32, shape of the tokens; entropy carries no gradient."""
+    """What a policy says about given tokens.
+
+    logp: log-prob of each token (nats), float32, in the shape of the tokens.
+    entropy: of the distribution that the token was drawn from (nats), the same shape and type; carries no gradient.
+    """
 
     logp: Tensor
     entropy: Tensor
 
 
 def scores_from_logits(logits: Tensor, targets: Tensor, temperature: float) -> TokenScores:
-    """logits [..., V], targets [...] → scores under softmax(logits / temperature)."""
+    """Scores of tokens under softmax(logits / temperature).
+
+    logits: [..., V].
+    targets: int64 [...], the tokens.
+    temperature: above 0.
+    Returns scores [...].
+    """
     log_probs = torch.log_softmax(logits.float() / temperature, dim=-1)
     logp = log_probs.gather(-1, targets[..., None])[..., 0]
     with torch.no_grad():
@@ -32,7 +42,14 @@ def scores_from_logits(logits: Tensor, targets: Tensor, temperature: float) -> T
 
 
 def head_scores(hidden: Tensor, head: nn.Linear, targets: Tensor, temperature: float) -> TokenScores:
-    """hidden [..., H] → scores of targets [...] under the output head."""
+    """Scores of tokens under the softmax of the output head, without the full logits where those are many.
+
+    hidden: [..., H], hidden states.
+    head: the output head, H → V.
+    targets: int64 [...], the tokens.
+    temperature: above 0; divides the logits.
+    Returns scores [...].
+    """
     if targets.numel() * head.weight.shape[0] <= CHUNK_ELEMENTS or head.bias is not None:
         return scores_from_logits(head(hidden), targets, temperature)
     weight = head.weight

@@ -22,37 +22,69 @@ class DecodingState(Protocol):
     """Keys and values of the sequences being sampled."""
 
     def keep(self, rows: Tensor) -> None:
-        """Forgets every sequence but `rows` (int64 indices)."""
+        """Forgets every sequence but some.
+
+        rows: int64, indices of those that go on.
+        """
         ...
 
 
 class Policy(Protocol):
+    """Computes what training and sampling need from a model.
+
+    model: holds the parameters.
+    """
+
     model: PreTrainedModel
 
     def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
-        """Log-prob and entropy of every response token under softmax(logits / temperature), [B, T] float32;
-        differentiable in the model's parameters. Padding holds finite values of no meaning."""
+        """Log-prob and entropy of every response token under softmax(logits / temperature).
+
+        batch: G prompts and B responses of at most T tokens, on the model's device.
+        temperature: above 0.
+        Returns two [B, T] float32 (nats), the log-probs differentiable in the model's parameters; padding holds finite
+        values of no meaning.
+        """
         ...
 
     def start(
         self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
     ) -> tuple[Any, Tensor]:
-        """Prefills prompts [G, P] (padded on the right) for samples `group` [B]; returns the decoding state
-        and the logits [B, V] of the first response token."""
+        """Begins to sample.
+
+        prompt_ids: int64 [G, P], padded on the right.
+        prompt_lengths: int64 [G], tokens.
+        group: int64 [B], the prompt of each response.
+        max_new_tokens: how often `advance` may be called.
+        Returns the decoding state and the logits [B, V] of the first response token.
+        """
         ...
 
     def advance(self, state: Any, tokens: Tensor) -> Tensor:
-        """Appends one token [B] to every sequence and returns the logits [B, V] of the next."""
+        """Appends a token to every sequence.
+
+        state: as `start` gave it; changed in place.
+        tokens: int64 [B].
+        Returns the logits [B, V] of the next token.
+        """
         ...
 
 
 @dataclass
 class _TransformersState:
+    """Decoding state of transformers' own forward.
+
+    cache: keys and values.
+    attention_mask: int64 [B, columns so far], 0 on padding.
+    position: int64 [B], of the last token.
+    """
+
     cache: DynamicCache
-    attention_mask: Tensor  # [B, columns so far]
-    position: Tensor  # [B], of the last token
+    attention_mask: Tensor
+    position: Tensor
 
     def keep(self, rows: Tensor) -> None:
+        """Forgets every sequence but `rows` (int64 indices)."""
         self.cache.batch_select_indices(rows)
         self.attention_mask = self.attention_mask[rows]
         self.position = self.position[rows]
@@ -63,6 +95,8 @@ class TransformersPolicy:
 
     Prompts are padded on the left, so that every response starts in the same column; the attention mask and
     explicit position ids make the padding invisible.
+
+    model: in eval mode, without dropout.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -70,6 +104,7 @@ class TransformersPolicy:
         self._split_head = _head_is_linear(model)
 
     def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+        """Log-prob and entropy of every response token, [B, T] float32 (nats)."""
         prompts, prompt_mask = _left_pad(batch.prompt_ids, batch.prompt_lengths)
         ids = torch.cat((prompts[batch.group], batch.response_ids), dim=1)
         mask = torch.cat((prompt_mask[batch.group], batch.mask), dim=1)
@@ -89,6 +124,7 @@ class TransformersPolicy:
     def start(
         self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
     ) -> tuple[_TransformersState, Tensor]:
+        """Decoding state of the responses `group` [B] to prompts [G, P], and the logits [B, V] of their first token."""
         ids, mask = _left_pad(prompt_ids, prompt_lengths)
         cache = DynamicCache(config=self.model.config)
         logits = self.model(
@@ -104,6 +140,7 @@ class TransformersPolicy:
         return state, logits[group, -1]
 
     def advance(self, state: _TransformersState, tokens: Tensor) -> Tensor:
+        """Appends tokens [B] and returns the logits [B, V] of the next."""
         state.position = state.position + 1
         state.attention_mask = torch.cat((state.attention_mask, torch.ones_like(tokens)[:, None]), dim=1)
         return self.model(
@@ -120,6 +157,9 @@ class ComputePolicy:
 
     The only place that knows of mixed precision (autocast) and of gradient checkpointing, which transformers does
     in training mode only; there is no dropout, so the mode changes no number. Decoding stays in eval mode.
+
+    inner: the policy, with float32 parameters.
+    dtype: float32 or bfloat16.
     """
 
     def __init__(self, inner: Policy, dtype: torch.dtype) -> None:
@@ -128,6 +168,7 @@ class ComputePolicy:
         self._dtype = dtype
 
     def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+        """Log-prob and entropy of every response token, [B, T] float32 (nats)."""
         self.model.train(self.model.is_gradient_checkpointing and torch.is_grad_enabled())
         try:
             with self._compute():
@@ -138,10 +179,12 @@ class ComputePolicy:
     def start(
         self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
     ) -> tuple[Any, Tensor]:
+        """Decoding state of the responses `group` [B] to prompts [G, P], and the logits [B, V] of their first token."""
         with self._compute():
             return self._inner.start(prompt_ids, prompt_lengths, group, max_new_tokens)
 
     def advance(self, state: Any, tokens: Tensor) -> Tensor:
+        """Appends tokens [B] and returns the logits [B, V] of the next."""
         with self._compute():
             return self._inner.advance(state, tokens)
 
@@ -158,6 +201,7 @@ def _left_pad(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _positions(mask: Tensor) -> Tensor:
+    """Positions [B, columns] of the tokens where `mask` is True, counted from 0."""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 

@@ -1,277 +1,238 @@
-"""Checkpoints that cannot lie: a folder is written beside, synced and renamed; its manifest is the commit.
+"""Checkpoints: a folder is written beside, synced, read back and renamed; its manifest is the commit.
 
     checkpoints/000400/   config.json, model.safetensors, tokenizer files   an ordinary Hugging Face folder
                           optimizer.safetensors, rollouts.safetensors       the rest of the state
                           checkpoint.json                                   counters, and every file's size and hash
 
-Hashes are those of the bytes in memory; every file is read back and compared with them before the folder gets its
-name, which is what makes it a checkpoint.
-A checkpoint whose files do not match its checkpoint.json is named, left alone, and the one before is used.
+Files are hashed while they are written, tensor by tensor, and while they are read; the name of the folder is what
+makes it a checkpoint. One whose files do not match its checkpoint.json is named, left alone, and the one before used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from harness.errors import RunFailed
-from harness.models.loading import LoadedModel
-from harness.records.files import file_sha256, read_json, sync_folder
+from harness.config import Config
+from harness.errors import RunFailed, UserError
+from harness.records import flat
+from harness.records.files import file_sha256, read_json, sync, sync_all, write_hashed
+from harness.records.layout import CHECKPOINT
+from harness.records.tensors import pieces, read_tensors
 from harness.types import Rollouts
 
-MANIFEST = "checkpoint.json"
-KEEP = 2  # newest checkpoints kept, beside the best one
-FIELDS = tuple(Rollouts.__dataclass_fields__)
-# Integers are stored in the smallest of these that holds them, and come back as int32.
-INTEGERS = (torch.uint8, torch.int16, torch.int32)
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+OPTIMIZER = "optimizer.safetensors"
+ROLLOUTS = "rollouts.safetensors"
+KEEP = 2  # newest checkpoints kept where record.keep_checkpoints lists updates
+
+
+def check_kept(config: Config) -> None:
+    """Raises UserError for updates in `record.keep_checkpoints` that end no step of this run."""
+    keep, unit = config.record.keep_checkpoints, config.updates_per_step
+    for update in keep if isinstance(keep, list) else ():
+        if update % unit or not 0 < update <= config.updates:
+            raise UserError(
+                f"record.keep_checkpoints: update {update} ends no step of this run; "
+                f"expected multiples of updates_per_step={unit} from {unit} to {config.updates}"
+            )
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """counters: JSON state. optimizer: flat tensors. line: rollouts by batch index, the delay line."""
+class RunState:
+    """Everything a run carries on from.
 
-    folder: Path
-    counters: dict[str, Any]
+    weights: the model's state dict.
+    optimizer: the learner's.
+    rollouts: the rollout queue, by index of chunk.
+    counters: the rest, as JSON.
+    """
+
     weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
-    line: dict[int, Rollouts]
+    optimizer: torch.optim.Optimizer
+    rollouts: dict[int, Rollouts]
+    counters: dict[str, Any]
 
 
 class Checkpoints:
-    """Writes the checkpoints of one run below `root`."""
+    """Writes the checkpoints of one run.
 
-    def __init__(self, root: Path, model: LoadedModel) -> None:
+    root: the folder they lie in.
+    describe: writes config.json and the tokenizer's files into a folder; the same in every checkpoint of a run.
+    keep: `record.keep_checkpoints`: how many of the newest stay, "all", or the updates whose checkpoints stay.
+    """
+
+    def __init__(self, root: Path, describe: Callable[[Path], None], keep: Any = KEEP) -> None:
         self._root = root
-        self._model = model
-        self._unchanging: dict[str, bytes] | None = None
+        self._describe = describe
+        self._description: dict[str, list[bytes]] = {}
+        self.listed = frozenset(keep if isinstance(keep, list) else ())
+        self._newest = None if keep == "all" else KEEP if isinstance(keep, list) else int(keep)
 
-    def save(
-        self,
-        update: int,
-        optimizer: dict[str, Tensor],
-        line: dict[int, Rollouts],
-        counters: dict[str, Any],
-        keep_also: set[int],
-    ) -> Path:
-        """Writes checkpoint `update`, verifies it, and only then drops all but the newest and `keep_also`.
+    def save(self, update: int, state: RunState, best: int) -> Path:
+        """Writes and verifies the checkpoint of an update, and only then drops those that need not stay.
 
-        Raises RunFailed when the disk is full or the folder cannot be written; what was there stays good.
+        best: update of the best checkpoint on validation, which stays.
+        Returns its folder. Raises RunFailed when the disk is full or cannot be written; what was there stays good.
         """
         final = self._root / f"{update:06d}"
         if final.exists() and defect(final) is None:
             return final
         partial = self._root / f".{update:06d}.partial"
         try:
-            self._clean()
+            self._remove_partial()
             partial.mkdir(parents=True)
-            contents = self._model_files() | {
-                "optimizer.safetensors": to_bytes(optimizer),
-                "rollouts.safetensors": to_bytes(_flat_line(line)),
-            }
-            contents[MANIFEST] = _manifest(update, counters, contents)
-            with ThreadPoolExecutor(len(contents)) as pool:  # the syncs wait together, not one after the other
-                for _ in pool.map(lambda item: _write(partial / item[0], item[1]), contents.items()):
-                    pass
-            for name, content in contents.items():  # not in the pool: every thread would keep memory of its own for it
-                if (partial / name).read_bytes() != content:
-                    raise OSError(f"{name} reads back otherwise than it was written")
-            sync_folder(partial)
+            self._write(partial, update, state)
             if final.exists():
                 shutil.rmtree(final)  # it was found defective, or we would not have come here
             partial.rename(final)
-            sync_folder(self._root)
+            sync(self._root)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise RunFailed(
                 f"checkpoint at update {update} could not be written ({error}); "
                 "the one before is intact: free space, run again"
             ) from error
-        self._prune(final, keep_also)
+        self._prune(final, best)
         return final
 
-    def _prune(self, newest: Path, keep_also: set[int]) -> None:
+    def _write(self, folder: Path, update: int, state: RunState) -> None:
+        """Writes all files and reads them back. Raises OSError."""
+        weights, rollouts = flat.stored_once(state.weights), flat.rollout_tensors(state.rollouts)
+        # The index is for programs that would take every *.safetensors of the folder for weights, as vLLM does.
+        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, WEIGHTS)}
+        contents: dict[str, Iterable[bytes | memoryview]] = {
+            **self._model_description(),
+            WEIGHTS_INDEX: [json.dumps(index).encode()],
+            WEIGHTS: pieces(weights, metadata={"format": "pt"}),
+            OPTIMIZER: pieces(flat.optimizer_tensors(state.optimizer)),
+            ROLLOUTS: pieces(rollouts, flat.narrowest(rollouts)),
+        }
+        files = {name: write_hashed(folder / name, content) for name, content in contents.items()}
+        write_hashed(folder / CHECKPOINT, [_manifest(update, state.counters, files)])
+        sync_all([folder / name for name in (*files, CHECKPOINT)])
+        problem = defect(folder)
+        if problem is not None:
+            raise OSError(f"reads back otherwise than it was written: {problem}")
+        sync(folder)
+
+    def _model_description(self) -> dict[str, list[bytes]]:
+        if not self._description:
+            with tempfile.TemporaryDirectory(prefix=".describe-", suffix=".partial", dir=self._root) as folder:
+                self._describe(Path(folder))
+                files = sorted(path for path in Path(folder).iterdir() if path.is_file())
+                self._description = {path.name: [path.read_bytes()] for path in files}
+        return self._description
+
+    def _prune(self, newest: Path, best: int) -> None:
+        if self._newest is None:
+            return
         older = [folder for folder in _folders(self._root) if folder != newest]
-        for folder in older[: len(older) - KEEP + 1]:
-            if int(folder.name) not in keep_also:
+        for folder in older[: max(len(older) - self._newest + 1, 0)]:
+            if int(folder.name) not in self.listed | {best}:
                 shutil.rmtree(folder)
 
-    def _clean(self) -> None:
+    def _remove_partial(self) -> None:
         """Drops what a killed save left behind."""
         for left in self._root.glob(".*.partial"):
             shutil.rmtree(left, ignore_errors=True)
 
-    def _model_files(self) -> dict[str, bytes]:
-        if self._unchanging is None:
-            self._unchanging = _described(self._model, self._root)
-        # Tied tensors are stored once, under the name that comes first, as save_pretrained does.
-        seen: set[tuple[int, torch.Size]] = set()
-        weights = {}
-        for name, tensor in self._model.module.state_dict().items():
-            place = (tensor.data_ptr(), tensor.shape)
-            if place not in seen:
-                weights[name] = tensor.detach().cpu().contiguous()
-                seen.add(place)
-        # The index is for programs that would take every *.safetensors of the folder for weights, as vLLM does.
-        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model.safetensors")}
-        return self._unchanging | {
-            "model.safetensors": to_bytes(weights, metadata={"format": "pt"}),
-            "model.safetensors.index.json": json.dumps(index).encode(),
-        }
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read and found whole, as what RunState was made of.
+
+    optimizer: by flat name, for `flat.restore_optimizer`.
+    """
+
+    folder: Path
+    counters: dict[str, Any]
+    optimizer: dict[str, Tensor]
+    rollouts: dict[int, Rollouts]
+    weights_sha256: str
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Each weight with its name, read from the file one at a time."""
+        return read_tensors(self.folder / WEIGHTS, self.weights_sha256)
 
 
-def restore_weights(model: LoadedModel, weights: dict[str, Tensor]) -> None:
-    """Loads a checkpoint's weights. Raises RunFailed if a parameter is missing that no tie fills in."""
-    result = model.module.load_state_dict(weights, strict=False)
-    model.module.tie_weights()
-    state = model.module.state_dict()
-    stored = {state[name].data_ptr() for name in weights if name in state}
-    missing = [name for name in result.missing_keys if state[name].data_ptr() not in stored]
-    if missing or result.unexpected_keys:
-        odd = (missing or result.unexpected_keys)[0]
-        raise RunFailed(f"the checkpoint's weights are not this model's: {odd}; move the run folder away")
+def newest_good(
+    root: Path, usable: Callable[[dict[str, Any]], str | None], device: str = "cpu"
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole and usable, None if there is none.
 
-
-def newest_good(root: Path, usable: Callable[[dict[str, Any]], str | None]) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole and `usable` (of its counters; why not, or None), and a line about each
-    newer one that is not."""
+    root: the folder of checkpoints.
+    usable: counters → why they cannot be used, or None.
+    device: where the optimizer's tensors go, one at a time.
+    Returns it with a line about each newer one that was passed over.
+    """
     complaints: list[str] = []
     for folder in reversed(_folders(root)):
-        problem = defect(folder) or usable(read_json(folder / MANIFEST)["counters"])
+        # What overwrites nothing is hashed while it is read for good; the weights overwrite the model's, so are not.
+        problem = defect(folder, unread=(OPTIMIZER, ROLLOUTS)) or usable(read_json(folder / CHECKPOINT)["counters"])
         if problem is None:
             try:
-                return load(folder), complaints
-            except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+                return _read(folder, device), complaints
+            except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
                 problem = f"cannot be read ({type(error).__name__}: {error})"
         complaints.append(f"{folder}: {problem}; using the one before")
     return None, complaints
 
 
-def load(folder: Path) -> Checkpoint:
-    manifest = read_json(folder / MANIFEST)
-    return Checkpoint(
-        folder,
-        manifest["counters"],
-        load_file(folder / "model.safetensors"),
-        load_file(folder / "optimizer.safetensors"),
-        _line(load_file(folder / "rollouts.safetensors")),
-    )
+def _read(folder: Path, device: str) -> Checkpoint:
+    manifest = read_json(folder / CHECKPOINT)
+    hashes = {name: str(file["sha256"]) for name, file in manifest["files"].items()}
+    optimizer = {name: tensor.to(device) for name, tensor in read_tensors(folder / OPTIMIZER, hashes[OPTIMIZER])}
+    rollouts = flat.stored_rollouts(dict(read_tensors(folder / ROLLOUTS, hashes[ROLLOUTS])))
+    return Checkpoint(folder, manifest["counters"], optimizer, rollouts, hashes[WEIGHTS])
 
 
-def defect(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, None if every file has the size and hash its manifest says."""
+def defect(folder: Path, unread: Iterable[str] = ()) -> str | None:
+    """What is wrong with a checkpoint, None if every file has the size and hash its manifest says.
+
+    unread: files whose hash is not looked at.
+    """
     try:
-        manifest: dict[str, Any] = read_json(folder / MANIFEST)
+        manifest: dict[str, Any] = read_json(folder / CHECKPOINT)
         if manifest.pop("sha256") != _own_sha256(manifest):
-            return f"{MANIFEST} does not have the hash it was written with"
-        for name, expected in manifest["files"].items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != expected["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
-            if file_sha256(path) != expected["sha256"]:
-                return f"{name} does not have the hash it was written with"
+            return f"{CHECKPOINT} does not have the hash it was written with"
+        problems = (_file_defect(folder / name, file, name in unread) for name, file in manifest["files"].items())
+        return next((problem for problem in problems if problem), None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{MANIFEST} cannot be read ({type(error).__name__}: {error})"
+        return f"{CHECKPOINT} cannot be read ({type(error).__name__}: {error})"
+
+
+def _file_defect(path: Path, expected: dict[str, Any], unread: bool) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if path.stat().st_size != expected["bytes"]:
+        return f"{path.name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+    if not unread and file_sha256(path) != expected["sha256"]:
+        return f"{path.name} does not have the hash it was written with"
     return None
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as flat named tensors; hyperparameters come from the config."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": tensor.clone() for index, own in state.items() for name, tensor in own.items()}
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _flat_line(line: dict[int, Rollouts]) -> dict[str, Tensor]:
-    """All batches joined field by field; `index` [batches] and the `lengths` [batches, fields] cut them again."""
-    parts = [line[index].tensors() for index in sorted(line)]
-    if not parts:
-        return {}
-    tensors = {name: _small(torch.cat([part[name] for part in parts])) for name in FIELDS}
-    tensors["index"] = torch.tensor(sorted(line))
-    tensors["lengths"] = torch.tensor([[len(part[name]) for name in FIELDS] for part in parts])
-    return tensors
-
-
-def _line(flat: dict[str, Tensor]) -> dict[int, Rollouts]:
-    if not flat:
-        return {}
-    pieces = {
-        name: _large(flat[name]).split(lengths)
-        for name, lengths in zip(FIELDS, flat["lengths"].T.tolist(), strict=True)
-    }
-    return {
-        index: Rollouts(**{name: pieces[name][i].clone() for name in FIELDS})
-        for i, index in enumerate(flat["index"].tolist())
-    }
-
-
-def _small(tensor: Tensor) -> Tensor:
-    if tensor.dtype != torch.int32 or not len(tensor):
-        return tensor.contiguous()
-    low, high = int(tensor.min()), int(tensor.max())
-    return tensor.to(next(d for d in INTEGERS if torch.iinfo(d).min <= low and high <= torch.iinfo(d).max))
-
-
-def _large(tensor: Tensor) -> Tensor:
-    return tensor.int() if tensor.dtype in INTEGERS else tensor
-
-
-def _described(model: LoadedModel, root: Path) -> dict[str, bytes]:
-    """config.json and the tokenizer's files: the same in every checkpoint of a run."""
-    with tempfile.TemporaryDirectory(prefix=".described-", suffix=".partial", dir=root) as folder:
-        model.module.config.save_pretrained(folder)
-        if model.module.can_generate() and model.module.generation_config is not None:
-            model.module.generation_config.save_pretrained(folder)
-        model.tokenizer.save_pretrained(folder)
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
-
-
-def _manifest(update: int, counters: dict[str, Any], contents: dict[str, bytes]) -> bytes:
-    files = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in contents.items()
-    }
+def _manifest(update: int, counters: dict[str, Any], files: dict[str, dict[str, Any]]) -> bytes:
     manifest = {"update": update, "counters": counters, "files": files}
     return json.dumps(manifest | {"sha256": _own_sha256(manifest)}, indent=2).encode() + b"\n"
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Brings the bytes to the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _own_sha256(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(p for p in root.iterdir() if p.is_dir() and p.name.isdigit()) if root.is_dir() else []
-
-
-def _own_sha256(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def size(folder: Path) -> int:

@@ -8,14 +8,15 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces `path` in one step; a crash leaves the old file or the new one, never half of one."""
+    """Replaces a file in one step; a crash leaves the old one or the new one, never half of one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w") as file:
@@ -30,10 +31,32 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError and ValueError."""
     return json.loads(path.read_text())
 
 
-def sync_folder(path: Path) -> None:
+def write_hashed(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Writes a file piece by piece (memoryviews of bytes) and hashes what it writes.
+
+    Returns {"bytes": size of the file, "sha256": its hash}.
+    """
+    size, digest = 0, hashlib.sha256()
+    with path.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Brings a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -41,9 +64,10 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sync_all(paths: Sequence[Path]) -> None:
+    """Brings several files to the disk; the syncs wait together, not one after the other."""
+    with ThreadPoolExecutor(len(paths)) as pool:
+        list(pool.map(sync, paths))
 
 
 # An owner holds its lock for minutes. A reader that asks `is_held`, and a child that its killed parent had forked
@@ -57,7 +81,7 @@ class LockHeld(RuntimeError):
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[IO[str]]:
-    """Holds a flock on `path` while the block runs; the kernel lets go of it when the process dies.
+    """Holds a flock on a file while the block runs; the kernel lets go of it when the process dies.
 
     Raises LockHeld, naming the owner written into the file, when it is still held after PASSING_S.
     """
@@ -76,12 +100,12 @@ def exclusive(path: Path) -> Iterator[IO[str]]:
 
 
 def lock_owner(path: Path) -> str:
-    """Who holds the lock, or held it last, in words."""
+    """Who holds a lock, or held it last, in words."""
     return path.read_text().strip() or "another process" if path.is_file() else "nobody"
 
 
 def is_held(path: Path) -> bool:
-    """Whether a live process holds the flock on `path`."""
+    """Whether a live process holds the flock on a file."""
     if not path.exists():
         return False
     with path.open("a") as file:

@@ -1,4 +1,4 @@
-"""A run folder: the record of truth and the unit of resume."""
+"""A run folder: the record of truth and the unit of resume. What is written into it, `Recorder` decides."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import os
 import shutil
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,11 +22,8 @@ from torch import Tensor
 
 from harness.config import Config
 from harness.errors import RunFailed, UserError
-from harness.records.files import read_json, write_json
-from harness.records.layout import MANIFEST
-
-TOKEN_PARTS = "tokens"
-STREAMS = ("metrics.jsonl", "eval.jsonl", "schedule.jsonl", "samples.jsonl")
+from harness.records.files import read_json, sync_all, write_json
+from harness.records.layout import CHECKPOINTS, CONFIG, HEARTBEAT, MANIFEST, REFUSED, STREAMS, TOKEN_PARTS, TOKENS
 
 
 def check_folder(config: Config) -> None:
@@ -56,69 +52,69 @@ def check_folder(config: Config) -> None:
 
 
 class RunFolder:
-    """Writes one run's records. Rows are appended; a checkpoint remembers how far they went."""
+    """Writes one run's records. Rows are appended; a checkpoint remembers how far they went.
+
+    path: the folder, made if it is not there.
+    config: of the run.
+    """
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINTS
         path.mkdir(parents=True, exist_ok=True)
         self._config = config
         self._files = {name: (path / name).open("ab") for name in STREAMS}
         self._hashes = {name: hashlib.sha256() for name in STREAMS}
 
     def write_config(self) -> None:
+        """Writes config.yaml."""
         text = yaml.safe_dump(self._config.as_dict(), sort_keys=False, allow_unicode=True)
-        (self.path / "config.yaml").write_text(text, encoding="utf-8")
+        (self.path / CONFIG).write_text(text, encoding="utf-8")
 
     def update_manifest(self, **changes: Any) -> None:
+        """Sets keys of manifest.json and leaves the others as they are."""
         path = self.path / MANIFEST
         write_json(path, (read_json(path) if path.is_file() else {}) | changes)
 
     def append(self, name: str, row: dict[str, Any]) -> None:
-        """One JSON row; undefined (NaN or infinite) numbers become null."""
+        """One JSON row at the end of a stream; undefined (NaN or infinite) numbers become null."""
         line = json.dumps({k: _finite(v) for k, v in row.items()}).encode() + b"\n"
         self._hashes[name].update(line)
         self._files[name].write(line)
 
     def append_tokens(self, update: int, columns: dict[str, Tensor], text: list[str]) -> None:
-        """One update's rows, a part file each: written again by a resumed run, joined at the end."""
+        """One update's rows, a part file each: written again by a resumed run, joined at the end.
+
+        columns: [N] each, a value a token. text: of each token.
+        """
         (self.path / TOKEN_PARTS).mkdir(exist_ok=True)
         table = pa.table({**{k: v.numpy() for k, v in columns.items()}, "text": text})
         pq.write_table(table, self.path / TOKEN_PARTS / f"{update:06d}.parquet")
 
     def join_tokens(self) -> None:
-        """The parts as `tokens.parquet`."""
+        """Makes `tokens.parquet` of the parts."""
         parts = sorted((self.path / TOKEN_PARTS).glob("*.parquet"))
         if parts:
-            with pq.ParquetWriter(self.path / "tokens.parquet", pq.read_schema(parts[0])) as writer:
+            with pq.ParquetWriter(self.path / TOKENS, pq.read_schema(parts[0])) as writer:
                 for part in parts:
                     writer.write_table(pq.read_table(part))
             shutil.rmtree(self.path / TOKEN_PARTS)
 
     def dump(self, update: int, reason: str, tensors: dict[str, Tensor]) -> Path:
-        """The evidence of a refused update."""
-        folder = self.path / "refused"
+        """Keeps the evidence of a refused update: its tensors, and a JSON file about them, whose path is returned."""
+        folder = self.path / REFUSED
         folder.mkdir(exist_ok=True)
         save_file(tensors, folder / f"{update:06d}.safetensors")
-        statistics = {
-            name: {
-                "shape": list(t.shape),
-                "min": _finite(t.double().min().item()),
-                "max": _finite(t.double().max().item()),
-                "non_finite": int((~torch.isfinite(t)).sum()),
-            }
-            for name, t in tensors.items()
-            if t.numel()
-        }
+        statistics = {name: _statistics(tensor) for name, tensor in tensors.items() if tensor.numel()}
         write_json(folder / f"{update:06d}.json", {"update": update, "reason": reason, "tensors": statistics})
         return folder / f"{update:06d}.json"
 
     def marks(self) -> dict[str, dict[str, Any]]:
-        """Size and hash of every stream, all of it on the disk: what a checkpoint remembers."""
+        """Size and hash of every stream, all of it on the disk: what a checkpoint remembers. Raises RunFailed."""
         try:
-            with ThreadPoolExecutor(len(self._files)) as pool:  # the syncs wait together, not one after the other
-                for _ in pool.map(_sync, self._files.values()):
-                    pass
+            for file in self._files.values():
+                file.flush()
+            sync_all([self.path / name for name in STREAMS])
         except OSError as error:
             raise RunFailed(f"{self.path}: records could not be written ({error}); free space, run again") from error
         return {
@@ -126,9 +122,9 @@ class RunFolder:
             for name in STREAMS
         }
 
-    def damage(self, counters: dict[str, Any]) -> str | None:
-        """Why a checkpoint's records are no longer those it remembers; None if they are."""
-        for name, mark in counters["records"].items():
+    def damage(self, marks: dict[str, dict[str, Any]]) -> str | None:
+        """Why the streams are no longer those that a checkpoint's marks are of; None if they are."""
+        for name, mark in marks.items():
             with (self.path / name).open("rb") as file:
                 kept = file.read(mark["bytes"])
             if len(kept) < mark["bytes"]:
@@ -138,18 +134,20 @@ class RunFolder:
         return None
 
     def rewind(self, marks: dict[str, dict[str, Any]]) -> None:
-        """Forgets every row after a checkpoint, so that each update appears once."""
+        """Forgets every row after a checkpoint's marks (none: all rows), so that each update appears once."""
         for name in STREAMS:
             length = marks[name]["bytes"] if name in marks else 0
             os.truncate(self.path / name, length)
             self._hashes[name] = hashlib.sha256((self.path / name).read_bytes())
 
     def flush(self) -> None:
+        """Brings the rows to the file system and renews the heartbeat."""
         for file in self._files.values():
             file.flush()
-        (self.path / "heartbeat").write_text(f"{time.time():.0f}\n")
+        (self.path / HEARTBEAT).write_text(f"{time.time():.0f}\n")
 
     def close(self) -> None:
+        """Closes the streams; one without a row is removed."""
         for name, file in self._files.items():
             with suppress(OSError):  # rows that a full disk refuses: the run has failed with that already
                 file.close()
@@ -157,9 +155,13 @@ class RunFolder:
                 (self.path / name).unlink()
 
 
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _statistics(tensor: Tensor) -> dict[str, Any]:
+    return {
+        "shape": list(tensor.shape),
+        "min": _finite(tensor.double().min().item()),
+        "max": _finite(tensor.double().max().item()),
+        "non_finite": int((~torch.isfinite(tensor)).sum()),
+    }
 
 
 def _finite(value: Any) -> Any:

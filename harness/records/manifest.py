@@ -27,6 +27,7 @@ MAX_DIFF = 200_000  # characters of uncommitted changes kept
 
 
 def versions() -> dict[str, str]:
+    """Version of Python and of every package that may matter, by name."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -49,6 +50,7 @@ def code_state() -> dict[str, str]:
 
 
 def new_manifest(config: Config) -> dict[str, Any]:
+    """The manifest of a run that starts now. roles: of every key, for a reader that compares runs."""
     return {
         "status": "running",
         "algorithm": config.choices["algo"],
@@ -57,6 +59,7 @@ def new_manifest(config: Config) -> dict[str, Any]:
         "seed": config.seed,
         "updates": config.updates,
         "config_sha256": config.sha256(),
+        "roles": config.roles(),
         "final_weights_sha256": None,
         "threads": config.torch_threads,
         "versions": versions(),

@@ -15,7 +15,7 @@ def find(root: Path, name: str) -> list[Path]:
 
 
 def status_of(folder: Path) -> str:
-    """waiting | running | finished | failed | interrupted, as a reader should see it now."""
+    """waiting | running | finished | paused | failed | interrupted, as a reader should see it now."""
     if not (folder / MANIFEST).is_file():
         return "waiting"
     status = str(read_json(folder / MANIFEST)["status"])
@@ -27,9 +27,11 @@ def status_of(folder: Path) -> str:
 
 
 def sweep_status(folder: Path) -> str:
-    """running while a cell is, else finished, failed, or interrupted where cells are left."""
+    """running while a cell is, else failed, finished, paused, or interrupted where cells are left."""
     cells = [status_of((folder / cell["folder"]).resolve()) for cell in read_json(folder / SWEEP)["cells"]]
     for status in ("running", "failed"):
         if status in cells:
             return status
-    return "finished" if set(cells) == {"finished"} else "interrupted"
+    if set(cells) <= {"finished", "paused"}:
+        return "paused" if "paused" in cells else "finished"
+    return "interrupted"

@@ -13,24 +13,35 @@ from harness.types import Grade, GradedRollouts, Grades, Problem, Rollouts
 
 @dataclass(frozen=True)
 class Grader:
-    """truncated: "grade" a response without an end token as it is, give it "zero", or "mask" it out of the loss
-    (its reward then is zero too, and still counts in its group's baseline)."""
+    """Grades rollouts as a task does.
+
+    task: what grades texts.
+    tokenizer: turns responses into texts.
+    truncated: "grade" a response without an end token as it is, give it "zero", or "mask" it out of the loss (its
+        reward then is zero too, and still counts in its group's baseline).
+    """
 
     task: Grades
     tokenizer: PreTrainedTokenizerBase
     truncated: str
 
-    def texts(self, rollouts: Rollouts) -> list[str]:
-        return list(self.tokenizer.batch_decode(rollouts.responses(), skip_special_tokens=True))
-
     def grades(self, problems: Sequence[Problem], rollouts: Rollouts) -> tuple[list[Grade], list[str]]:
-        """One grade and the text for each response; `problems` are the prompts of the rollouts, in order."""
-        texts = self.texts(rollouts)
-        grades = self.task.grade([problems[g] for g in rollouts.group.tolist()], texts)
-        return grades, texts
+        """The grade and the text of every response.
+
+        problems: the prompts of the rollouts, in order.
+        rollouts: G prompts with B responses.
+        Returns B grades and B texts without special tokens.
+        """
+        texts: list[str] = self.tokenizer.batch_decode(rollouts.responses(), skip_special_tokens=True)
+        return self.task.grade([problems[g] for g in rollouts.group.tolist()], texts), texts
 
     def __call__(self, problems: Sequence[Problem], rollouts: Rollouts) -> tuple[GradedRollouts, dict[str, float]]:
-        """Graded rollouts, and metrics: truncated fraction and counted grader failures."""
+        """Rollouts with their rewards.
+
+        problems: the prompts of the rollouts, in order.
+        rollouts: G prompts with B responses.
+        Returns the graded rollouts, and the metrics truncated_fraction and grader_failures (a count).
+        """
         grades, _ = self.grades(problems, rollouts)
         rewards = torch.tensor([grade.reward for grade in grades], dtype=torch.float64)
         trained = torch.ones_like(rollouts.finished)

@@ -28,7 +28,11 @@ START_LIMIT_S = 120.0
 
 @dataclass(frozen=True)
 class Job:
-    """verifier: a name in VERIFIERS · arguments: its keyword arguments, JSON values only."""
+    """One answer to be graded.
+
+    verifier: a name in VERIFIERS.
+    arguments: its keyword arguments, JSON values only.
+    """
 
     verifier: str
     arguments: dict[str, Any]
@@ -36,7 +40,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """score and formatted as the verifier returned them; failure: "" or "timeout", "crash", an exception's name."""
+    """What a verifier found.
+
+    score: from 0 to 1, of which 1 is correct.
+    formatted: whether the answer stood where the prompt asks for it.
+    failure: "", "timeout", "crash" or the name of the verifier's exception.
+    """
 
     score: float = 0.0
     formatted: bool = False
@@ -53,7 +62,11 @@ class _Worker:
 
 
 class Pool:
-    """workers processes, started when first needed; limit_s seconds of wall clock an answer."""
+    """Grading processes, started when first needed.
+
+    workers: how many there may be.
+    limit_s: seconds of wall clock an answer.
+    """
 
     def __init__(self, workers: int, limit_s: float) -> None:
         self._count = workers
@@ -63,7 +76,12 @@ class Pool:
         atexit.register(self.close)
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """One outcome a job, in order. Raises RuntimeError only if no worker can be started at all."""
+        """Grades answers.
+
+        jobs: the answers.
+        Returns an outcome a job, in order.
+        Raises RuntimeError if a worker cannot be started.
+        """
         self._preload |= {job.verifier.split("_parses")[0] for job in jobs}
         queue = deque(
             (i, json.dumps({"verifier": job.verifier, "arguments": job.arguments}).encode() + b"\n")
@@ -71,23 +89,24 @@ class Pool:
         )
         done: dict[int, Outcome] = {}
         while len(done) < len(jobs):
-            self._hire(len(queue))
+            self._start_workers(len(queue))
             for worker in self._workers:
                 if worker.ready and not worker.pending and queue:
-                    self._hand_over(worker, queue)
-            for worker in self._wait():
+                    self._send(worker, queue)
+            for worker in self._readable():
                 self._read(worker, done)
             for worker in list(self._workers):
-                self._judge(worker, queue, done)
+                self._end_if_failed(worker, queue, done)
         return [done[i] for i in range(len(jobs))]
 
     def close(self) -> None:
+        """Ends every worker."""
         while self._workers:
-            self._dismiss(self._workers[0])
+            self._end(self._workers[0])
 
-    def _hire(self, waiting: int) -> None:
-        wanted = min(self._count, max(1, -(-waiting // 8)))  # a second process is not worth eight easy answers
-        while len(self._workers) < wanted:
+    def _start_workers(self, waiting: int) -> None:
+        count = min(self._count, max(1, -(-waiting // 8)))  # a second process is not worth eight easy answers
+        while len(self._workers) < count:
             command = [sys.executable, "-m", "harness.rewards.worker", str(self._limit), *sorted(self._preload)]
             environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": _python_path()}
             process = subprocess.Popen(
@@ -102,7 +121,7 @@ class Pool:
             os.set_blocking(process.stdout.fileno(), False)
             self._workers.append(_Worker(process))
 
-    def _hand_over(self, worker: _Worker, queue: deque[tuple[int, bytes]]) -> None:
+    def _send(self, worker: _Worker, queue: deque[tuple[int, bytes]]) -> None:
         size = 0
         while queue and len(worker.pending) < CHUNK_JOBS and (size + len(queue[0][1]) <= CHUNK_BYTES or not size):
             worker.pending.append(queue.popleft())
@@ -113,9 +132,9 @@ class Pool:
             worker.process.stdin.write(b"".join(line for _, line in worker.pending))
             worker.process.stdin.flush()
         except BrokenPipeError:
-            return  # found dead by _judge
+            return  # _end_if_failed sees that it is dead
 
-    def _wait(self) -> list[_Worker]:
+    def _readable(self) -> list[_Worker]:
         """Workers with something to read, after at most a twentieth of a second."""
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
@@ -134,25 +153,25 @@ class Pool:
             index, _ = worker.pending.popleft()
             done[index] = Outcome(**json.loads(line))
 
-    def _judge(self, worker: _Worker, queue: deque[tuple[int, bytes]], done: dict[int, Outcome]) -> None:
-        """Replaces a worker that died or is over the limit; the answer it was at has failed."""
+    def _end_if_failed(self, worker: _Worker, queue: deque[tuple[int, bytes]], done: dict[int, Outcome]) -> None:
+        """Ends a worker that died or is over the limit: its current answer has failed, the others are queued again."""
         dead = worker.process.poll() is not None
         limit = self._limit if worker.ready else START_LIMIT_S
         late = time.monotonic() - worker.since > limit and (bool(worker.pending) or not worker.ready)
         if not dead and not late:
             return
         if not worker.ready:
-            self._dismiss(worker)
+            self._end(worker)
             raise RuntimeError("a grading worker did not start: python -m harness.rewards.worker 1 says why")
         if dead:
             self._read(worker, done)  # what it answered before it died
-        self._dismiss(worker)
+        self._end(worker)
         if worker.pending:
             index, _ = worker.pending.popleft()
             done[index] = Outcome(failure="crash" if dead else "timeout")
             queue.extendleft(reversed(worker.pending))
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _end(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         worker.process.kill()
         worker.process.wait()
@@ -170,5 +189,9 @@ def _python_path() -> str:
 
 @lru_cache
 def shared_pool(workers: int, limit_s: float) -> Pool:
-    """The process-wide pool of that size: tasks and benchmarks with the same settings share it."""
+    """The pool of this process that tasks with the same settings share.
+
+    workers: grading processes.
+    limit_s: seconds of wall clock an answer.
+    """
     return Pool(workers, limit_s)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
-from harness.errors import UserError
+from harness.errors import require
 from harness.rewards.pool import Job, Outcome, shared_pool
 from harness.types import Grade, Problem
 
@@ -14,9 +15,13 @@ REWARDS = ("math", "gsm8k", "exact")
 
 @dataclass(frozen=True)
 class Reward:
-    """verifier: math (math-verify on the last \\boxed{}), gsm8k (the number after ####) or exact
-    format_reward: added to 0 or 1 for an answer that stands where the prompt asks for it
-    timeout_s: wall-clock seconds an answer · workers: grading processes"""
+    """What a response is worth.
+
+    verifier: math (math-verify on the last \\boxed{}), gsm8k (the number after ####) or exact (the whole response).
+    format_reward: added to 0 or 1 for an answer that stands where the prompt asks for it.
+    timeout_s: seconds of wall clock for grading one answer.
+    workers: grading processes.
+    """
 
     verifier: str = "math"
     format_reward: float = 0.0
@@ -24,29 +29,35 @@ class Reward:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.verifier not in REWARDS:
-            raise UserError(f"task.reward={self.verifier}: expected one of {', '.join(REWARDS)}")
+        require(self.verifier in REWARDS, "task.reward", self.verifier, f"one of {', '.join(REWARDS)}")
         check_pool(self.timeout_s, self.workers)
-        if not 0 <= self.format_reward < 1:
-            raise UserError(f"task.format_reward={self.format_reward}: expected at least 0 and below 1")
+        require(0 <= self.format_reward < 1, "task.format_reward", self.format_reward, "at least 0 and below 1")
 
     def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
+        """One grade for each response to the problem in the same place."""
         jobs = [
             Job(self.verifier, {"response": response, "answer": problem.answer})
             for problem, response in zip(problems, responses, strict=True)
         ]
         outcomes = shared_pool(self.workers, self.timeout_s).run(jobs)
-        return [grade(outcome, self.format_reward) for outcome in outcomes]
+        return [as_grade(outcome, self.format_reward) for outcome in outcomes]
 
 
 def check_pool(timeout_s: float, workers: int) -> None:
-    """Raises UserError for settings that no pool can have."""
-    if not 0 < timeout_s < float("inf"):
-        raise UserError(f"task.reward_timeout_s={timeout_s}: expected a positive number of seconds")
-    if workers < 1:
-        raise UserError(f"task.reward_workers={workers}: expected at least 1 grading process")
+    """Raises UserError for settings that no pool of grading processes can have.
+
+    timeout_s: seconds of wall clock an answer.
+    workers: processes.
+    """
+    require(0 < timeout_s < inf, "task.reward_timeout_s", timeout_s, "a positive number of seconds")
+    require(workers >= 1, "task.reward_workers", workers, "at least 1 grading process")
 
 
-def grade(outcome: Outcome, format_reward: float = 0.0) -> Grade:
+def as_grade(outcome: Outcome, format_reward: float = 0.0) -> Grade:
+    """The grade of an answer whose verifier gave this outcome; correct only with the full score.
+
+    outcome: score, format and failure.
+    format_reward: added to the score where the format is right.
+    """
     reward = outcome.score + format_reward * outcome.formatted
     return Grade(reward, outcome.score >= 1, outcome.failure)

@@ -2,7 +2,7 @@
 
 A verifier takes the response and what its task knows of the problem and returns `(score, formatted)`: a score
 from 0 to 1, of which 1 counts as correct, and whether the answer stood where the prompt asks for it. Model text
-is hostile: nothing here evaluates it, and what merely takes too long or too much memory is the pool's business.
+is hostile: nothing of ours evaluates it, and the pool ends what takes too long or too much memory.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any
+
+from harness.rewards.reasoning_gym import dataset
 
 Verdict = tuple[float, bool]
 
@@ -21,21 +23,21 @@ _PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
 
 def gsm8k(response: str, answer: str) -> Verdict:
     """The number after the last `####`, thousands separators ignored, against `answer`."""
-    found = gsm8k_answer(response)
-    return float(found is not None and found == normal_number(answer)), found is not None
+    number = gsm8k_answer(response)
+    return float(number is not None and number == normal_number(answer)), number is not None
 
 
 def math(response: str, answer: str) -> Verdict:
     """math-verify on the last `\\boxed{}` (the paper's reward)."""
-    found = last_boxed(response)
-    if found is None or len(found) > LONGEST_ANSWER:
-        return 0.0, found is not None
-    if _squeezed(found) == _squeezed(answer):
+    boxed = last_boxed(response)
+    if boxed is None or len(boxed) > LONGEST_ANSWER:
+        return 0.0, boxed is not None
+    if _squeezed(boxed) == _squeezed(answer):
         return 1.0, True
-    from math_verify import verify
+    from math_verify import verify  # late: seconds of imports that other verifiers do without
 
     # Their time-out is SIGALRM in the main thread; ours is outside the process and covers crashes too.
-    right = verify(parse_math(answer), parse_math(found), timeout_seconds=None)
+    right = verify(parse_math(answer), parse_math(boxed), timeout_seconds=None)
     return float(right), True
 
 
@@ -45,17 +47,18 @@ def exact(response: str, answer: str) -> Verdict:
 
 
 def reasoning_gym(response: str, name: str, index: int, options: dict[str, Any]) -> Verdict:
-    """reasoning-gym's own verifier; the entry is made again from its index, so nothing but JSON travels."""
-    from harness.tasks.reasoning_gym import dataset
+    """reasoning-gym's own verifier on the last `<answer>`, else on the whole response.
 
-    found = last_tagged(response)
+    name, index, options: of the data set and the entry, which is made again here, so that only JSON travels.
+    """
+    answer = last_tagged(response)
     data = dataset(name, tuple(sorted(options.items())))
-    text = (response if found is None else found).strip()
-    return float(data.score_answer(answer=text, entry=data[index])), found is not None
+    text = (response if answer is None else answer).strip()
+    return float(data.score_answer(answer=text, entry=data[index])), answer is not None
 
 
 def math_parses(answer: str) -> Verdict:
-    """Whether a reference answer can be compared at all: asked once, when a corpus is loaded."""
+    """Whether a reference answer can be compared at all; checked once, when a corpus is loaded."""
     return float(bool(_PLAIN_NUMBER.fullmatch(answer)) or bool(parse_math(answer))), True
 
 
@@ -70,8 +73,8 @@ VERIFIERS: dict[str, Callable[..., Verdict]] = {
 
 def gsm8k_answer(text: str) -> str | None:
     """The last `#### number` of a text, normalised; None if there is none."""
-    found = _AFTER_HASHES.findall(text)
-    return normal_number(found[-1]) if found and len(found[-1]) <= LONGEST_ANSWER else None
+    numbers = _AFTER_HASHES.findall(text)
+    return normal_number(numbers[-1]) if numbers and len(numbers[-1]) <= LONGEST_ANSWER else None
 
 
 def normal_number(text: str) -> str:
@@ -108,10 +111,10 @@ def last_tagged(text: str) -> str | None:
 
 def parse_math(answer: str) -> list[Any]:
     """math-verify's readings of an answer, [] if there is none."""
-    from math_verify import parse
+    from math_verify import parse  # late: seconds of imports that other verifiers do without
 
-    found: list[Any] = parse(f"\\boxed{{{answer}}}", parsing_timeout=None)
-    return found
+    readings: list[Any] = parse(f"\\boxed{{{answer}}}", parsing_timeout=None)
+    return readings
 
 
 def _squeezed(text: str) -> str:

@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import warnings
+from typing import Any
 
 from harness.rewards.verifiers import VERIFIERS
 
@@ -20,31 +21,43 @@ MEMORY_BYTES = 4 * 2**30
 
 
 def main() -> None:
+    """Grades the jobs of stdin until it is closed; the first reply, {}, says that it is ready."""
     limit = float(sys.argv[1])
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not pass for a reply
+    _confine()
+    _warm_up(sys.argv[2:])
+    print("{}", file=replies, flush=True)
+    for line in sys.stdin:
+        # The parent kills at the limit; this is for a parent that was itself killed meanwhile.
+        signal.setitimer(signal.ITIMER_REAL, 2 * limit + 1)
+        reply = _graded(json.loads(line))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def _confine() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    if "math" in sys.argv[2:]:
-        # Seconds of imports and first calls, paid before the clock of the first answer starts.
+
+
+def _warm_up(verifiers: list[str]) -> None:
+    """Seconds of imports and first calls, paid before the clock of the first answer starts."""
+    if "math" in verifiers:
         VERIFIERS["math"](response="\\boxed{x^2+1}", answer="\\frac{1}{2}")
-    if "reasoning_gym" in sys.argv[2:]:
+    if "reasoning_gym" in verifiers:
         import reasoning_gym  # noqa: F401
-    print("{}", file=replies, flush=True)
-    for line in sys.stdin:
-        # The parent kills at the limit; this is for a parent that was itself killed meanwhile.
-        signal.setitimer(signal.ITIMER_REAL, 2 * limit + 1)
-        job = json.loads(line)
-        try:
-            score, formatted = VERIFIERS[job["verifier"]](**job["arguments"])
-            reply: dict[str, object] = {"score": score, "formatted": formatted}
-        except Exception as error:  # a verifier's bug on hostile text: reward 0, counted
-            reply = {"failure": type(error).__name__}
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps(reply), file=replies, flush=True)
+
+
+def _graded(job: dict[str, Any]) -> dict[str, object]:
+    try:
+        score, formatted = VERIFIERS[job["verifier"]](**job["arguments"])
+    except Exception as error:  # a verifier's bug on hostile text: reward 0, counted
+        return {"failure": type(error).__name__}
+    return {"score": score, "formatted": formatted}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -15,16 +15,18 @@ Newer = Callable[[], tuple[int, StateDict] | None]
 
 
 class RolloutEngine(Protocol):
-    """`version` is that of the weights last loaded; `generate` samples from exactly those.
+    """What a driver needs of an engine; harness.rollout.base.BaseEngine is the class to derive one from.
 
-    weights: a StateDict, or what the weight store keeps in its place (a reference).
+    version: of the weights last loaded; `generate` samples from exactly those.
     newer: where an engine can change its weights while it generates (rollout.inflight), what it asks for them.
     """
 
     version: int
     newer: Newer | None
 
-    def load(self, version: int, weights: Any) -> None: ...
+    def load(self, version: int, weights: Any) -> None:
+        """weights: a StateDict, or what the weight store keeps in its place (a reference)."""
+        ...
 
     def generate(self, request: Request) -> Rollouts: ...
 
@@ -32,28 +34,34 @@ class RolloutEngine(Protocol):
 
 
 def to_rollouts(
-    prompts: Sequence[Sequence[int]],
-    samples: int,
+    request: Request,
     response_ids: Tensor,
-    mask: Tensor,
-    logp_engine: Tensor,
-    logp_behaviour: Tensor,
-    version: int,
-    finished: Tensor,
+    response_lengths: Tensor,
+    logp: Tensor,
+    version: int | Tensor,
+    end_token: int,
 ) -> Rollouts:
-    """Padded [B, T] tensors → unpadded rollouts on the CPU."""
-    mask = mask.cpu()
-    ids = response_ids.cpu()[mask].int()
+    """Sampled tokens → rollouts on the CPU, the engine's log-probs standing for the trainer's as well.
+
+    request: what was sampled: G prompts, n samples each; responses lie in the order of their prompts.
+    response_ids: int [N], the tokens of all responses one after the other, end tokens included.
+    response_lengths: int [B], B = G·n, tokens of each response, at least 1.
+    logp: float [N], log-prob of each token under the distribution it was sampled from.
+    version: that sampled them, one for all or int [N].
+    end_token: a response that ends with it is finished, any other is truncated.
+    """
+    ids, lengths, logp = response_ids.cpu().int(), response_lengths.cpu().int(), logp.cpu().float()
+    prompts = request.prompts
     return Rollouts(
         prompt_ids=torch.tensor([token for prompt in prompts for token in prompt], dtype=torch.int32),
         prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], dtype=torch.int32),
-        group=torch.arange(len(prompts), dtype=torch.int32).repeat_interleave(samples),
+        group=torch.arange(len(prompts), dtype=torch.int32).repeat_interleave(request.samples),
         response_ids=ids,
-        response_lengths=mask.sum(1).int(),
-        logp_engine=logp_engine.cpu()[mask].float(),
-        logp_behaviour=logp_behaviour.cpu()[mask].float(),
-        version=torch.full((len(ids),), version, dtype=torch.int32),
-        finished=finished.cpu(),
+        response_lengths=lengths,
+        logp_engine=logp,
+        logp_behaviour=logp,
+        version=torch.as_tensor(version, dtype=torch.int32).expand(len(ids)).clone(),
+        finished=ids[lengths.cumsum(0) - 1] == end_token,
     )
 
 

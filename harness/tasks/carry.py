@@ -1,90 +1,66 @@
 """`task=carry`: a running sum answered step by step, made from nothing and verified exactly.
 
-`27+8+5+9+3+6=` is answered `35;40;49;52;58`. The reward is 1 if the last number is the sum, else 0. The
-problem space is cut into three parts by a hash of the prompt, so training, validation and test problems
-cannot overlap whatever the settings.
+`27+8+5+9+3+6=` is answered `35;40;49;52;58`. The reward is 1 if the last number is the sum, else 0.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness import randomness
-from harness.errors import UserError
+from harness.errors import require
+from harness.tasks.generated import CANDIDATES, GeneratedTask, split_of
 from harness.types import Grade, Problem
-
-PARTS = 10  # by hash of the prompt; two of them are held out
-VALIDATION, TEST, TRAINING = 0, 1, range(2, PARTS)
 
 
 @dataclass(frozen=True)
-class Carry:
-    """terms: numbers to add, the first with two digits, the others with one.
-    validation_problems, test_problems: sizes of the held-out splits.
-    carry_noise, slip_noise: in the worked solutions of the warm start, the probability of forgetting the
-    carry where there is one, and of slipping by one or two where there is none."""
+class Carry(GeneratedTask):
+    """A sum of numbers, answered by its running totals.
+
+    terms: numbers to add, the first with two digits, the others with one.
+    carry_noise: in the worked solutions of the warm start, the probability of forgetting the carry where there is one.
+    slip_noise: in the same solutions, the probability of being off by one or two where there is no carry.
+    """
 
     terms: int = 6
-    validation_problems: int = 128
-    test_problems: int = 256
     carry_noise: float = 0.6
     slip_noise: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 2 <= self.terms <= 20:
-            raise UserError(f"task.terms={self.terms}: expected 2 to 20 numbers to add; choose one of those")
-        for name in ("validation_problems", "test_problems"):
-            if getattr(self, name) < 1:
-                raise UserError(f"task.{name}={getattr(self, name)}: expected at least 1 problem; raise it")
+        super().__post_init__()
+        require(2 <= self.terms <= 20, "task.terms", self.terms, "2 to 20 numbers to add")
         for name in ("carry_noise", "slip_noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"task.{name}={getattr(self, name)}: expected a probability from 0 to 1")
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"task.{name}", value, "a probability from 0 to 1")
 
     def train(self, seed: int, indices: Sequence[int]) -> list[Problem]:
-        return self._draw(seed, "problem", indices, TRAINING)
+        """The training problems with these consumption indices."""
+        return self._draw(seed, "problem", indices, "train")
 
     def split(self, name: str) -> list[Problem]:
-        """The split's first problems in a fixed order; it does not depend on the run's seed."""
-        part = {"validation": VALIDATION, "test": TEST}[name]
-        count = {"validation": self.validation_problems, "test": self.test_problems}[name]
-        found: dict[str, Problem] = {}
-        start = 0
-        while len(found) < count:
-            for problem in self._draw(0, f"carry {name}", range(start, start + count), (part,)):
-                found.setdefault(problem.id, problem)
-            start += count
-        return list(found.values())[:count]
-
-    def evaluation_splits(self) -> list[str]:
-        return ["validation", "test"]
+        """All problems of a held-out split; they do not depend on the run's seed."""
+        count = self.size(name)
+        starts = range(0, CANDIDATES * count, count)
+        batches = (self._draw(0, f"carry {name}", range(start, start + count), name) for start in starts)
+        return self.fill(name, (problem for batch in batches for problem in batch))
 
     def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
+        """One grade for each response: right if what follows its last semicolon is the sum."""
         right = [
             response.rsplit(";", 1)[-1] == problem.answer for problem, response in zip(problems, responses, strict=True)
         ]
         return [Grade(float(correct), correct) for correct in right]
 
-    def _draw(self, seed: int, purpose: str, indices: Sequence[int], parts: Sequence[int]) -> list[Problem]:
-        """For each index the first problem of its stream that lies in one of the wanted parts."""
-        found: dict[int, Problem] = {}
-        attempt = 0
-        while missing := [i for i in indices if i not in found]:
-            key = randomness.keys(seed, purpose, np.array(missing), attempt)
-            first = randomness.integers(key, 10, 60, 1)
-            rest = randomness.integers(key + np.uint64(1), 1, 10, self.terms - 1)
-            for i, numbers in zip(missing, np.concatenate((first, rest), axis=1).tolist(), strict=True):
-                prompt = "+".join(map(str, numbers)) + "="
-                if zlib.crc32(prompt.encode()) % PARTS in parts:
-                    found[i] = Problem(prompt, prompt, str(sum(numbers)), {"numbers": numbers})
-            attempt += 1
-        return [found[i] for i in indices]
-
     def worked_solution(self, problem: Problem, key: np.ndarray) -> str:
-        """A solution as a careless student writes it: forgets the carry, slips by one or two."""
+        """A solution as a careless student writes it.
+
+        problem: one of this task.
+        key: uint64, 0-d, the randomness of its errors.
+        Returns the running totals, some of them wrong; what follows an error goes on from there.
+        """
         numbers = problem.data["numbers"]
         draws = randomness.uniforms(key, 2 * len(numbers))
         total, steps = numbers[0], []
@@ -96,3 +72,18 @@ class Carry:
                 total += -10 if carries else (-2, -1, 1, 2)[int(draws[2 * i + 1] * 4)]
             steps.append(str(total))
         return ";".join(steps)
+
+    def _draw(self, seed: int, purpose: str, indices: Sequence[int], split: str) -> list[Problem]:
+        """For each index the first problem of its stream that belongs to the split."""
+        drawn: dict[int, Problem] = {}
+        attempt = 0
+        while missing := [i for i in indices if i not in drawn]:
+            key = randomness.keys(seed, purpose, np.array(missing), attempt)
+            first = randomness.integers(key, 10, 60, 1)
+            rest = randomness.integers(key + np.uint64(1), 1, 10, self.terms - 1)
+            for i, numbers in zip(missing, np.concatenate((first, rest), axis=1).tolist(), strict=True):
+                prompt = "+".join(map(str, numbers)) + "="
+                if split_of(prompt) == split:
+                    drawn[i] = Problem(prompt, prompt, str(sum(numbers)), {"numbers": numbers})
+            attempt += 1
+        return [drawn[i] for i in indices]

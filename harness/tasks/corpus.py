@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness import randomness
-from harness.errors import UserError
+from harness.errors import UserError, require
 from harness.rewards.pool import Job, shared_pool
 from harness.rewards.reward import Reward
 from harness.rewards.verifiers import gsm8k_answer, last_boxed
@@ -27,8 +27,13 @@ UNESCAPED_DOLLAR = re.compile(r"(?<!\\)\$")  # a formula's delimiters, not an am
 
 @dataclass(frozen=True)
 class Loaded:
-    """A corpus in memory. splits: "train", "validation", … · provenance: of each file or hub split, for the manifest
-    · unreadable: how each problem whose answer could not be read is to be shown · rows: how many were read."""
+    """A corpus in memory.
+
+    splits: problems of "train", "validation" and, if there is one, "test".
+    provenance: revision, number of rows and content hash of each file or hub split, for the manifest.
+    unreadable: a line about each problem whose answer could not be read.
+    rows: how many were read.
+    """
 
     splits: dict[str, list[Problem]]
     provenance: dict[str, Any]
@@ -38,13 +43,29 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Corpus:
-    """hub, subset, train_split, revision: the training set on the hub; path: a local file of the same columns instead.
-    validation_path, or validation_problems problems of the training set chosen by hash: they are never trained on.
-    test_path or test_split: a test set, if there is one; test_problems: at most so many of it (null: all).
-    answer_format: how the answer column is read: plain, gsm8k (after ####) or boxed (last \\boxed{} of a solution).
-    prompt: the text given to the model, `{problem}` replaced. overlap: refuse or drop training problems that are
-    also evaluation problems. max_dropped_share: share of problems that may be dropped (unreadable answer, prompt
-    too long, overlap) before the run is refused. The rest: see harness/rewards/grading.py."""
+    """A set of problems with reference answers.
+
+    hub: name of a data set on the Hugging Face hub; "": there is none.
+    subset: its configuration, if it has several.
+    train_split: its split to train on.
+    revision: a commit of the data set; null: the newest.
+    path: a local training file of the same columns, instead of the hub's.
+    validation_path: a file of validation problems.
+    validation_problems: where there is no such file, how many training problems, chosen by hash, validate instead.
+    test_split: the hub's split to test on, if there is one.
+    test_path: a file of test problems, instead of the hub's.
+    test_problems: at most so many of the test problems; null: all.
+    problem_column: column of the problem's text.
+    answer_column: column of the reference answer.
+    answer_format: how that column is read: plain, gsm8k (after ####) or boxed (the last \\boxed{} of a solution).
+    prompt: text given to the model, {problem} replaced.
+    overlap: what becomes of training problems that are also evaluation problems: refuse the run, or drop them.
+    max_dropped_share: share of problems that may be dropped (unreadable answer, long prompt, overlap).
+    reward: verifier: math, gsm8k or exact.
+    format_reward: added to 0 or 1 for an answer that stands where the prompt asks for it.
+    reward_timeout_s: seconds of wall clock for grading one answer.
+    reward_workers: grading processes.
+    """
 
     hub: str = ""
     subset: str | None = None
@@ -68,53 +89,54 @@ class Corpus:
     reward_workers: int = 2
 
     def __post_init__(self) -> None:
-        if self.answer_format not in ANSWER_FORMATS:
-            raise UserError(f"task.answer_format={self.answer_format}: expected one of {', '.join(ANSWER_FORMATS)}")
-        if self.overlap not in OVERLAPS:
-            raise UserError(f"task.overlap={self.overlap}: expected one of {', '.join(OVERLAPS)}")
-        if not 0 <= self.max_dropped_share <= 1:
-            raise UserError(f"task.max_dropped_share={self.max_dropped_share}: expected a share from 0 to 1")
+        for name, choices in (("answer_format", ANSWER_FORMATS), ("overlap", OVERLAPS)):
+            value = getattr(self, name)
+            require(value in choices, f"task.{name}", value, f"one of {', '.join(choices)}")
+        share, held_out = self.max_dropped_share, self.validation_problems
+        require(0 <= share <= 1, "task.max_dropped_share", share, "a share from 0 to 1")
+        require(held_out >= 1, "task.validation_problems", held_out, "at least 1 problem")
         if "{problem}" not in self.prompt:
             raise UserError(f"task.prompt={self.prompt!r}: has no {{problem}} to be replaced; add it")
         if not self.hub and not self.path:
             raise UserError("task.path: needed where task.hub is empty; give a JSONL or Parquet file")
-        if self.validation_problems < 1:
-            raise UserError(f"task.validation_problems={self.validation_problems}: expected at least 1 problem")
         self._reward()
 
     def load(self) -> Loaded:
-        """Reads every split; the same corpus is read once a process. Raises UserError."""
+        """Reads every split, once a process. Raises UserError."""
         return _load(self)
 
     def train(self, seed: int, indices: Sequence[int]) -> list[Problem]:
+        """The training problems with these consumption indices."""
         return in_order(self.load().splits["train"], seed, indices)
 
     def split(self, name: str) -> list[Problem]:
+        """All problems of a split."""
         return self.load().splits[name]
 
     def evaluation_splits(self) -> list[str]:
+        """Names of the held-out splits, "validation" first."""
         return [name for name in self.load().splits if name != "train"]
 
     def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
+        """One grade for each response."""
         return self._reward().grade(problems, responses)
 
     def _reward(self) -> Reward:
         return Reward(self.reward, self.format_reward, self.reward_timeout_s, self.reward_workers)
 
     def sources(self) -> dict[str, Source]:
-        """Where each split that has a place of its own comes from."""
-        columns = (self.problem_column, self.answer_column)
-
-        def source(split: str, path: str | None, key: str) -> Source:
-            return Source(self.hub, split, columns, self.subset, self.revision, path, key)
-
-        found = {"train": source(self.train_split, self.path, "task.path")}
+        """Where the rows of each split come from; "validation" is missing if it is a part of the training set."""
+        sources = {"train": self._source(self.train_split, self.path, "task.path")}
         if self.validation_path:
-            found["validation"] = source(self.train_split, self.validation_path, "task.validation_path")
-        # A local training file cuts the tie to the hub: its test set is a local file too, or there is none.
+            sources["validation"] = self._source(self.train_split, self.validation_path, "task.validation_path")
+        # Who brings a training file of their own is not tested on the hub's problems.
         if self.test_path or (self.test_split and not self.path):
-            found["test"] = source(self.test_split or "test", self.test_path, "task.test_path")
-        return found
+            sources["test"] = self._source(self.test_split or "test", self.test_path, "task.test_path")
+        return sources
+
+    def _source(self, split: str, path: str | None, key: str) -> Source:
+        columns = (self.problem_column, self.answer_column)
+        return Source(self.hub, split, columns, self.subset, self.revision, path, key)
 
 
 @lru_cache(maxsize=8)
@@ -141,7 +163,13 @@ def _load(corpus: Corpus) -> Loaded:
 
 
 def read_problems(rows: Sequence[dict[str, Any]], corpus: Corpus, name: str) -> tuple[list[Problem], list[str]]:
-    """Problems with readable answers, and a line about each of the others."""
+    """The problems that can be graded.
+
+    rows: the records of a split.
+    corpus: says which columns they have and how they are read.
+    name: of the split, for messages.
+    Returns the problems, each of them once, and a line about each row without a readable answer.
+    """
     answers = [read_answer(row.get(corpus.answer_column), corpus.answer_format) for row in rows]
     usable = _comparable(answers, corpus)
     problems, bad = [], []
@@ -159,7 +187,12 @@ def read_problems(rows: Sequence[dict[str, Any]], corpus: Corpus, name: str) -> 
 
 
 def read_answer(value: Any, how: str) -> str | None:
-    """The reference answer in a column, None if there is none. A list (OlympiadBench) stands for its first entry."""
+    """The reference answer that a column holds.
+
+    value: as read from the file; of a list (OlympiadBench) the first entry counts.
+    how: plain, gsm8k (the number after ####) or boxed (the last \\boxed{} of a solution).
+    Returns the answer, None if there is none.
+    """
     if isinstance(value, list):
         value = value[0] if value else None
     if isinstance(value, float) and value.is_integer():
@@ -167,16 +200,13 @@ def read_answer(value: Any, how: str) -> str | None:
     if value is None or isinstance(value, dict):
         return None
     text = str(value).strip()
-    found = {
-        "plain": lambda: UNESCAPED_DOLLAR.sub("", text),
-        "gsm8k": lambda: gsm8k_answer(text),
-        "boxed": lambda: last_boxed(text),
-    }
-    return found[how]() or None
+    if how == "gsm8k":
+        return gsm8k_answer(text)
+    return (last_boxed(text) if how == "boxed" else UNESCAPED_DOLLAR.sub("", text)) or None
 
 
 def _comparable(answers: Sequence[str | None], corpus: Corpus) -> list[bool]:
-    """Whether the verifier can compare with each answer; asked in the grading processes, with their limit."""
+    """Whether the verifier can compare with each answer, found out in the grading processes, within their limit."""
     if corpus.reward != "math":
         return [answer is not None for answer in answers]
     jobs = [Job("math_parses", {"answer": answer or ""}) for answer in answers]
@@ -191,7 +221,7 @@ def problem_id(text: str) -> str:
 
 
 def _held_out(problems: list[Problem], count: int) -> tuple[list[Problem], list[Problem]]:
-    """The `count` problems with the smallest ids apart from the rest: no seed, no order of rows can change them."""
+    """The rest, and the `count` problems with the smallest ids: no seed and no order of rows can change which."""
     if count >= len(problems):
         raise UserError(
             f"task.validation_problems={count}: the training set has only {len(problems)} problems; "
@@ -202,7 +232,13 @@ def _held_out(problems: list[Problem], count: int) -> tuple[list[Problem], list[
 
 
 def in_order(problems: Sequence[Problem], seed: int, indices: Sequence[int]) -> list[Problem]:
-    """The problems with these consumption indices: each epoch is a permutation that seed and epoch determine."""
+    """Training problems in the order of consumption: each epoch is a permutation that seed and epoch determine.
+
+    problems: the training set.
+    seed: of the run.
+    indices: consumption indices, from 0 without end.
+    Returns a problem an index.
+    """
     size = len(problems)
     return [problems[_permutation(seed, index // size, size)[index % size]] for index in indices]
 

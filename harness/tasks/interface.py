@@ -9,15 +9,23 @@ from harness.types import Grades, Problem
 
 
 class Task(Grades, Protocol):
-    """Training problems are an endless stream keyed by consumption index, so every algorithm and every
-    staleness sees the same prompts in the same order (common random numbers)."""
+    """Problems to train and evaluate on, and their grader.
+
+    Training problems are an endless stream keyed by consumption index, so every algorithm and every staleness sees
+    the same prompts in the same order (common random numbers).
+    """
 
     def train(self, seed: int, indices: Sequence[int]) -> list[Problem]:
-        """The training problems with the given consumption indices."""
+        """Training problems.
+
+        seed: of the run.
+        indices: consumption indices, from 0 without end.
+        Returns a problem an index.
+        """
         ...
 
     def split(self, name: str) -> list[Problem]:
-        """All problems of an evaluation split."""
+        """All problems of the evaluation split `name`, the same whatever the seed."""
         ...
 
     def evaluation_splits(self) -> list[str]:

@@ -6,7 +6,7 @@ Splits must not share a problem, prompts must fit the model. What had to be drop
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,28 +24,41 @@ PROBED = 64  # problems of an endless task whose prompts are measured
 
 @dataclass(frozen=True)
 class InMemory:
-    """A corpus after the checks, as a task."""
+    """A corpus after the checks, as a task.
+
+    corpus: grades the answers.
+    splits: the problems that were not dropped, "train" among them.
+    """
 
     corpus: Corpus
     splits: dict[str, list[Problem]]
 
     def train(self, seed: int, indices: Sequence[int]) -> list[Problem]:
+        """The training problems with these consumption indices."""
         return in_order(self.splits["train"], seed, indices)
 
     def split(self, name: str) -> list[Problem]:
+        """All problems of a split."""
         return self.splits[name]
 
     def evaluation_splits(self) -> list[str]:
+        """Names of the held-out splits, "validation" first."""
         return [name for name in self.splits if name != "train"]
 
     def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
+        """One grade for each response."""
         return self.corpus.grade(problems, responses)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """task and suites ready to use · provenance: revision, rows and content hash of every source, for the manifest
-    · notes: what was dropped, a line each."""
+    """The data of a run, ready to use.
+
+    task: to train and evaluate on.
+    suites: benchmarks to evaluate on, too.
+    provenance: revision, number of rows and content hash of every source, for the manifest.
+    notes: what was dropped, a line each.
+    """
 
     task: Task
     suites: list[Suite] = field(default_factory=list)
@@ -54,11 +67,15 @@ class Prepared:
 
 
 def prepare(config: Config, task: Task, encode: PromptEncoder, longest_prompt: int) -> Prepared:
-    """Raises UserError; writes nothing. longest_prompt: tokens that a prompt may have."""
-    check_names(config.eval.suites)
-    suites = [suite(name, config.eval.suites_path) for name in config.eval.suites]
-    for one in suites:
-        _refuse_long(one.problems, encode, longest_prompt, f"suite {one.name}")
+    """Loads and checks the data of a run; writes nothing.
+
+    config: of the run; names the suites.
+    task: as the configuration describes it.
+    encode: problem → token ids.
+    longest_prompt: tokens that a prompt may have.
+    Raises UserError for data that cannot be read or used.
+    """
+    suites = _suites(config, encode, longest_prompt)
     notes = [f"suite {one.name}: {len(one.unreadable)} unreadable answers left out" for one in suites if one.unreadable]
     provenance = {one.name: one.provenance for one in suites}
     if not isinstance(task, Corpus):
@@ -71,6 +88,14 @@ def prepare(config: Config, task: Task, encode: PromptEncoder, longest_prompt: i
     return Prepared(InMemory(task, splits), suites, loaded.provenance | provenance, notes + dropped)
 
 
+def _suites(config: Config, encode: PromptEncoder, longest: int) -> list[Suite]:
+    check_names(config.eval.suites)
+    suites = [suite(name, config.eval.suites_path) for name in config.eval.suites]
+    for one in suites:
+        _refuse_long(one.problems, encode, longest, f"suite {one.name}")
+    return suites
+
+
 def _fitting(
     task: Corpus, loaded: Loaded, suites: Sequence[Suite], encode: PromptEncoder, longest: int
 ) -> tuple[dict[str, list[Problem]], list[str]]:
@@ -81,16 +106,7 @@ def _fitting(
             f"task: {len(shared)} problems are in two splits: {'; '.join(shared[:SHOWN])}; "
             "keep them for evaluation only with task.overlap=drop or give other files"
         )
-    long: list[Problem] = []
-    for name, problems in splits.items():
-        fits = _length_filter(encode, longest)
-        long += [p for p in problems if not fits(p)]
-        splits[name] = [p for p in problems if fits(p)]
-        if not splits[name]:
-            raise UserError(
-                f"task: no prompt of the {name} split fits in {longest} tokens; "
-                "raise rollout.max_prompt_tokens or take a model with more positions"
-            )
+    splits, long = _short(splits, encode, longest)
     reasons = {
         "answers could not be read": loaded.unreadable,
         f"prompts are longer than {longest} tokens": [_shorten(p) for p in long],
@@ -122,15 +138,19 @@ def _apart(loaded: Loaded, suites: Sequence[Suite]) -> tuple[dict[str, list[Prob
     return {name: splits[name] for name in loaded.splits}, shared
 
 
-def _length_filter(encode: PromptEncoder, longest: int) -> Callable[[Problem], bool]:
-    lengths: dict[str, int] = {}
-
-    def fits(problem: Problem) -> bool:
-        if problem.id not in lengths:
-            lengths[problem.id] = len(encode(problem))
-        return lengths[problem.id] <= longest
-
-    return fits
+def _short(
+    splits: dict[str, list[Problem]], encode: PromptEncoder, longest: int
+) -> tuple[dict[str, list[Problem]], list[Problem]]:
+    """Splits without the problems whose prompts are too long, and those. Raises UserError for an empty split."""
+    long = {p.id: p for problems in splits.values() for p in problems if len(encode(p)) > longest}
+    short = {name: [p for p in problems if p.id not in long] for name, problems in splits.items()}
+    for name, problems in short.items():
+        if not problems:
+            raise UserError(
+                f"task: no prompt of the {name} split fits in {longest} tokens; "
+                "raise rollout.max_prompt_tokens or take a model with more positions"
+            )
+    return short, list(long.values())
 
 
 def _refuse_long(problems: Sequence[Problem], encode: PromptEncoder, longest: int, what: str) -> None:

@@ -12,7 +12,12 @@ from harness.types import Problem
 
 
 class PromptEncoder:
-    """`template=plain` takes the prompt as it is; `chat` wraps it in the tokenizer's chat template."""
+    """Turns a problem into the token ids that the model answers.
+
+    tokenizer: the model's.
+    config: template=plain takes the prompt as it is; chat wraps it, after system_prompt, in the chat template.
+    Raises UserError for template=chat with a tokenizer that has none.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:
         if config.template == "chat" and not tokenizer.chat_template:
@@ -21,6 +26,7 @@ class PromptEncoder:
         self._config = config
 
     def __call__(self, problem: Problem) -> list[int]:
+        """Token ids of the problem's prompt."""
         if self._config.template == "plain":
             return list(self._tokenizer.encode(problem.prompt))
         messages = [{"role": "user", "content": problem.prompt}]
@@ -31,4 +37,5 @@ class PromptEncoder:
         )
 
     def all(self, problems: Sequence[Problem]) -> list[list[int]]:
+        """Token ids of each problem's prompt."""
         return [self(problem) for problem in problems]

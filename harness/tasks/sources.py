@@ -18,9 +18,15 @@ FORMATS = "a JSONL file (one object a line) or a Parquet file"
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from: a local file if `path` is set, else a split of a hub data set.
+    """Where rows come from: a local file if there is a path, else a split of a hub data set.
 
-    key: the setting that names the path, for messages · columns: those that must be there; "a|b" means either.
+    hub: name of the data set.
+    split: its split.
+    columns: those that must be there; "a|b" means either.
+    subset: its configuration, if it has several.
+    revision: a commit of the data set; None: the newest.
+    path: a local file.
+    key: the setting that names the path, for messages.
     """
 
     hub: str
@@ -34,14 +40,22 @@ class Source:
 
 @dataclass(frozen=True)
 class Rows:
-    """rows: the records · provenance: source, revision, number of rows and content hash, for the manifest."""
+    """What was read.
+
+    rows: the records.
+    provenance: source, revision, number of rows and content hash, for the manifest.
+    """
 
     rows: list[dict[str, Any]]
     provenance: dict[str, Any]
 
 
 def load(source: Source) -> Rows:
-    """Reads, checks and hashes the rows; read once a process. Raises UserError naming what is missing."""
+    """Reads, checks and hashes rows; the same source is read once a process.
+
+    source: a local file or a split of a hub data set.
+    Raises UserError naming what is missing.
+    """
     if source.path is None:
         return _load_hub(source)
     file = find_file(source.path, source.key)
@@ -50,7 +64,12 @@ def load(source: Source) -> Rows:
 
 
 def find_file(path: str, key: str) -> Path:
-    """A file looked up from where the command is typed and then from the project's root. Raises UserError."""
+    """A file, looked up from where the command is typed and then from the project's root.
+
+    path: relative or absolute.
+    key: the setting that names it, for the message.
+    Raises UserError if there is none.
+    """
     for base in (Path.cwd(), PROJECT):
         if (base / path).is_file():
             return base / path
@@ -59,7 +78,7 @@ def find_file(path: str, key: str) -> Path:
 
 @lru_cache(maxsize=32)
 def _load_hub(source: Source) -> Rows:
-    import datasets
+    import datasets  # late: two seconds that only a hub data set needs
 
     datasets.disable_progress_bars()
     hub.settle()
@@ -100,8 +119,7 @@ def _jsonl(source: Source, file: Path) -> list[dict[str, Any]]:
 
 
 def _parquet(source: Source, file: Path) -> list[dict[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow.parquet  # late: only a Parquet file needs it
 
     try:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
@@ -113,11 +131,9 @@ def _parquet(source: Source, file: Path) -> list[dict[str, Any]]:
 def _checked(source: Source, rows: list[dict[str, Any]], name: str, version: str | None) -> Rows:
     if not rows:
         raise UserError(f"{source.key}: {name} is empty; expected rows with the columns {_names(source.columns)}")
-    for wanted in source.columns:
-        if not any(column in rows[0] for column in wanted.split("|")):
-            raise UserError(
-                f"{source.key}: {name} has no column {wanted.replace('|', ' or ')}; it has {', '.join(rows[0])}"
-            )
+    for expected in source.columns:
+        if not any(column in rows[0] for column in expected.split("|")):
+            raise UserError(f"{source.key}: {name} has no column {_names((expected,))}; it has {', '.join(rows[0])}")
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True, default=str).encode())

@@ -25,7 +25,13 @@ PROBLEM, ANSWER = "problem|question|Question|Problem", "answer|final_answer|Answ
 
 @dataclass(frozen=True)
 class Benchmark:
-    """samples: k of the paper's avg@k · problems: how many there are, for the estimates of dry_run."""
+    """Where a benchmark is found, and how it is sampled.
+
+    hub: name of the data set on the hub.
+    split: its split.
+    samples: responses a problem, the k of the paper's avg@k.
+    problems: how many there are, for the estimates of dry_run.
+    """
 
     hub: str
     split: str
@@ -47,7 +53,14 @@ BENCHMARKS = {
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark in memory; grades like a task."""
+    """A benchmark in memory; grades like a task.
+
+    name: of the benchmark.
+    samples: responses a problem, the k of the paper's avg@k.
+    problems: those with a readable answer.
+    provenance: revision, number of rows and content hash, for the manifest.
+    unreadable: a line about each problem whose answer could not be read.
+    """
 
     name: str
     samples: int
@@ -56,11 +69,15 @@ class Suite:
     unreadable: list[str]
 
     def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
+        """One grade for each response, by math-verify."""
         return Reward("math").grade(problems, responses)
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises UserError for a name that is no benchmark's."""
+    """Raises UserError for a name that is no benchmark's or stands there twice.
+
+    names: those of `eval.suites`.
+    """
     for name in names:
         if name not in BENCHMARKS:
             raise UserError(f"eval.suites: {name}: no such suite; {nearest(name, BENCHMARKS)}")
@@ -70,7 +87,12 @@ def check_names(names: Sequence[str]) -> None:
 
 @lru_cache(maxsize=16)
 def suite(name: str, folder: str | None) -> Suite:
-    """Loads one benchmark. Raises UserError."""
+    """Loads one benchmark, once a process.
+
+    name: in BENCHMARKS.
+    folder: holds `name`.jsonl or .parquet; None: the hub.
+    Raises UserError if it cannot be read or has no problem with a readable answer.
+    """
     benchmark = BENCHMARKS[name]
     path = None if folder is None else _file(name, folder)
     rows = load(Source(benchmark.hub, benchmark.split, (PROBLEM, ANSWER), path=path, key="eval.suites_path"))

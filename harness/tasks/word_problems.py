@@ -1,26 +1,26 @@
 """A toy corpus in the shape of GSM8K, made from templates: `python -m harness.tasks.word_problems`.
 
 It exists so that everything a real corpus needs (files, columns, a BPE tokenizer, `####` answers) can be run from
-end to end without a network. A problem belongs to validation, test or training by a hash of its text, so the
-splits cannot overlap however many problems are drawn. It says nothing about real mathematics.
+end to end without a network. A problem belongs to a split by a hash of its text, so splits cannot overlap. It says
+nothing about real mathematics.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from harness import randomness
+from harness.tasks.generated import split_of
 
 FOLDER = Path(__file__).parents[1] / "assets" / "word_problems"
 SIZES = {"train": 2000, "validation": 200, "test": 200}
-PARTS = 10  # by hash of the question: 0 is validation, 1 is test, the rest training
 
 NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gita", "Hugo", "Iris", "Jon", "Kim", "Leo")
 THINGS = ("apples", "books", "coins", "pens", "shells", "stamps", "cards", "beads", "stones", "eggs")
@@ -28,8 +28,12 @@ THINGS = ("apples", "books", "coins", "pens", "shells", "stamps", "cards", "bead
 
 @dataclass(frozen=True)
 class Template:
-    """text with {name}, {other}, {things} and numbers {a}, {b}, {c} · ranges of those numbers
-    · steps (operator, operand): applied from left to right, starting with a."""
+    """A kind of problem.
+
+    text: the question, with {name}, {other}, {things} and the numbers {a}, {b}, {c} to be filled in.
+    ranges: (lowest, highest + 1) of a, b and c.
+    steps: (operator, name of a number) of each calculation, from left to right, starting with a.
+    """
 
     text: str
     ranges: tuple[tuple[int, int], ...]
@@ -74,14 +78,14 @@ TEMPLATES = (
 
 @dataclass(frozen=True)
 class WordProblem:
-    """steps: (left, operator, right) of each calculation, in order; the answer is the last result."""
+    """One problem.
+
+    question: its text.
+    steps: (left, operator, right) of each calculation, in order; the answer is the last result.
+    """
 
     question: str
     steps: tuple[tuple[int, str, int], ...]
-
-    @property
-    def part(self) -> str:
-        return {0: "validation", 1: "test"}.get(zlib.crc32(self.question.encode()) % PARTS, "train")
 
     def record(self) -> dict[str, str]:
         """A row with GSM8K's columns, its calculator marks included."""
@@ -90,7 +94,13 @@ class WordProblem:
         return {"question": self.question, "answer": "\n".join([*lines, f"#### {apply(a, op, b)}"])}
 
     def careless_solution(self, key: np.ndarray, careless: float, slip: float) -> str:
-        """A solution as the warm start writes it: forgets carries and borrows, slips by one, and goes on from there."""
+        """A solution as a careless student writes it, going on from each error.
+
+        key: uint64, 0-d, the randomness of its errors.
+        careless: probability of forgetting the carry or borrow where there is one.
+        slip: probability of being off by one where there is none.
+        Returns a line a calculation and the answer after ####.
+        """
         draws = randomness.uniforms(key, 2 * len(self.steps))
         lines: list[str] = []
         left = self.steps[0][0]
@@ -107,11 +117,17 @@ class WordProblem:
 
 
 def apply(left: int, op: str, right: int) -> int:
+    """left op right, for one of + - *."""
     return left + right if op == "+" else left - right if op == "-" else left * right
 
 
 def draw(purpose: str, seed: int, index: int) -> WordProblem:
-    """The problem with this index: a function of its arguments alone."""
+    """One problem, a function of the arguments alone.
+
+    purpose: name of the stream of random numbers.
+    seed: of that stream.
+    index: position in it.
+    """
     key = randomness.keys(seed, purpose, index)
     u = randomness.uniforms(key, 7)
     template = TEMPLATES[int(u[0] * len(TEMPLATES))]
@@ -128,24 +144,25 @@ def draw(purpose: str, seed: int, index: int) -> WordProblem:
     return WordProblem(template.text.format(**words, **numbers), tuple(steps))
 
 
-def stream(purpose: str, seed: int, part: str, start: int = 0) -> Iterator[WordProblem]:
-    """Endless problems of one part, in order of their index."""
-    index = start
-    while True:
-        problem = draw(purpose, seed, index)
-        if problem.part == part:
-            yield problem
-        index += 1
+def stream(purpose: str, seed: int, name: str, start: int = 0) -> Iterator[WordProblem]:
+    """Endless problems of one split, in the order of their index from `start` on; they may repeat.
+
+    purpose: name of the stream of random numbers.
+    seed: of that stream.
+    name: the split: "train", "validation" or "test".
+    """
+    problems = (draw(purpose, seed, index) for index in count(start))
+    return (problem for problem in problems if split_of(problem.question) == name)
 
 
-def split(part: str) -> list[dict[str, str]]:
-    """The rows of a split: SIZES[part] different questions."""
-    found: dict[str, dict[str, str]] = {}
-    for problem in stream("word problem", 0, part):
-        found.setdefault(problem.question, problem.record())
-        if len(found) == SIZES[part]:
-            return list(found.values())
-    raise AssertionError("an endless stream ended")
+def split(name: str) -> list[dict[str, str]]:
+    """The rows of a split: SIZES[name] different questions."""
+    rows: dict[str, dict[str, str]] = {}
+    for problem in stream("word problem", 0, name):
+        rows.setdefault(problem.question, problem.record())
+        if len(rows) == SIZES[name]:
+            break
+    return list(rows.values())
 
 
 def _careless_error(left: int, op: str, right: int) -> int:
@@ -158,16 +175,20 @@ def _careless_error(left: int, op: str, right: int) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Writes a JSONL file a split; returns the exit status.
+
+    arguments: of the command line, those of this process where None.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m harness.tasks.word_problems", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the three files")
     out: Path = parser.parse_args(arguments).out
     out.mkdir(parents=True, exist_ok=True)
-    for part in SIZES:
-        rows = split(part)
-        (out / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        print(f"{len(rows)} problems · {out / part}.jsonl")
+    for name in SIZES:
+        rows = split(name)
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        print(f"{len(rows)} problems · {out / name}.jsonl")
     return 0
 
 

@@ -34,6 +34,7 @@ STATUS = {
     "finished": "FINISHED",
     "failed": "FAILED",
     "interrupted": "KILLED",
+    "paused": "KILLED",
     "waiting": "SCHEDULED",
 }
 # With these, run.json and the metrics, `python -m analysis … mlflow:EXPERIMENT` makes its tables. No manifest.json and

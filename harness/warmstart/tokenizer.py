@@ -9,7 +9,10 @@ PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 
 
 def character_tokenizer(characters: str) -> PreTrainedTokenizerFast:
-    """One token a character, and pad, end of sequence and unknown; nothing is added around a text."""
+    """A tokenizer with one token a character; it adds nothing around a text.
+
+    characters: those it knows, beside padding, end and unknown.
+    """
     vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNKNOWN, *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")

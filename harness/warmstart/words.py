@@ -27,8 +27,12 @@ PROMPT_END = "\n"  # between question and solution; conf/task/gsm8k_small.yaml s
 
 @dataclass(frozen=True)
 class Recipe(supervised.Recipe):
-    """careless: probability of forgetting a carry or borrow where there is one · slip: of being off by one where there
-    is none · vocabulary: tokens, at most."""
+    """How careless the solutions are, beside what every recipe has.
+
+    careless: probability of forgetting a carry or borrow where there is one.
+    slip: probability of being off by one where there is none.
+    vocabulary: tokens of the tokenizer, at most.
+    """
 
     steps: int = 800
     hidden_size: int = 192
@@ -41,7 +45,11 @@ class Recipe(supervised.Recipe):
 
 
 def bpe_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on `texts`; digits stay single tokens, so that sums can be learned."""
+    """A byte-level BPE tokenizer; digits stay single tokens, so that sums can be learned.
+
+    texts: what it is trained on.
+    vocabulary: tokens, at most.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -61,12 +69,16 @@ def bpe_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 def corpus_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """The tokenizer of the training split's questions and answers."""
     texts = [text for row in split("train") for text in row.values()]
     return bpe_tokenizer(texts, recipe.vocabulary)
 
 
 def batches(recipe: Recipe) -> Iterator[list[tuple[str, str]]]:
-    """Endless batches of fresh training problems with careless solutions; none is held-out."""
+    """Endless batches of new training problems and careless solutions; no problem is a held-out one.
+
+    recipe: batch size, seed and carelessness.
+    """
     problems = stream("word problem", recipe.seed, "train")
     for step in count():
         keys = randomness.keys(recipe.seed, "worked solution", step, np.arange(recipe.batch))
@@ -77,6 +89,10 @@ def batches(recipe: Recipe) -> Iterator[list[tuple[str, str]]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Trains and writes the model; returns the exit status.
+
+    arguments: of the command line, those of this process where None.
+    """
     recipe, out = supervised.arguments(Recipe(), "gsm8k_small", COMMAND, arguments)
     tokenizer = corpus_tokenizer(recipe)
     model, loss = supervised.trained(recipe, tokenizer, batches(recipe))

@@ -175,8 +175,8 @@ def bapo(p: Callable[[Batch], Tensor]) -> Callable[[Batch], Tensor]:
 
 
 def opsm(x: Batch) -> Tensor:
-    fallen = (x.A < 0) & (x.row_mean(sg(-x.l)) > 0.05)
-    return torch.where(fallen, 0.0, ppo(x.r, x.A, 0.8, 1.2))
+    masked = (x.A < 0) & (x.row_mean(sg(-x.l)) > 0.05)
+    return torch.where(masked, 0.0, ppo(x.r, x.A, 0.8, 1.2))
 
 
 def penalty(x: Batch) -> Tensor:

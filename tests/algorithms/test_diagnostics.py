@@ -1,5 +1,7 @@
 """Diagnostics against their formulas, written with numpy over lists of tokens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,9 +23,9 @@ def test_formulas(name: str):
     x.mask[5] = False
     entropy = torch.rand(24, 16)
     method = algorithms.make(name)
-    stats = x.stats()
+    stats = replace(x.stats(), entropy=entropy)
     weights = method.weights(stats)
-    found = {key: value.item() for key, value in diagnose(stats, weights, entropy).items()}
+    metrics = {key: value.item() for key, value in diagnose(stats, weights).items()}
 
     def tokens(value: torch.Tensor) -> np.ndarray:
         return value[x.mask].double().numpy()
@@ -63,28 +65,27 @@ def test_formulas(name: str):
     expected |= {"engine_gap_mean": gap.mean(), "engine_gap_square": (gap**2).mean()}
     expected |= {"engine_gap_max": abs(gap).max()}
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=True), key
-    assert set(found) >= BINDING
+        assert metrics[key] == pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=True), key
+    assert set(metrics) >= BINDING
 
 
 def test_metrics_of_a_loss_are_the_diagnostics_and_the_surrogate():
     x = random_batch(31)
-    method, stats = algorithms.make("m2po"), x.stats()
-    out = method(stats, entropy=torch.ones_like(x.logp))
-    direct = diagnose(stats, method.weights(stats), torch.ones_like(x.logp))
+    method, stats = algorithms.make("m2po"), replace(x.stats(), entropy=torch.ones_like(x.logp))
+    out = method(stats)
+    direct = diagnose(stats, method.weights(stats))
     assert set(out.metrics) == set(direct) | {"surrogate"}
     for name, value in direct.items():
         torch.testing.assert_close(out.metrics[name], value, equal_nan=True)
-    with pytest.raises(KeyError):
-        out.metrics["nonsense"]
 
 
 def test_undefined_is_nan():
     x = random_batch(32)
     x.A.zero_()
-    found = diagnose(x.stats(), algorithms.make("grpo").weights(x.stats()), torch.ones_like(x.logp))
-    assert found["m2_before"].isnan() and found["entropy_masked"].isnan()
-    assert found["ratio_positive_q50"].isnan() and found["masked_fraction"] == 0
+    stats = replace(x.stats(), entropy=torch.ones_like(x.logp))
+    metrics = diagnose(stats, algorithms.make("grpo").weights(stats))
+    assert metrics["m2_before"].isnan() and metrics["entropy_masked"].isnan()
+    assert metrics["ratio_positive_q50"].isnan() and metrics["masked_fraction"] == 0
 
 
 def test_quantiles_of_a_large_batch_come_from_an_even_stride():
@@ -92,15 +93,15 @@ def test_quantiles_of_a_large_batch_come_from_an_even_stride():
     logp = 0.1 * torch.randn(64, 512)
     mask = torch.ones(64, 512, dtype=torch.bool)
     stats = algorithms.TokenStats(logp, torch.zeros_like(logp), torch.ones(64), mask)
-    found = diagnose(stats, algorithms.make("grpo").weights(stats))["ratio_positive_q99"]
-    assert found.item() == pytest.approx(np.quantile(logp.exp().numpy(), 0.99), rel=0.02)
+    metrics = diagnose(stats, algorithms.make("grpo").weights(stats))["ratio_positive_q99"]
+    assert metrics.item() == pytest.approx(np.quantile(logp.exp().numpy(), 0.99), rel=0.02)
 
 
 def test_every_metric_is_in_the_documentation():
     from pathlib import Path
 
     x = random_batch(33)
-    names = set(algorithms.make("m2po", variant="all_tokens_mean")(x.stats(), entropy=x.logp).metrics)
+    names = set(algorithms.make("m2po", variant="all_tokens_mean")(replace(x.stats(), entropy=x.logp)).metrics)
     names |= set(algorithms.make("bapo")(x.stats()).metrics)
     text = (Path(__file__).parents[2] / "docs" / "diagnostics.md").read_text()
     missing = {name for name in names if f"`{name}`" not in text}

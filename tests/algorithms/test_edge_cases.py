@@ -1,6 +1,7 @@
 """The inputs a sweep will meet: every edge case of the specification, with its required outcome."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,10 +24,10 @@ def run(case: Case, stats: TokenStats) -> tuple[Tensor, Tensor, algorithms.LossO
     return out.loss.detach(), logp.grad, out
 
 
-def with_value(stats: TokenStats, name: str, value: float, place: tuple[int, int]) -> TokenStats:
+def with_value(stats: TokenStats, name: str, value: float, index: tuple[int, int]) -> TokenStats:
     fields = {n: getattr(stats, n) for n in TokenStats.__dataclass_fields__}
     changed = fields[name].clone()
-    changed[place] = value
+    changed[index] = value
     return TokenStats(**{**fields, name: changed})
 
 
@@ -55,6 +56,28 @@ def test_nan_at_a_valid_place_is_never_dropped(case: Case):
         for row in range(0, 12, 3):
             loss, _, _ = run(case, with_value(stats, name, NAN, (row, 0)))
             assert not loss.isfinite(), (name, row)
+
+
+@every_case
+@pytest.mark.parametrize("name", ["logp_proximal", "logp_engine", "entropy"])
+def test_a_field_that_the_method_does_not_use_is_not_looked_at(case: Case, name: str):
+    if name in case.make().needs:
+        return
+    x = random_batch(21, per_token=case.per_token)
+    stats = x.stats(None, case.per_token)
+    loss, grad, _ = run(case, stats)
+    broken = replace(stats, **{name: torch.full_like(x.logp, NAN)})
+    found_loss, found_grad, _ = run(case, broken)
+    assert torch.equal(found_loss, loss) and torch.equal(found_grad, grad)
+
+
+@every_case
+def test_one_mini_batch_can_be_asked_by_several_methods(case: Case):
+    """Nothing of a graph stays behind in the statistics."""
+    x = random_batch(22, per_token=case.per_token)
+    stats = x.stats(x.logp.clone().requires_grad_(), case.per_token)
+    first, second = (torch.autograd.grad(case.make()(stats).loss, stats.logp_current)[0] for _ in range(2))
+    assert torch.equal(first, second)
 
 
 @every_case

@@ -1,27 +1,39 @@
 """Names, parameters, configuration files and the door of TokenStats."""
 
+import ast
 from dataclasses import MISSING, fields
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from cases import CASES
 
 import algorithms
-from algorithms import AGGREGATIONS, TokenStats, token_scale
+from algorithms import AGGREGATIONS, TokenStats
 from algorithms.aggregation import row_scale, totals
+from algorithms.m2po import VARIANTS
 
 CONF = Path(__file__).parents[2] / "conf" / "algo"
 
 
-def test_every_method_has_its_yaml_page_and_case():
-    from cases import CASES
+PAGES = Path(__file__).parents[2] / "docs" / "algorithms"
+REQUIRED = {case.name: case.params for case in reversed(CASES)}
+"""Parameters that make a method: those of its first case."""
 
-    pages = Path(__file__).parents[2] / "docs" / "algorithms"
-    assert {case.name for case in CASES} == set(algorithms.names())
+
+def index() -> dict[str, str]:
+    """The published aggregation of each method as the table in docs/algorithms/index.md has it."""
+    rows = [line.split("|") for line in (PAGES / "index.md").read_text().splitlines() if line.startswith("| [")]
+    return {row[2].strip(" `"): row[4].strip(" `") for row in rows}
+
+
+def test_every_method_has_its_yaml_page_and_case():
+    assert {case.name for case in CASES} == set(algorithms.names()) == set(index())
     for name in algorithms.names():
         assert (CONF / f"{name}.yaml").is_file(), name
-        assert (pages / f"{name}.md").is_file(), name
+        assert (PAGES / f"{name}.md").is_file(), name
 
 
 @pytest.mark.parametrize("name", algorithms.names())
@@ -43,7 +55,6 @@ def test_yaml_repeats_the_signature(name: str):
 @pytest.mark.parametrize("name", algorithms.names())
 def test_method_files_stay_short(name: str):
     """≤ 60 lines of code: docstrings, comments and blank lines do not count."""
-    import ast
     import importlib
 
     source = Path(importlib.import_module(algorithms.METHODS[name].__module__).__file__).read_text()
@@ -89,18 +100,20 @@ def test_wrong_settings_are_refused_in_one_line(name: str, params: dict, message
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", [n for n in algorithms.names() if n != "opsm"])
+@pytest.mark.parametrize("name", algorithms.names())
 def test_every_method_takes_every_aggregation(name: str):
-    published = algorithms.make(name)
-    assert published.aggregation in AGGREGATIONS
+    published = algorithms.make(name, **REQUIRED[name])
+    base = getattr(published, "inner", None)
+    assert published.aggregation == (index()[name] if base is None else base.aggregation)
     for mode in AGGREGATIONS:
-        assert algorithms.make(name, aggregation=mode).aggregation == mode
+        assert algorithms.make(name, **{**REQUIRED[name], "aggregation": mode}).aggregation == mode
 
 
-def test_published_aggregations():
-    modes = {name: algorithms.make(name).aggregation for name in algorithms.names() if name != "opsm"}
-    other = {name: mode for name, mode in modes.items() if mode != "token_mean"}
-    assert other == {
+def test_published_aggregations_of_the_specification():
+    modes = {name: algorithms.make(name).aggregation for name in ("grpo", "m2po", "gspo", "gspo_token", "sapo", "topr")}
+    assert modes == {
+        "grpo": "token_mean",
+        "m2po": "token_mean",
         "gspo": "seq_mean_token_mean",
         "gspo_token": "seq_mean_token_mean",
         "sapo": "seq_mean_token_mean",
@@ -128,6 +141,8 @@ def good() -> dict[str, torch.Tensor]:
         ({"advantages": torch.zeros(3)}, "advantages has shape (3,); expected (2,) or (2, 3)"),
         ({"advantages": torch.zeros(2).long()}, "advantages are torch.int64; expected a float dtype"),
         ({"staleness": torch.zeros(5)}, "staleness has shape (5,)"),
+        ({"entropy": torch.zeros(2)}, "entropy is torch.float32 (2,); expected float (2, 3)"),
+        ({"group": torch.zeros(2, 3)}, "group has shape (2, 3); expected (2,)"),
     ],
 )
 def test_the_door_of_token_stats(change: dict, message: str):
@@ -136,21 +151,35 @@ def test_the_door_of_token_stats(change: dict, message: str):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_the_contract_of_token_stats():
+    """The order of the fields is part of it: they may be given by position."""
+    optional = ["logp_proximal", "logp_engine", "staleness", "entropy", "group"]
+    assert [f.name for f in fields(TokenStats)] == [*good(), *optional]
+    stats = TokenStats(*good().values())
+    assert all(getattr(stats, name) is None for name in optional)
+
+
+def test_variants_of_m2po_are_methods_of_their_own():
+    kinds = {type(algorithms.make("m2po", variant=v).rule).__name__ for v in VARIANTS}
+    assert kinds == {"PaperM2PO", "ReleasedM2PO", "AllTokensMeanM2PO", "ArealM2PO"}
+    assert algorithms.make("m2po", variant="areal").needs == {"logp_proximal"}
+    assert algorithms.make("m2po", variant="paper").needs == frozenset()
+
+
 def test_advantages_by_row_or_by_token_are_the_same():
     logp = torch.randn(4, 5)
     mask = torch.rand(4, 5) > 0.3
     A = torch.randn(4)
     for name in algorithms.names():
-        params = {"delta": 0.1} if name == "opsm" else {}
         extra = {"logp_proximal": logp * 0.9, "logp_engine": logp * 1.1, "staleness": torch.ones(4)}
-        method = algorithms.make(name, **params)
+        method = algorithms.make(name, **REQUIRED[name])
         by_row = method(TokenStats(logp, logp * 0.8, A, mask, **extra))
         by_token = method(TokenStats(logp, logp * 0.8, A[:, None].expand(4, 5), mask, **extra))
         torch.testing.assert_close(by_row.loss, by_token.loss)
         assert torch.equal(by_row.kept, by_token.kept)
 
 
-def test_token_scale_by_hand():
+def test_row_scale_by_hand():
     mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
     expected = {
         "token_mean": [1 / 3, 1 / 3],
@@ -159,13 +188,26 @@ def test_token_scale_by_hand():
         "seq_mean_token_sum_norm": [1 / 30, 1 / 30],
     }
     for mode, (first, second) in expected.items():
-        scale = token_scale(mask, mode, max_length=10, dtype=torch.float64)
-        wanted = torch.tensor([[first, first, 0], [second, 0, 0], [0, 0, 0]], dtype=torch.float64)
-        torch.testing.assert_close(scale, wanted)
-        # A part of the batch, told the counts of the whole, agrees with the whole.
-        part = token_scale(mask[1:], mode, 10, totals(mask), torch.float64)
-        torch.testing.assert_close(part, wanted[1:])
-    assert row_scale(mask & False, "seq_mean_token_mean").isfinite().all()
+        by_row = torch.tensor([[first], [second]], dtype=torch.float64)
+        torch.testing.assert_close(row_scale(mask, mode, 10).expand(3, 1)[:2], by_row)
+        # A part of the batch, given the counts of the whole, agrees with the whole.
+        part = row_scale(mask[1:], mode, 10, totals(mask))
+        torch.testing.assert_close(part.expand(2, 1)[:1], by_row[1:])
+        assert row_scale(mask & False, mode).isfinite().all()
+
+
+def test_no_module_imports_in_a_circle_or_inside_a_function():
+    imports: dict[str, set[str]] = {}
+    for file in sorted((CONF.parents[1] / "algorithms").glob("*.py")):
+        tree = ast.parse(file.read_text())
+        statements = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert all(node in tree.body for node in statements), f"{file.name} imports inside a function"
+        modules = [getattr(node, "module", None) or node.names[0].name for node in statements]
+        names = {name.removeprefix("algorithms.") for name in modules if name.startswith("algorithms.")}
+        names |= {a.name for node in statements if getattr(node, "module", "") == "algorithms" for a in node.names}
+        imports[file.stem] = names
+    list(TopologicalSorter(imports).static_order())  # raises CycleError
+    assert not any("__init__" in names for names in imports.values())
 
 
 def test_importing_algorithms_is_light():

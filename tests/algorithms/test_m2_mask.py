@@ -51,13 +51,13 @@ def test_paper_properties(tokens, tau):
     stats = stats_of(tokens)
     kept, region, values, _ = sets(stats, "paper", tau)
     m2 = stats.log_ratio[0].square()
-    stays, falls = m2[kept & region].tolist(), m2[region & ~kept].tolist()
+    kept_values, masked_values = m2[kept & region].tolist(), m2[region & ~kept].tolist()
     assert kept[~region].all(), "the harmless quadrants are never touched"
-    assert not stays or math.fsum(stays) / len(stays) <= tau
-    if falls:
-        back = [value for value in falls if value == min(falls)]
-        assert math.fsum(stays + back) / len(stays + back) > tau, "the fewest fall"
-        assert not stays or max(stays) < min(falls), "ties are never split"
+    assert not kept_values or math.fsum(kept_values) / len(kept_values) <= tau
+    if masked_values:
+        back = [value for value in masked_values if value == min(masked_values)]
+        assert math.fsum(kept_values + back) / len(kept_values + back) > tau, "the fewest are masked"
+        assert not kept_values or max(kept_values) < min(masked_values), "ties are never split"
     else:
         assert not values or math.fsum(values) / len(values) <= tau
 

@@ -1,14 +1,17 @@
 """Every method: its hand-computed cases, its gradient against autograd of the published surrogate, its symmetries."""
 
 from dataclasses import fields, replace
+from fractions import Fraction
 
 import pytest
 import torch
 from cases import CASES, Batch, Case, Hand, random_batch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import algorithms
-from algorithms import TokenStats, coefficients, weighted_nll
+from algorithms import TokenStats, compose
 from algorithms.aggregation import AGGREGATIONS, totals
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -100,8 +103,8 @@ def move(x: Batch, change) -> Batch:
     return Batch(**{f.name: change(getattr(x, f.name)) for f in fields(x)})
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-14)
+def close(result: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(result, expected, rtol=1e-11, atol=1e-14)
 
 
 @every_case
@@ -155,9 +158,8 @@ def test_split_into_micro_batches_does_not_matter(case: Case, mode: str):
     for start, stop in ((0, 1), (1, 8), (8, 12)):
         part = move(replace(x, logp=logp.detach()), lambda value: value[start:stop])  # noqa: B023
         stats = part.stats(logp[start:stop], case.per_token)
-        mine = method.weights(stats) if method.scope != "batch" else weights.rows(start, stop)
-        scaled = coefficients(mine, stats, mode, 20, total)
-        pieces.append(weighted_nll(stats.logp_current, scaled))
+        mine = None if method.scope != "batch" else weights.select(slice(start, stop))
+        pieces.append(compose(method, stats, weights=mine, max_length=20, total=total).loss)
     torch.stack(pieces).sum().backward()
     close(torch.stack(pieces).sum().detach(), loss)
     close(logp.grad, grad)
@@ -189,7 +191,7 @@ def test_output_contract(case: Case):
         assert value.shape == x.mask.shape and value.dtype == torch.bool
         assert not value[~x.mask].any()
     assert not out.weights[~out.kept].any()
-    assert (weights.changed | weights.kept)[x.mask].all(), "what was zeroed was changed"
+    assert (weights.changed | weights.kept)[x.mask].all(), "what is masked is changed"
     assert all(value.dim() == 0 for value in out.metrics.values())
 
 
@@ -261,16 +263,53 @@ def test_bapo_walks_as_the_paper_does():
         from cases import bapo_bounds
 
         low, high = bapo_bounds(x, weight, target)
-        found = algorithms.make("bapo", positive_share=target, p=p).weights(x.stats()).metrics
-        assert found["bapo_low"].item() == pytest.approx(low)
-        assert found["bapo_high"].item() == pytest.approx(high)
+        metrics = algorithms.make("bapo", positive_share=target, p=p).weights(x.stats()).metrics
+        assert metrics["bapo_low"].item() == pytest.approx(low)
+        assert metrics["bapo_high"].item() == pytest.approx(high)
     # Nothing reaches ρ = 1 here: c_high is spent first, then c_low runs to its end, 0.90 and not 0.88.
-    found = algorithms.make("bapo", positive_share=1.0).weights(x.stats()).metrics
-    assert found["bapo_high"].item() == pytest.approx(3.0)
-    assert found["bapo_low"].item() == pytest.approx(0.9)
+    metrics = algorithms.make("bapo", positive_share=1.0).weights(x.stats()).metrics
+    assert metrics["bapo_high"].item() == pytest.approx(3.0)
+    assert metrics["bapo_low"].item() == pytest.approx(0.9)
+
+
+def bapo_loop(method: algorithms.Algorithm, x: Batch) -> tuple[float, float]:
+    """The loop that BAPO's docstring quotes, in exact decimals."""
+    p = x.behaviour.exp() if method.p == "behaviour" else torch.ones_like(x.A)
+    r, A, p = x.r[x.mask], x.A[x.mask], p[x.mask]
+
+    def share(low: Fraction, high: Fraction) -> float:
+        good = (p * A * r.clamp(max=float(high)))[A > 0].sum()
+        bad = (p * A.abs() * r.clamp(min=float(low)))[A < 0].sum()
+        return float(good / (good + bad))
+
+    exact = {f.name: Fraction(str(getattr(method, f.name))) for f in fields(method) if f.type is float}
+    c_low, c_high = exact["low_start"], exact["high_start"]
+    while share(c_low, c_high) < method.positive_share and c_low + exact["low_step"] <= exact["low_end"]:
+        if c_high + exact["high_step"] <= exact["high_end"]:
+            c_high += exact["high_step"]
+        else:
+            c_low += exact["low_step"]
+    return float(c_low), float(c_high)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    seed=st.integers(0, 50),
+    share=st.sampled_from([0.1, 0.3, 0.45, 0.6, 0.9, 1.0]),
+    p=st.sampled_from(["behaviour", "one"]),
+    low=st.sampled_from([(0.6, 0.9, 0.02), (0.6, 0.9, 0.07), (0.9, 0.9, 0.02), (0.5, 0.3, 0.1), (0.2, 0.95, 0.05)]),
+    high=st.sampled_from([(1.2, 3.0, 0.05), (1.2, 1.2, 0.05), (1.1, 1.4, 0.07), (1.0, 2.0, 0.3)]),
+)
+def test_bapo_in_vector_form_is_the_loop_it_quotes(seed, share, p, low, high):
+    ends = dict(
+        zip(("low_start", "low_end", "low_step", "high_start", "high_end", "high_step"), low + high, strict=True)
+    )
+    method, x = algorithms.make("bapo", positive_share=share, p=p, **ends), random_batch(seed)
+    bounds = [value.item() for value in method.bounds(x.stats())[:2]]
+    assert bounds == pytest.approx(bapo_loop(method, x), rel=1e-12)
 
 
 def test_bapo_without_advantages_does_not_walk():
     x = random_batch(14)
-    found = algorithms.make("bapo").weights(replace(x, A=torch.zeros_like(x.A)).stats()).metrics
-    assert (found["bapo_low"].item(), found["bapo_high"].item()) == (0.6, 1.2)
+    metrics = algorithms.make("bapo").weights(replace(x, A=torch.zeros_like(x.A)).stats()).metrics
+    assert (metrics["bapo_low"].item(), metrics["bapo_high"].item()) == (0.6, 1.2)

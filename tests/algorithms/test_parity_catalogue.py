@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import algorithms
-from parity.catalogue import ABSENT, MATCHES
+from parity.catalogue import MATCHES, REASONS, absent
 
 
 def test_every_method_is_compared_or_explained():
-    assert {match.name for match in MATCHES} | set(ABSENT) == set(algorithms.names())
+    compared = {match.name for match in MATCHES}
+    assert compared | set(absent()) == set(algorithms.names())
+    assert set(REASONS) == set(REASONS) & set(absent()), "a reason for a method that is compared, or that is not there"
     for match in MATCHES:
         assert match.method.aggregation
 

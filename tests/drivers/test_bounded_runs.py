@@ -8,6 +8,7 @@ import pytest
 from short_runs import configured
 
 from harness.errors import UserError
+from harness.lag.schedule import read_schedule
 
 FREE = ("lag=bounded", "staleness=11", "rollout.chunks=4", "updates=24", "eval.every=24")
 
@@ -46,28 +47,36 @@ def test_the_schedule_replays_to_the_same_weights_on_every_driver(bounded: Any, 
 
 def test_a_schedule_of_another_configuration_is_refused(bounded: Any, tmp_path: Path) -> None:
     replay = ("lag=replay", f"lag.schedule={bounded.folder / 'schedule.jsonl'}", *FREE[2:])
-    for other, told in (("seed=2", "seed=1 there, 2 here"), ("algo=grpo", "algo"),
+    for other, message in (("seed=2", "seed=1 there, 2 here"), ("algo=grpo", "algo"),
                         ("updates=48", "has 6 batches, updates=48 needs 12")):  # fmt: skip
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             configured(tmp_path, *replay, other)
 
 
 def test_a_file_that_is_no_schedule_is_refused(bounded: Any, tmp_path: Path) -> None:
     lines = (bounded.folder / "schedule.jsonl").read_text().splitlines()
     late = json.loads(lines[1]) | {"versions": [4] * 4}
-    for content, told in (("", "not the schedule"), ("{}", "not the schedule"),
+    for content, message in (("", "not the schedule"), ("{}", "not the schedule"),
                           ("\n".join([lines[0], json.dumps(late), *lines[2:]]), "needs version 4, which does"),
                           ("\n".join([lines[0], lines[1], lines[1], *lines[3:]]), "has been trained on")):  # fmt: skip
         path = tmp_path / "schedule.jsonl"
         path.write_text(content)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             configured(tmp_path, "lag=replay", f"lag.schedule={path}", *FREE[2:])
     with pytest.raises(UserError, match="cannot be read"):
         configured(tmp_path, "lag=replay", f"lag.schedule={tmp_path / 'none'}", *FREE[2:])
 
 
+def test_a_schedule_that_says_shards_as_in_0_1_0_is_read(bounded: Any, tmp_path: Path) -> None:
+    path = bounded.folder / "schedule.jsonl"
+    old = tmp_path / "schedule.jsonl"
+    old.write_text(path.read_text().replace('"chunks":', '"shards":'))
+    assert old.read_text() != path.read_text()
+    assert read_schedule(str(old)).batches == read_schedule(str(path)).batches
+
+
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (("driver=serial", "staleness=8"), "nothing runs free"),
         (("driver=overlapped", "staleness=-1"), "at least 0"),
@@ -75,6 +84,6 @@ def test_a_file_that_is_no_schedule_is_refused(bounded: Any, tmp_path: Path) -> 
         (("driver=overlapped", "staleness=8", "lag.on_excess=drop", "rollout.chunks=3"), "of one size"),
     ],
 )
-def test_bad_bounds_are_refused(overrides: tuple[str, ...], told: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=told):
+def test_bad_bounds_are_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
         configured(tmp_path, "lag=bounded", *overrides)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.drivers.queue import FirstComeQueue, RolloutQueue
+from harness.drivers.queue import RolloutQueue, rollout_queue
 from harness.lag.policy import BoundedLag, ExactLag
 from harness.types import Request, Rollouts, part
 
@@ -27,19 +27,19 @@ class Simulated:
     def __init__(self, workers: int, seed: int) -> None:
         self.random = random.Random(seed)
         self.now, self.version, self.idle = 0.0, 0, workers
-        self.queue: list[tuple[Future[Rollouts], int | None]] = []
+        self.waiting: list[tuple[Future[Rollouts], int | None]] = []
         self.events: list[tuple[float, int, Future[Rollouts], int]] = []
         self.finished = 0
 
     def submit(self, request: Request, version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
         future: Future[Rollouts] = Future()
-        self.queue.append((future, version))
+        self.waiting.append((future, version))
         self.start()
         return future
 
     def start(self) -> None:
-        while self.idle and self.queue:
-            future, version = self.queue.pop(0)
+        while self.idle and self.waiting:
+            future, version = self.waiting.pop(0)
             self.idle -= 1
             until = self.now + 0.5 * self.random.paretovariate(1.3)
             heapq.heappush(self.events, (until, self.finished + len(self.events), future,
@@ -64,16 +64,17 @@ class Simulated:
 def simulate(
     bound: int, per_step: int, chunks: int, workers: int, on_excess: str, seed: int, batches: int = 40
 ) -> tuple[RolloutQueue, list[int], Simulated]:
-    """The line at the end, the staleness of every chunk's last update, and the clock."""
+    """The queue at the end, the staleness of every chunk's last update, and the clock."""
     world = Simulated(workers, seed)
-    # A request is opaque here: its size is drawn when it is asked for, a batch of no fixed number of tokens.
-    parts: tuple[Any, ...] = (world, BoundedLag(bound, per_step), lambda _: None, batches, chunks)
-    line = RolloutQueue(*parts) if on_excess == "wait" else FirstComeQueue(*parts, mask=on_excess == "mask")
+    # A request is opaque here: its size is drawn when it is submitted, a batch of no fixed number of tokens.
+    request: Any = lambda _: None  # noqa: E731
+    generation: Any = world
+    queue = rollout_queue(generation, BoundedLag(bound, per_step, on_excess=on_excess), request, batches, chunks)
     worst: list[int] = []
     trained: set[int] = set()
 
     def conserved() -> None:
-        assert line.asked == line.trained + line.dropped + line.running + line.queued
+        assert queue.submitted == queue.trained + queue.dropped + queue.running + queue.ready
 
     def wait() -> None:
         conserved()
@@ -81,9 +82,9 @@ def simulate(
         conserved()
 
     for number in range(batches):
-        line.refill(world.version)
+        queue.refill(world.version)
         conserved()
-        batch = line.pop(number, wait)
+        batch = queue.pop(number, wait)
         conserved()
         assert len(batch.chunks) == chunks
         for chunk in batch.chunks:
@@ -98,7 +99,7 @@ def simulate(
             conserved()
         world.version += per_step
     assert max(worst, default=0) <= bound
-    return line, worst, world
+    return queue, worst, world
 
 
 @settings(max_examples=150, deadline=None)
@@ -113,16 +114,16 @@ def simulate(
 def test_the_bound_holds_nothing_is_lost_nothing_hangs(
     per_step: int, slack: int, chunks: int, workers: int, on_excess: str, seed: int
 ) -> None:
-    line, _, _ = simulate(per_step - 1 + slack, per_step, chunks, workers, on_excess, seed)
-    assert line.trained == 40 * chunks
+    queue, _, _ = simulate(per_step - 1 + slack, per_step, chunks, workers, on_excess, seed)
+    assert queue.trained == 40 * chunks
 
 
 def test_stragglers_are_really_dropped_and_masked() -> None:
     """The cases above would pass with a simulation in which no chunk is ever late."""
     for on_excess in ("drop", "mask"):
-        lines = [simulate(7, 4, 4, 8, on_excess, seed)[0] for seed in range(20)]
+        queues = [simulate(7, 4, 4, 8, on_excess, seed)[0] for seed in range(20)]
         if on_excess == "drop":
-            assert sum(line.dropped for line in lines) > 10
+            assert sum(queue.dropped for queue in queues) > 10
 
 
 def test_not_waiting_for_stragglers_saves_time() -> None:
@@ -155,6 +156,6 @@ def test_the_last_update_decides_the_bound() -> None:
     assert not policy.accept(3, 6)
 
 
-def test_shards_cover_a_batch_once() -> None:
+def test_chunks_cover_a_batch_once() -> None:
     for prompts, chunks in ((8, 3), (64, 1), (7, 7), (10, 4)):
         assert [i for k in range(chunks) for i in part(prompts, chunks, k)] == list(range(prompts))

@@ -71,7 +71,7 @@ def test_ray_gives_the_weights_of_serial(
     assert stores[-1].most_alive <= 2
 
 
-def test_shards_change_nothing(run: Any) -> None:
+def test_chunks_change_nothing(run: Any) -> None:
     assert run("rollout.chunks=1").sha256 == run("rollout.chunks=8").sha256
 
 

@@ -18,8 +18,8 @@ from harness.command.plan import plan
 from harness.drivers import ray_cluster
 from harness.errors import UserError
 from harness.records.checkpoint import newest_good
+from harness.records.recorder import Recorder
 from harness.records.state import status_of
-from harness.training import Training
 
 
 class Failing:
@@ -53,7 +53,7 @@ class Failing:
         self._engine.close()
 
 
-def test_a_failed_actors_shard_is_generated_again(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
+def test_a_failed_actors_chunk_is_generated_again(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
     lag = ("staleness=4", "rollout.chunks=4")
     serial = run(*lag)
     cluster.cloudpickle.register_pickle_by_value(__import__(Failing.__module__))
@@ -146,19 +146,19 @@ def test_an_interrupted_run_carries_on_to_the_same_weights(
 ) -> None:
     lag = ("staleness=8", "rollout.chunks=2", f"driver={driver}")
     whole = run(*lag, "seed=3", "repeat=1")
-    record = Training.record
+    record = Recorder.update
 
-    def stopping(self: Training, update: Any, more: Any) -> None:
-        record(self, update, more)
+    def stopping(self: Recorder, update: Any, batch: Any) -> None:
+        record(self, update, batch)
         if update.metrics["update"] == 6:
             monkeypatch.setattr(interrupts, "_requested", ["SIGINT"])
             monkeypatch.setattr(interrupts, "_requested_at", [time.monotonic()])
 
-    monkeypatch.setattr(Training, "record", stopping)
+    monkeypatch.setattr(Recorder, "update", stopping)
     assert run(*lag, "seed=3").outcome == "interrupted"
     monkeypatch.setattr(interrupts, "_requested", [])
     monkeypatch.setattr(interrupts, "_requested_at", [])
-    monkeypatch.setattr(Training, "record", record)
+    monkeypatch.setattr(Recorder, "update", record)
     carried_on = run(*lag, "seed=3")
     assert carried_on.sha256 == whole.sha256
     updates = [json.loads(line)["update"] for line in (carried_on.folder / "metrics.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Nothing that is loaded can run code: a search of our own sources, and hostile files at the front door."""
+"""Nothing that is loaded can run code: a search of our own sources, and hostile command lines."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def _true(node: ast.expr) -> bool:
     return not (isinstance(node, ast.Constant) and node.value is False)
 
 
-@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "builtins.eval", "harness.command.launch.around"])
+@pytest.mark.parametrize(
+    "target", ["os.system", "subprocess.Popen", "builtins.eval", "harness.command.launch.sweep_context"]
+)
 def test_a_target_outside_our_packages_is_refused(tmp_path: Path, target: str) -> None:
     with pytest.raises(UserError, match=r"algo\._target_") as refused:
         plan([f"algo._target_={target}", f"runs_dir={tmp_path}", *SMALL])

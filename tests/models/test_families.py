@@ -14,7 +14,8 @@ from harness.models.decoder import SharedPrefixPolicy
 from harness.models.loading import LoadedModel, load_model
 from harness.models.policy import ComputePolicy, TransformersPolicy
 from harness.models.sequences import SequenceBatch
-from harness.rollout.torch_engine import TorchEngine, pad_prompts
+from harness.rollout.base import scored
+from harness.rollout.torch_engine import pad_prompts, sampled
 from harness.types import Request
 from tests.tiny import FAMILIES, make_model
 
@@ -61,16 +62,16 @@ def test_every_policy_gives_the_same_log_probs_and_gradients(model: LoadedModel)
     for policy in (model.policy, TransformersPolicy(model.module)):
         logp = policy.score(batch, 0.7).logp
         assert torch.allclose(logp[batch.mask], expected[batch.mask], atol=2e-5)
-        found = gradient(model, logp, batch.mask)
-        assert (found - expected_gradient).norm() < 1e-4 * expected_gradient.norm()
+        result = gradient(model, logp, batch.mask)
+        assert (result - expected_gradient).norm() < 1e-4 * expected_gradient.norm()
 
 
 def test_decoding_agrees_with_scoring(model: LoadedModel) -> None:
     prompts = [model.tokenizer.encode(p) for p in PROMPTS]
     keys = randomness.keys(1, "sample", torch.arange(3).numpy()[:, None], torch.arange(4).numpy())
     for policy in (model.policy, TransformersPolicy(model.module)):
-        engine = TorchEngine(policy, model.tokenizer.eos_token_id, trainer_logp=True)
-        rollouts = engine.generate(Request(prompts, keys, 1.0, 12))
+        request = Request(prompts, keys, 1.0, 12)
+        rollouts = scored(policy, sampled(policy, model.tokenizer.eos_token_id, request), 1.0)
         assert torch.allclose(rollouts.logp_engine, rollouts.logp_behaviour, atol=2e-5)
 
 
@@ -87,8 +88,8 @@ def test_bfloat16_compute_keeps_float32_master_weights(model: LoadedModel) -> No
         logp[batch.mask].sum().backward()
         assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.module.parameters() if p.grad is not None)
     keys = randomness.keys(1, "sample", torch.arange(3).numpy()[:, None], torch.arange(2).numpy())
-    engine = TorchEngine(policy, model.tokenizer.eos_token_id, trainer_logp=True)
-    rollouts = engine.generate(Request([model.tokenizer.encode(p) for p in PROMPTS], keys, 1.0, 6))
+    request = Request([model.tokenizer.encode(p) for p in PROMPTS], keys, 1.0, 6)
+    rollouts = scored(policy, sampled(policy, model.tokenizer.eos_token_id, request), 1.0)
     assert (rollouts.logp_engine - rollouts.logp_behaviour).abs().mean() < 0.1
 
 
@@ -100,6 +101,6 @@ def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
     expected = gradient(plain, plain.policy.score(batch, 1.0).logp, batch.mask)
     for inner in (saving.policy, TransformersPolicy(saving.module)):
         policy = inner if isinstance(inner, ComputePolicy) else ComputePolicy(inner, torch.float32)
-        found = gradient(saving, policy.score(batch, 1.0).logp, batch.mask)
-        assert torch.allclose(found, expected, atol=1e-5)
+        result = gradient(saving, policy.score(batch, 1.0).logp, batch.mask)
+        assert torch.allclose(result, expected, atol=1e-5)
         assert not saving.module.training

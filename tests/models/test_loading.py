@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,19 @@ from harness.models import logprobs
 from harness.models.loading import check_model, load_model, load_tokenizer, longest_prompt
 from harness.tasks.prompts import PromptEncoder
 from harness.types import Problem
+from tests.conftest import ROOT
 from tests.tiny import make_model, tokenizer
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def test_scipy_and_scikit_learn_are_not_imported() -> None:
+    code = "import sys, harness.models.loading; print({'scipy', 'sklearn'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("missing", ["pad_token", "eos_token"])
@@ -88,13 +97,13 @@ def test_chunked_scores_are_the_plain_ones(monkeypatch: pytest.MonkeyPatch, temp
     head = nn.Linear(16, 101, bias=False).double()
     targets = torch.randint(101, (6, 5))
     grad = torch.randn(6, 5)
-    found = []
+    results = []
     for elements in (2**25, 707):  # everything at once, seven tokens a chunk
         monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", elements)
         hidden.grad = head.weight.grad = None
         scores = logprobs.head_scores(hidden, head, targets, temperature)
         (scores.logp * grad).sum().backward()
         assert hidden.grad is not None and head.weight.grad is not None
-        found.append((scores.logp.detach(), scores.entropy, hidden.grad.clone(), head.weight.grad.clone()))
-    for plain, chunked in zip(*found, strict=True):
+        results.append((scores.logp.detach(), scores.entropy, hidden.grad.clone(), head.weight.grad.clone()))
+    for plain, chunked in zip(*results, strict=True):
         assert ((plain - chunked).norm() / plain.norm()).item() < 1e-6

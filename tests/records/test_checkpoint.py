@@ -11,31 +11,40 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.checkpoints import batch_of
 from harness.config import ModelConfig
 from harness.errors import RunFailed
 from harness.models.loading import LoadedModel, load_model
-from harness.records import checkpoint
-from harness.records.checkpoint import MANIFEST, Checkpoints, defect, newest_good
+from harness.records import flat
+from harness.records.checkpoint import Checkpoints, RunState, defect, newest_good
 from harness.records.files import read_json
+from harness.records.layout import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("model.safetensors", "optimizer.safetensors", "rollouts.safetensors", "config.json", MANIFEST)
+FILES = ("model.safetensors", "optimizer.safetensors", "rollouts.safetensors", "config.json", CHECKPOINT)
 
 
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
-    return load_model(ModelConfig(), "cpu")
+    return load_model(ModelConfig("harness/assets/carry"), "cpu")
 
 
-def save(root: Path, model: LoadedModel, update: int, **more: Any) -> Path:
+def state_of(model: LoadedModel, update: int) -> RunState:
+    """A run's state at an update: the model as it is, an optimizer that made one step, two batches in the queue."""
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.AdamW([parameter], fused=True)
+    parameter.grad = torch.full((3,), float(update))
+    optimizer.step()
+    rollouts = {7: batch_of(7), 8: batch_of(8)}
+    return RunState(model.module.state_dict(), optimizer, rollouts, {"version": update, "records": {}})
+
+
+def save(root: Path, model: LoadedModel, update: int) -> Path:
     root.mkdir(exist_ok=True)
-    optimizer = {"0.exp_avg": torch.full((3,), float(update))}
-    return Checkpoints(root, model).save(
-        update, optimizer, {7: batch_of(7), 8: batch_of(8)}, {"version": update, "records": {}}, keep_also=set(), **more
-    )
+    return Checkpoints(root, model.describe).save(update, state_of(model, update), best=-1)
 
 
 def anything(_counters: dict[str, Any]) -> None:
@@ -47,18 +56,24 @@ def test_what_goes_in_comes_out(tmp_path: Path, model: LoadedModel) -> None:
     found, complaints = newest_good(tmp_path, anything)
     assert found is not None and not complaints and found.folder == folder
     assert found.counters["version"] == 8
-    assert sorted(found.line) == [7, 8]
-    for index, rollouts in found.line.items():
+    assert sorted(found.rollouts) == [7, 8]
+    for index, rollouts in found.rollouts.items():
         for name, tensor in batch_of(index).tensors().items():
             back = rollouts.tensors()[name]
             assert back.dtype == tensor.dtype and torch.equal(back, tensor), name
-    fresh = load_model(ModelConfig(), "cpu")
+    fresh = load_model(ModelConfig("harness/assets/carry"), "cpu")
     with torch.no_grad():
         for parameter in fresh.module.parameters():
             parameter.zero_()
-    checkpoint.restore_weights(fresh, found.weights)
+    flat.restore_weights(fresh.module.state_dict(), found.weights())
     for name, tensor in model.module.state_dict().items():
         assert torch.equal(fresh.module.state_dict()[name], tensor), name
+    optimizer = state_of(model, 1).optimizer
+    flat.restore_optimizer(optimizer, found.optimizer)
+    expected = flat.optimizer_tensors(state_of(model, 8).optimizer)
+    for name, tensor in flat.optimizer_tensors(optimizer).items():
+        assert torch.equal(tensor, expected.pop(name)), name
+    assert not expected
 
 
 def test_a_checkpoint_is_an_ordinary_model_folder(tmp_path: Path, model: LoadedModel) -> None:
@@ -66,14 +81,17 @@ def test_a_checkpoint_is_an_ordinary_model_folder(tmp_path: Path, model: LoadedM
     again = AutoModelForCausalLM.from_pretrained(folder)
     AutoTokenizer.from_pretrained(folder)
     index = read_json(folder / "model.safetensors.index.json")
-    assert set(index["weight_map"]) == set(checkpoint.load(folder).weights)
+    assert set(index["weight_map"]) == set(load_file(folder / "model.safetensors"))
     for name, tensor in model.module.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
 def test_weights_of_another_model_are_refused(model: LoadedModel) -> None:
-    with pytest.raises(RunFailed, match="not this model's"):
-        checkpoint.restore_weights(load_model(ModelConfig(), "cpu"), {})
+    weights = model.module.state_dict()
+    name, tensor = next(iter(weights.items()))
+    for stored in ([], [("another", tensor)], [(name, tensor[:1])]):
+        with pytest.raises(RunFailed, match="not this model's"):
+            flat.restore_weights({name: tensor.clone() for name, tensor in weights.items()}, stored)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -87,7 +105,7 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path: Path, model: Loade
     else:
         content[len(content) // 2] ^= 4 if how == "flip" else 0
         path.write_bytes({"cut": content[:-3], "flip": content, "empty": b""}[how])
-    if name == MANIFEST and how == "flip" and defect(newest) is None:
+    if name == CHECKPOINT and how == "flip" and defect(newest) is None:
         pytest.skip("the flipped bit lies in white space")
     found, complaints = newest_good(tmp_path, anything)
     assert found is not None and found.folder == before
@@ -95,11 +113,22 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path: Path, model: Loade
 
 
 def test_older_ones_go_only_when_the_new_one_is_there(tmp_path: Path, model: LoadedModel) -> None:
-    writer = Checkpoints(tmp_path, model)
+    writer = Checkpoints(tmp_path, model.describe)
     (tmp_path / ".000004.partial").mkdir()  # left by a killed save
     for update in (8, 16, 24, 32):
-        writer.save(update, {}, {}, {"version": update}, keep_also={8})
+        writer.save(update, state_of(model, update), best=8)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000008", "000024", "000032"]
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, [8, 40]), (3, [8, 24, 32, 40]), ("all", [8, 16, 24, 32, 40]),
+                                            ([16], [8, 16, 32, 40])])  # fmt: skip
+def test_keep_checkpoints_says_which_stay_beside_the_best(
+    tmp_path: Path, model: LoadedModel, keep: Any, kept: list[int]
+) -> None:
+    writer = Checkpoints(tmp_path, model.describe, keep)
+    for update in (8, 16, 24, 32, 40):
+        writer.save(update, state_of(model, update), best=8)
+    assert sorted(int(p.name) for p in tmp_path.iterdir()) == kept
 
 
 def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path, model: LoadedModel) -> None:

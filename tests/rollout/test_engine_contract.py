@@ -50,7 +50,7 @@ def engine(request: Any, config: Config) -> Iterator[Any]:
     if request.param == "vllm":
         made: Any = vllm_engine.VllmEngine(config, model, version=-1)
     else:
-        made = TorchEngine(model.policy, model.tokenizer.eos_token_id, trainer_logp=True, version=-1)
+        made = TorchEngine(config, model, version=-1)
     yield made
     made.close()
 
@@ -156,7 +156,7 @@ def test_a_publication_takes_a_tenth_of_a_second_at_most(engine: Any, reference:
     times = []
     for version in range(5):
         started = time.perf_counter()
-        engine._take_over(version, reference.module.state_dict())
+        engine._reload(engine.to_trainer(version, reference.module.state_dict()))
         times.append(time.perf_counter() - started)
     assert min(times) < 0.1
 
@@ -181,7 +181,7 @@ def test_a_cache_that_was_not_reset_ends_the_run(engine: Any, reference: LoadedM
 def test_weights_change_in_flight_and_each_token_says_under_which(
     engine: Any, reference: LoadedModel, monkeypatch: Any, inflight: str
 ) -> None:
-    monkeypatch.setattr(engine, "_config", dataclasses.replace(engine._config, inflight=inflight))
+    monkeypatch.setattr(engine, "config", dataclasses.replace(engine.config, inflight=inflight))
     weights, steps = other_weights(reference), iter(range(1000))
     monkeypatch.setattr(engine, "newer", lambda: (4, weights) if next(steps) == 5 else None)
     rollouts = engine.generate(request(reference))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
 
 from harness.errors import UserError
+from harness.tasks.carry import Carry
 from harness.tasks.countdown import Countdown, evaluate, solves
 from harness.tasks.reasoning_gym import ReasoningGym
 from harness.tasks.word_problems import FOLDER, SIZES, split
@@ -40,8 +42,8 @@ from harness.tasks.word_problems import FOLDER, SIZES, split
     ],
 )
 def test_bounded_evaluator(text: str, value: Fraction | None) -> None:
-    found = evaluate(text)
-    assert (None if found is None else found[0]) == value
+    result = evaluate(text)
+    assert (None if result is None else result[0]) == value
 
 
 def test_countdown_wants_every_number_once() -> None:
@@ -62,6 +64,19 @@ def test_countdown_splits_do_not_overlap() -> None:
     assert not ids[0] & ids[1] and not ids[0] & ids[2] and not ids[1] & ids[2]
     assert task.train(1, [5]) == task.train(1, range(6))[5:]
     assert task.train(2, [5]) != task.train(1, [5])
+
+
+def test_a_countdown_too_small_for_its_splits_is_refused() -> None:
+    with pytest.raises(UserError, match=r"task\.test_problems=4: only \d+ different problems"):
+        Countdown(numbers=2, largest=4, max_target=4, test_problems=4).split("test")
+
+
+@pytest.mark.parametrize("made", [Carry, Countdown, lambda **sizes: ReasoningGym("leg_counting", **sizes)])
+@pytest.mark.parametrize("name", ["validation_problems", "test_problems"])
+def test_sizes_of_splits(made: Callable[..., object], name: str) -> None:
+    for size in (0, 1_000_000):
+        with pytest.raises(UserError, match=f"task.{name}={size}: expected 1 to 100000 problems"):
+            made(**{name: size})
 
 
 def test_reasoning_gym_grades_with_its_own_verifier() -> None:

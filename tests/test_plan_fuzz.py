@@ -1,4 +1,4 @@
-"""The config front door and the record readers under arbitrary input: an answer in one line, no traceback."""
+"""Command lines and the readers of records under arbitrary input: an answer in one line, no traceback."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from harness.command import status
 from harness.command.plan import plan
 from harness.config import known_keys
 from harness.errors import UserError
-from harness.records.checkpoint import MANIFEST as CHECKPOINT
 from harness.records.checkpoint import newest_good
+from harness.records.layout import CHECKPOINT
 from harness.records.tail import rows
 from harness.tracking.entries import evaluation_metrics, update_metrics
 

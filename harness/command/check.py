@@ -1,0 +1,92 @@
+"""Is this config a run that can be made? Values first, then what each part says of it. Raises UserError."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+
+from harness import build
+from harness.command.validate import check_data
+from harness.config import Config, schema
+from harness.errors import UserError, first_line
+from harness.records.checkpoint import check_kept
+from harness.records.folder import check_folder
+from harness.schema import Key, check_multiple, lookup
+
+BOUNDS = (
+    ("low", "at least", operator.ge),
+    ("above", "a number above", operator.gt),
+    ("high", "at most", operator.le),
+    ("below", "a number below", operator.lt),
+)
+
+
+def check(config: Config) -> None:
+    """Raises UserError, in one line, for the first thing that is wrong with a config. Writes nothing.
+
+    What cannot go together is refused by the part that it is about: the staleness policy, the engine, the driver.
+    A dry run needs neither model nor data.
+    """
+    check_values(config)
+    _check_mode(config)
+    build.algorithm(config)
+    build.task(config)
+    build.staleness_policy(config).check(config)
+    build.engine_class(config).check(config)
+    build.check_driver(config)
+    check_kept(config)
+    if not config.dry_run:
+        _check_device(config)
+        check_data(config)
+    check_folder(config)
+
+
+def check_values(config: Config) -> None:
+    """Every value on its own, then those that must be multiples of another. Raises UserError."""
+    for name, key in schema().items():
+        value = lookup(config, name)
+        expected = None if value is None else _expected(key, value)
+        if expected:
+            raise UserError(f"{name}={value}: expected {expected}")
+    for name, key in schema().items():
+        if key.multiple_of and lookup(config, name) is not None:
+            check_multiple(config, name, key.multiple_of)
+    prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
+    if chunks > prompts:
+        raise UserError(f"rollout.chunks={chunks}: more chunks than the {prompts} prompts of a step")
+
+
+def _expected(key: Key, value: Any) -> str | None:
+    """What a value should have been; None if it is that."""
+    if key.valid and not key.valid[0](value):
+        return key.valid[1]
+    if key.choices and value not in key.choices:
+        return f"one of {', '.join(key.choices)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"a finite number ({key.meaning})"
+    for name, words, fits in BOUNDS:
+        bound = getattr(key, name)
+        if bound is not None and not fits(value, bound):
+            return f"{words} {bound:g} ({key.meaning})"
+    return None
+
+
+def _check_mode(config: Config) -> None:
+    if config.mode == "evaluate" and not config.checkpoint:
+        raise UserError("mode=evaluate: needs checkpoint=PATH, a checkpoint or model folder")
+    if config.checkpoint and config.mode != "evaluate":
+        raise UserError(f"checkpoint={config.checkpoint}: only mode=evaluate reads it; add mode=evaluate or drop it")
+
+
+def _check_device(config: Config) -> None:
+    if config.device == "cpu":
+        return
+    try:
+        torch.empty(1, device=config.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device={config.device}: not usable here ({first_line(error)}); expected cpu or a present accelerator"
+        ) from error

@@ -1,0 +1,136 @@
+"""The class to derive a rollout engine from: what every engine needs that lives beside a trainer.
+
+An engine samples; what its tokens are worth is the trainer's to say. So each engine holds a replica of the
+trainer's model, takes every version into it, scores what was sampled with it, and is probed against it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from harness.config import Config
+from harness.errors import RunFailed, UserError
+from harness.models.loading import LoadedModel
+from harness.models.policy import Policy
+from harness.models.sequences import sequence_batch
+from harness.rollout.interface import Newer, StateDict
+from harness.types import Request, Rollouts
+
+# Nats: what float32 leaves of different orders of summation, and what rounding to bfloat16 does.
+PROBE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+PROBE_SEQUENCES, PROBE_TOKENS = 4, 16
+
+
+class BaseEngine(ABC):
+    """An engine named by `rollout._target_`, made as cls(config, trainer, version, **rollout.options).
+
+    A subclass gives `sample`, and `take_weights` where it keeps weights of its own.
+
+    config: of the run.
+    trainer: a model of the trainer's; under driver=serial the trainer's own, else a replica.
+    version: of the trainer's weights now; −1: none loaded yet.
+
+    updates_in_flight: it asks `newer` for weights while it generates, so rollout.inflight has a meaning.
+    holds_weights: it has a copy of the weights beside the trainer's, for the estimate of memory.
+    probed: compared with the trainer after every load.
+    """
+
+    updates_in_flight: ClassVar[bool] = False
+    holds_weights: ClassVar[bool] = True
+    probed: ClassVar[bool] = True
+
+    def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
+        self.version = version
+        self.newer: Newer | None = None
+        self.config = config.rollout
+        self.trainer = trainer
+        self.end_token: int = trainer.tokenizer.eos_token_id
+        given = config.rollout.probe_tolerance
+        self.probe_tolerance = PROBE_TOLERANCE[config.served_model.dtype] if given is None else given
+        self._prompts: Sequence[Sequence[int]] = ()  # of the last request, to probe with
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Raises UserError for a run that this engine cannot serve."""
+        if config.rollout.inflight != "drain" and not cls.updates_in_flight:
+            raise UserError(
+                f"rollout.inflight={config.rollout.inflight} with rollout={config.choices['rollout']}: "
+                "only rollout=vllm can update in flight"
+            )
+
+    @abstractmethod
+    def sample(self, request: Request) -> Rollouts:
+        """Samples of the weights last loaded, made with `to_rollouts` (harness/rollout/interface.py).
+
+        Their log-probs are those of softmax(logits / request.temperature). Each sample depends on its own key
+        alone; at temperature 0 it is greedy.
+        """
+
+    def take_weights(self, weights: StateDict) -> None:  # noqa: B027 (a hook)
+        """Hands the trainer's whole state dict, just loaded, to what samples. By default that is the trainer."""
+
+    def load(self, version: int, weights: StateDict) -> None:
+        """Takes over a version. Raises RunFailed when the engine does not compute what the trainer computes."""
+        self.newer = None
+        self.take_weights(self.to_trainer(version, weights))
+        if self.probed:
+            self.probe()
+
+    @torch.no_grad()
+    def generate(self, request: Request) -> Rollouts:
+        """Samples, with the trainer's log-probs unless rollout.behaviour=engine (or there is no temperature)."""
+        self._prompts = request.prompts[:PROBE_SEQUENCES]
+        rollouts = self.sample(request)
+        if self.config.behaviour == "engine" or request.temperature == 0:
+            return rollouts
+        return scored(self.trainer.policy, rollouts, request.temperature)
+
+    def close(self) -> None:  # noqa: B027 (a hook)
+        """Releases what the engine holds; by default there is nothing."""
+
+    def to_trainer(self, version: int, weights: StateDict) -> StateDict:
+        """Copies the weights into the trainer's model, unless they are its own tensors (driver=serial).
+
+        Returns the model's whole state dict, tied tensors included.
+        """
+        own = self.trainer.module.state_dict()
+        with torch.no_grad():
+            for name, tensor in own.items():
+                if tensor.data_ptr() != weights[name].data_ptr():
+                    tensor.copy_(weights[name])
+        self.version = version
+        return own
+
+    @torch.no_grad()
+    def probe(self) -> None:
+        """Raises RunFailed unless the engine's log-probs of a few sequences are the trainer's."""
+        rollouts = scored(self.trainer.policy, self.probe_rollouts(), 1.0)
+        off = (rollouts.logp_engine - rollouts.logp_behaviour).abs().mean().item()
+        if not off <= self.probe_tolerance:
+            raise RunFailed(
+                f"{type(self).__name__} does not serve version {self.version}: its log-probs are {off:.3g} nats off "
+                f"the trainer's on average over a probe of {len(rollouts.response_ids)} tokens "
+                f"(rollout.probe_tolerance={self.probe_tolerance:g})"
+            )
+
+    def probe_rollouts(self) -> Rollouts:
+        """A few sequences with the log-probs that the engine gives them now, at temperature 1: sampled anew, from
+        prompts of the last request or, before the first, from any."""
+        vocabulary = self.trainer.module.config.vocab_size
+        prompts = self._prompts or [[token % vocabulary] for token in range(PROBE_SEQUENCES)]
+        keys = np.arange(len(prompts), dtype=np.uint64)[:, None]
+        return self.sample(Request(prompts, keys, 1.0, min(PROBE_TOKENS, self.config.max_new_tokens)))
+
+
+@torch.no_grad()
+def scored(policy: Policy, rollouts: Rollouts, temperature: float) -> Rollouts:
+    """The rollouts with logp_behaviour as `policy` computes it when it trains: one teacher-forced pass."""
+    batch = sequence_batch(rollouts, policy.model.device)
+    logp = policy.score(batch, temperature).logp[batch.mask]
+    return replace(rollouts, logp_behaviour=logp.cpu().float())

@@ -1,0 +1,51 @@
+"""Which problems a chunk asks, and the request that an engine answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness import randomness
+from harness.config import Config
+from harness.tasks.interface import Task
+from harness.tasks.prompts import PromptEncoder
+from harness.types import Problem, Request, part
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The training prompts of a run, cut into chunks. Chunk c is part c mod n of batch c div n, n = rollout.chunks.
+
+    Problems are keyed by the order of submission, which under an exact lag is that of consumption: the same for every
+    algorithm and staleness. So are the samples' random numbers.
+    """
+
+    config: Config
+    task: Task
+    encode: PromptEncoder
+
+    def problems(self, chunk: int) -> list[Problem]:
+        """The problems of a chunk."""
+        batch, prompts = self._prompts(chunk)
+        first = batch * self.config.rollout.prompts_per_step
+        return self.task.train(self.config.seed, range(first + prompts.start, first + prompts.stop))
+
+    def request(self, chunk: int) -> Request:
+        """The prompts of a chunk, each to be answered `rollout.group_size` times."""
+        rollout = self.config.rollout
+        batch, prompts = self._prompts(chunk)
+        keys = randomness.keys(
+            self.config.seed,
+            "sample",
+            batch,
+            np.arange(prompts.start, prompts.stop)[:, None],
+            np.arange(rollout.group_size),
+        )
+        return Request(self.encode.all(self.problems(chunk)), keys, rollout.temperature, rollout.max_new_tokens)
+
+    def _prompts(self, chunk: int) -> tuple[int, range]:
+        """The batch a chunk is numbered in, and which of the batch's prompts are its own."""
+        rollout = self.config.rollout
+        batch, index = divmod(chunk, rollout.chunks)
+        return batch, part(rollout.prompts_per_step, rollout.chunks, index)

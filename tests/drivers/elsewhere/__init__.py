@@ -1,0 +1,1 @@
+"""A package that is not ours: an engine and a staleness policy, with their options (conf/)."""
