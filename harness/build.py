@@ -108,8 +108,8 @@ def learner(config: Config, loaded: LoadedModel) -> Learner:
 
 def staleness_policy(config: Config) -> StalenessPolicy:
     """The policy that `lag` names, made as cls(staleness, updates_per_step, **further keys of lag)."""
-    known = config.staleness, config.updates_per_step
-    policy: StalenessPolicy = target("lag", config.lag, config.allow_code, *known, kind=StalenessPolicy)
+    units = config.staleness, config.updates_per_step
+    policy: StalenessPolicy = target("lag", config.lag, config.allow_code, *units, kind=StalenessPolicy)
     return policy
 
 
