@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, first_line
 
 STORE = "of mlflow:EXPERIMENT (default: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db)"
 
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--last", type=int, default=3, metavar="K", help="evaluations in the last-k mean (default: 3)")
     table.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
-    leaderboard = command("leaderboard", _leaderboard, "methods ranked by final accuracy under staleness")
+    leaderboard = command("leaderboard", _leaderboard, "methods in the order of their final accuracy under staleness")
     leaderboard.add_argument("--metric", default="sampled_accuracy", help="default: sampled_accuracy")
     leaderboard.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
@@ -70,9 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--out", type=Path, help="also draw compare.png, .pdf and .csv into this folder")
     compare.set_defaults(command=_compare)
 
-    report = command("report", _report, "one HTML page that opens from disk: answer, figures, provenance")
+    report = command("report", _report, "one HTML page that opens from disk: numbers, figures, provenance")
     report.add_argument("--out", type=Path, default=Path("report"), help="folder (default: report)")
     report.add_argument("--title", default="", help="default: made from what was run")
+    report.add_argument("--notice", type=Path, metavar="FILE",
+                        help="text for the top of the page, a paragraph a line")  # fmt: skip
 
     pack = command("pack", _pack, "a study in one Parquet file that every command takes in place of folders")
     pack.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
@@ -94,14 +96,14 @@ def _study(choices: argparse.Namespace):
 def _load(choices: argparse.Namespace, paths: Sequence[str], conditions: Sequence[str]):
     from analysis import runs
 
-    wanted = {}
+    expected = {}
     for condition in conditions:
         column, equals, value = condition.partition("=")
         if not equals:
             raise AnalysisError(f"{condition!r}: expected COLUMN=VALUE")
-        wanted[column] = value
+        expected[column] = value
     study = runs.load(paths, incomplete=choices.incomplete, tracking_uri=choices.tracking_uri)
-    return study.where(**wanted) if wanted else study
+    return study.where(**expected) if expected else study
 
 
 def _tell(study, side: str = "") -> None:
@@ -118,13 +120,13 @@ def _figures(choices: argparse.Namespace) -> None:
 
     index = figures.write(_study(choices), choices.out, only=choices.only, curves=choices.curve,
                           columns=choices.columns, metric=choices.metric)  # fmt: skip
-    for name, told in index.items():
-        if told["drawn"]:
-            lacks = f" (missing: {'; '.join(told['missing'])})" if told["missing"] else ""
+    for name, entry in index.items():
+        if entry["drawn"]:
+            lacks = f" (missing: {'; '.join(entry['missing'])})" if entry["missing"] else ""
             print(f"{choices.out / name}.png{lacks}")
-    for name, told in index.items():
-        if not told["drawn"]:
-            print(f"not drawn: {name}: {told['why_not']}")
+    for name, entry in index.items():
+        if not entry["drawn"]:
+            print(f"not drawn: {name}: {entry['why_not']}")
 
 
 def _table(choices: argparse.Namespace) -> None:
@@ -175,7 +177,16 @@ def _report(choices: argparse.Namespace) -> None:
     study = _study(choices)
     figures.one_task(study)
     figures.prepare(choices.out)
-    print(report.write(study, choices.out, choices.title))
+    print(report.write(study, choices.out, choices.title, notice=_paragraphs(choices.notice)))
+
+
+def _paragraphs(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnalysisError(f"--notice {file}: cannot be read ({first_line(error)}); expected a text file") from error
 
 
 def _pack(choices: argparse.Namespace) -> None:

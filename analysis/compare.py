@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from analysis import statistics, style
+from analysis import scores, statistics, style
 from analysis.errors import AnalysisError
-from analysis.figures import common
-from analysis.runs import Study
+from analysis.figures import common, selection
 from analysis.statistics import Estimate
+from analysis.study import Study
 
 PAIRED_BY = ["staleness", "seed", "repeat"]
 SCORES = ("final", "best", "last_k")
@@ -33,7 +33,12 @@ class Comparison:
 
 
 def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
-    """Raises AnalysisError when a side is not one series, or the sides are of different tasks."""
+    """Compares two series seed by seed.
+
+    a, b: studies of one series each. metric: the accuracy, a name in eval.jsonl.
+    Returns what differs in their configurations, each side's numbers with the paired difference, and both curves.
+    Raises AnalysisError when a side is not one series, or the sides are of different tasks.
+    """
     sides = [_one_series(a, "A"), _one_series(b, "B")]
     tasks = [side.used["task"].iloc[0] for side in sides]
     if tasks[0] != tasks[1]:
@@ -47,7 +52,7 @@ def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
             difference = statistics.paired_difference(x, y)
             metrics[name] = (statistics.estimate(x.to_numpy()), statistics.estimate(y.to_numpy()), difference)
     curves = [
-        common.over_seeds(side, statistics.accuracy_curves(side, metric).rename(columns={"accuracy": "value"}))
+        selection.over_seeds(side, scores.accuracy_curves(side, metric).rename(columns={"accuracy": "value"}))
         for side in sides
     ]
     both = pd.concat([c.assign(side=name) for c, name in zip(curves, "AB", strict=True)], ignore_index=True)
@@ -82,26 +87,26 @@ def _keys(side: Study) -> dict[str, pd.Series]:
 
 def _values(side: Study, metric: str) -> pd.DataFrame:
     """One row a run: its scores, and the mean over its updates of each metric."""
-    scores = statistics.scores(side, metric).set_index("run")[list(SCORES)]
-    scores = scores.rename(columns={name: f"{name} accuracy" for name in SCORES})
+    reached = scores.per_run(side, metric).set_index("run")[list(SCORES)]
+    reached = reached.rename(columns={name: f"{name} accuracy" for name in SCORES})
     there = [name for name in METRICS if name in side.updates]
     means = side.updates.groupby("run", observed=True)[there].mean().dropna(axis=1, how="all")
     means.index = means.index.astype(str)
-    return scores.join(means, how="left")
+    return reached.join(means, how="left")
 
 
 def _differences(sides: list[Study]) -> dict[str, tuple[str, str]]:
     """Keys whose set of values over the runs of A is not that of B's, seeds and places apart."""
     configs = [[json.loads(config) for config in side.used["config"]] for side in sides]
     keys = sorted({key for side in configs for config in side for key in config})
-    found = {}
+    result = {}
     for key in keys:
         if key in ("seed", "repeat", "runs_dir") or key.startswith("tracking."):
             continue
         a, b = (" | ".join(sorted({_text(config.get(key)) for config in side})) for side in configs)
         if a != b:
-            found[key] = (a, b)
-    return found
+            result[key] = (a, b)
+    return result
 
 
 def _text(value: object) -> str:
@@ -112,7 +117,7 @@ def _text(value: object) -> str:
 
 
 def show(comparison: Comparison) -> None:
-    """On the terminal: the configuration, the metrics, and both curves in a line each."""
+    """Prints a comparison: the configuration, the metrics, and both curves in a line each."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -149,17 +154,23 @@ def _short(e: Estimate) -> str:
 
 
 def sparkline(curves: pd.DataFrame, side: str, width: int = 48) -> str:
-    """The centre of a side as block characters, both sides on one scale."""
+    """The centre of a side as block characters, both sides on one scale.
+
+    curves: rows of `Comparison.curves`. side: "A" or "B". width: characters.
+    """
     centre = curves[curves["kind"] == "centre"]
     low, high = centre["value"].min(), centre["value"].max()
     mine = centre.loc[centre["side"] == side, "value"].to_numpy()
     places = [int(i * len(mine) / min(width, len(mine))) for i in range(min(width, len(mine)))]
     scale = (len(_BARS) - 1) / (high - low or 1)
-    return "".join(_BARS[round((mine[place] - low) * scale)] for place in places)
+    return "".join(_BARS[round((mine[index] - low) * scale)] for index in places)
 
 
 def write(comparison: Comparison, out: Path) -> None:
-    """compare.png, .pdf and .csv in `out`: both curves, and the paired differences beside them."""
+    """Writes compare.png, .pdf and .csv: both curves, and the paired differences beside them.
+
+    out: folder that exists.
+    """
     with common.options():
         common.save(draw(comparison), out, "compare")
 
@@ -176,14 +187,14 @@ def draw(comparison: Comparison) -> common.Drawing:
     common.thin_updates(left)
     left.set_ylabel("accuracy")
     shown = [(name, e[2]) for name, e in comparison.metrics.items() if name.endswith(" accuracy") and e[2].n]
-    for place, (_, e) in enumerate(shown):
-        right.plot(e.value, place, "o", color="#222222")
-        right.hlines(place, e.low, e.high, color="#222222")
+    for index, (_, e) in enumerate(shown):
+        right.plot(e.value, index, "o", color="#222222")
+        right.hlines(index, e.low, e.high, color="#222222")
     right.axvline(0, color="#888888", linewidth=0.8, linestyle="--")
     right.set_yticks(range(len(shown)), [name for name, _ in shown])
     right.set_ylim(len(shown) - 0.5, -0.5)
     right.xaxis.set_major_locator(MaxNLocator(4))
     right.set_xlabel("A − B, paired")
     right.grid(axis="y", visible=False)
-    caption = f"{comparison.pairs} paired. {common.sampling_words(common.counts(comparison.curves))}"
+    caption = f"{comparison.pairs} paired. {common.sampling_words(selection.counts(comparison.curves))}"
     return common.finish(figure, comparison.curves, caption, [], handles)

@@ -1,6 +1,6 @@
 """`mlflow:EXPERIMENT`: the runs of an MLflow experiment as run folders, so that all that reads folders reads them.
 
-harness/records/mirror.py puts into MLflow the manifest (run.json), the configuration, evaluations, samples and tokens
+harness/tracking/mirror.py puts into MLflow the manifest (run.json), the configuration, evaluations, samples and tokens
 as artifacts, and every `tracking.every`-th row of metrics.jsonl as metrics. They are fetched into
 `$LAGRANGE_CACHE/mlflow`; a run that has not changed since is not fetched again. Nothing is written to MLflow.
 """
@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.errors import AnalysisError, unknown
-from analysis.records import cache_folder, first_line, read_rows
+from analysis.errors import AnalysisError, first_line, unknown
+from analysis.records import cache_folder, read_rows
+from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS, SAMPLES, TOKENS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,21 +32,21 @@ PREFIX = "mlflow:"
 DEFAULT_URI = "sqlite:///runs/mlflow.db"  # where run.py puts it, and `make ui` looks
 ELSEWHERE = "name another with --tracking-uri or MLFLOW_TRACKING_URI"
 _FILES = {  # artifact → its name in a run folder
-    "run.json": "manifest.json",
-    "config.yaml": "config.yaml",
-    "eval.jsonl": "eval.jsonl",
-    "samples.jsonl": "samples.jsonl",
-    "tokens.parquet": "tokens.parquet",
+    "run.json": MANIFEST,
+    **{name: name for name in (CONFIG, EVAL, SAMPLES, TOKENS)},
 }
-_NEEDED = ("run.json", "config.yaml")
+_NEEDED = ("run.json", CONFIG)
 _LAYOUT = 1  # raise it when what is fetched changes
 
 
 def fetch(source: str, uri: str | None = None) -> tuple[dict[str, Path | str], list[str]]:
-    """Name of each run → its folder in the cache, or why it has none; and notes on cells that have not begun.
+    """Fetches the runs of an MLflow experiment as run folders into the cache.
 
-    uri: of the tracking store (default: $MLFLOW_TRACKING_URI, else runs/mlflow.db). Raises AnalysisError, in one
-    line, when the store does not answer, there is no such experiment, or the cache cannot be written.
+    source: "mlflow:EXPERIMENT".
+    uri: of the tracking store (default: $MLFLOW_TRACKING_URI, else runs/mlflow.db).
+    Returns name of each run → its folder in the cache, or why it has none; and notes on cells that have not begun.
+    Raises AnalysisError, in one line, when the store does not answer, there is no such experiment, or the cache cannot
+    be written.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     shown = re.sub(r"//[^/@]*@", "//", uri)  # without a password
@@ -78,15 +79,15 @@ def _fetch(name: str, uri: str, shown: str, cache: Path) -> tuple[dict[str, Path
     entries = [cache / hashlib.sha256(f"{uri} {run.info.run_id}".encode()).hexdigest()[:32] for run in cells.values()]
     with ThreadPoolExecutor(8) as pool:
         folders = pool.map(partial(_fetch_run, client), cells.values(), entries)
-        found = dict(zip(cells, folders, strict=True))
-    return found, _not_begun(client, sweeps, [_folder(run) for run in cells.values()])
+        folder_of = dict(zip(cells, folders, strict=True))
+    return folder_of, _not_begun(client, sweeps, [_folder(run) for run in cells.values()])
 
 
 def _runs(client: MlflowClient, name: str, shown: str) -> list[Run]:
     experiment = client.get_experiment_by_name(name) if name else None
     if experiment is None or experiment.lifecycle_stage != "active":
-        known = [each.name for each in client.search_experiments()]
-        raise AnalysisError(f"{unknown('MLflow experiment', name, known)} (in {shown})")
+        names = [each.name for each in client.search_experiments()]
+        raise AnalysisError(f"{unknown('MLflow experiment', name, names)} (in {shown})")
     runs: list[Run] = []
     page = client.search_runs([experiment.experiment_id])
     while page.token:
@@ -127,8 +128,8 @@ def _fetch_run(client: MlflowClient, run: Run, entry: Path) -> Path | str:
         for artifact, name in _FILES.items():
             if artifact in artifacts:
                 os.replace(client.download_artifacts(run.info.run_id, artifact, scratch), entry / name)
-        rows = _update_rows(client, run, _splits(entry / "eval.jsonl"))
-        for name, text in {"metrics.jsonl": rows, "fetched": stamp}.items():
+        rows = _update_rows(client, run, _splits(entry / EVAL))
+        for name, text in {METRICS: rows, "fetched": stamp}.items():
             (Path(scratch) / name).write_text(text)
             os.replace(Path(scratch) / name, entry / name)
     return entry

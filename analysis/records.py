@@ -20,8 +20,12 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 import yaml
 
-_FILES = ("manifest.json", "config.yaml", "metrics.jsonl", "eval.jsonl")
-_LAYOUT = 3  # raise it when what a cache entry holds changes
+from analysis.errors import first_line
+from analysis.old_names import current
+from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS
+
+_FILES = (MANIFEST, CONFIG, METRICS, EVAL)
+_LAYOUT = 4  # raise it when what a cache entry holds changes
 
 
 class ForeignFolder(Exception):
@@ -30,7 +34,12 @@ class ForeignFolder(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """One run folder as read: `config` is flat ("learner.lr": 1e-4); tables have one row a JSON line."""
+    """One run folder as read.
+
+    config: flat ("learner.lr": 1e-4), under today's keys.
+    updates, evaluations: a row a JSON line, float64 columns.
+    notes: what of the folder could not be used, a sentence each.
+    """
 
     folder: Path
     manifest: dict[str, Any]
@@ -41,7 +50,10 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """The record of one run folder, from the cache when its files are unchanged."""
+    """The record of one run folder, from the cache when its files are unchanged.
+
+    Raises ForeignFolder for a folder that no run of this project wrote, or whose records cannot be read.
+    """
     signature = _signature(folder)
     entry = cache_folder() / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:32]}.parquet"
     cached = _from_cache(entry, folder, signature)
@@ -53,7 +65,7 @@ def read_record(folder: Path) -> Record:
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"learner": {"lr": 1}} → {"learner.lr": 1}; lists stay whole."""
+    """A nested mapping as a flat one: {"learner": {"lr": 1}} → {"learner.lr": 1}; lists stay whole."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         name = f"{prefix}{key}"
@@ -66,10 +78,10 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _from_folder(folder: Path) -> Record:
     notes: list[str] = []
-    manifest = _manifest(folder / "manifest.json")
-    config = _config(folder / "config.yaml")
-    updates = read_rows(folder / "metrics.jsonl", ("update",), notes)
-    evaluations = read_rows(folder / "eval.jsonl", ("update", "split"), notes)
+    manifest = _manifest(folder / MANIFEST)
+    config = _config(folder / CONFIG)
+    updates = read_rows(folder / METRICS, ("update",), notes)
+    evaluations = read_rows(folder / EVAL, ("update", "split"), notes)
     return Record(folder, manifest, config, updates, evaluations, notes)
 
 
@@ -77,9 +89,9 @@ def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ForeignFolder(f"manifest.json cannot be read ({first_line(error)})") from error
+        raise ForeignFolder(f"{MANIFEST} cannot be read ({first_line(error)})") from error
     if not isinstance(manifest, dict) or not {"status", "algorithm"} <= manifest.keys():
-        raise ForeignFolder("manifest.json is not a run's (no status or no algorithm in it)")
+        raise ForeignFolder(f"{MANIFEST} is not a run's (no status or no algorithm in it)")
     git = manifest.get("git")
     if isinstance(git, dict):  # the diff can be long, and only whether there is one is shown
         manifest["git"] = f"{git.get('sha', '')}{' + changes' if git.get('diff') else ''}"
@@ -91,16 +103,18 @@ def _config(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             config = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ForeignFolder(f"config.yaml cannot be read ({first_line(error)})") from error
+        raise ForeignFolder(f"{CONFIG} cannot be read ({first_line(error)})") from error
     if not isinstance(config, dict):
-        raise ForeignFolder("config.yaml is not a mapping")
-    return flatten(config)
+        raise ForeignFolder(f"{CONFIG} is not a mapping")
+    return current(flatten(config))
 
 
 def read_rows(path: Path, key: tuple[str, ...], notes: list[str]) -> pa.Table:
-    """A JSONL file as a table of float64 columns (`split` is text); empty if there is no file.
+    """A JSONL file as a table, a row a line.
 
-    A line cut off by a crash ends the file. Of two rows with the same key the later one counts.
+    path: a missing file is an empty table. key: columns that number the rows; of two with one key the later counts.
+    notes: gets a sentence for everything that could not be used; a line cut off by a crash ends the file.
+    Returns float64 columns; `split` is text, other text is left out.
     """
     try:
         text = path.read_bytes()
@@ -177,7 +191,7 @@ def _last_of_each(table: pa.Table, key: tuple[str, ...], name: str, notes: list[
         notes.append(f"{name}: rows carry no {' and '.join(key)}; not used")
         return pa.table({"update": pa.array([], pa.float64())})
     rows = list(zip(*(table[part].to_pylist() for part in key), strict=True))
-    last = {row: place for place, row in enumerate(rows) if None not in row}
+    last = {row: index for index, row in enumerate(rows) if None not in row}
     keep = sorted(last.values())
     if len(keep) == len(rows):
         return table
@@ -198,6 +212,7 @@ def _signature(folder: Path) -> str:
 
 
 def cache_folder() -> Path:
+    """Where what was read is kept: $LAGRANGE_CACHE, else lagrange in the user's cache folder."""
     if chosen := os.environ.get("LAGRANGE_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lagrange"
@@ -240,7 +255,3 @@ def _to_cache(entry: Path, record: Record, signature: str) -> None:
         os.replace(scratch, entry)
     except OSError:
         return  # a cache is a convenience
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

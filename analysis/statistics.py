@@ -13,9 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.errors import MissingData, unknown
-from analysis.runs import Study
-
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 20251001
@@ -30,7 +27,10 @@ def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Interquartile mean: the ⌊n/4⌋ smallest and largest values are left out. For n < 4 it is the mean."""
+    """Interquartile mean: the ⌊n/4⌋ smallest and largest values are left out; for n < 4 the mean.
+
+    values: n values along `axis`.
+    """
     ordered = np.sort(np.asarray(values, dtype=float), axis=axis)
     n = ordered.shape[axis]
     cut = n // 4
@@ -44,10 +44,11 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> np.ndarray:
-    """Stratified bootstrap replicates [resamples, ...] of the mean over strata of `statistic` over seeds.
+    """Stratified bootstrap over seeds.
 
-    Each stratum (a staleness, a benchmark) is an array [n, ...] whose first axis, the seeds, is drawn with
-    replacement on its own; strata count alike whatever their n.
+    strata: a staleness or benchmark each, [n, …]; the first axis, the seeds, is drawn with replacement on its own.
+    statistic: of the values along an axis. resamples: how many. seed: of the generator.
+    Returns [resamples, …], the mean over strata of the statistic; strata count alike whatever their n.
     """
     rng = np.random.default_rng(seed)
     replicates = []
@@ -65,7 +66,13 @@ def interval(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap interval; NaN where the smallest stratum has fewer than three seeds."""
+    """Percentile bootstrap interval.
+
+    At n = 3 it is the range of the values: one resample in 27 holds nothing but the smallest.
+
+    strata, statistic, resamples: as in `bootstrap`. level: nominal coverage.
+    Returns low and high, NaN where the smallest stratum has fewer than three seeds.
+    """
     shape = np.asarray(strata[0]).shape[1:]
     if min(len(s) for s in strata) < MIN_SEEDS:
         return np.full(shape, np.nan), np.full(shape, np.nan)
@@ -92,7 +99,10 @@ class Estimate:
 
 
 def estimate(values: Sequence[float] | np.ndarray, statistic: Statistic = iqm) -> Estimate:
-    """The statistic of finite `values` (one a seed) with its interval."""
+    """A statistic over seeds with its interval.
+
+    values: one a seed; those that are not finite are left out. statistic: of the values along an axis.
+    """
     kept = np.asarray([v for v in values if v is not None and np.isfinite(v)], dtype=float)
     if not len(kept):
         return Estimate(math.nan, math.nan, math.nan, 0)
@@ -101,31 +111,40 @@ def estimate(values: Sequence[float] | np.ndarray, statistic: Statistic = iqm) -
 
 
 def estimate_over_strata(strata: Sequence[np.ndarray], statistic: Statistic = iqm) -> Estimate:
-    """The mean over strata of the statistic over seeds; n is the smallest stratum's."""
+    """The mean over strata of a statistic over seeds, with its interval.
+
+    strata: one array of seeds each, [n]. Returns an estimate whose n is the smallest stratum's.
+    """
     value = float(np.mean([statistic(np.asarray(s, dtype=float)) for s in strata]))
     low, high = interval(strata, statistic)
     return Estimate(value, float(low), float(high), min(len(s) for s in strata))
 
 
 def paired_difference(a: pd.Series, b: pd.Series) -> Estimate:
-    """Mean of a − b over the seeds both have.
+    """Mean of a − b over the seeds both have, with its interval.
 
-    Runs with one seed see the same prompts in the same order, so their difference has less noise than the
-    difference of two means; pairs are what is resampled.
+    Runs with one seed see the same prompts in the same order, so their difference has less noise than the difference
+    of two means; pairs are what is resampled.
+
+    a, b: indexed by what pairs them.
     """
     return estimate(differences(a, b).to_numpy(), mean)
 
 
 def differences(a: pd.Series, b: pd.Series) -> pd.Series:
-    """a − b of every seed both have."""
+    """a − b of every seed both have.
+
+    a, b: indexed by what pairs them.
+    """
     pairs = pd.concat([a, b], axis=1, join="inner").dropna()
     return pairs.iloc[:, 0] - pairs.iloc[:, 1]
 
 
 def probability_of_improvement(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Estimate:
-    """P(a run of A beats a run of B), ties half, averaged over strata: the Mann–Whitney U divided by n·m.
+    """Share of pairs (a run of A, a run of B) in which A is larger, ties half: Mann–Whitney's U divided by n·m.
 
-    `a` and `b` hold one array of seeds a stratum (task or benchmark). Seeds of A and B are resampled apart.
+    a, b: one array of seeds a stratum (task or benchmark), over which the share is averaged.
+    Returns an estimate; seeds of A and B are resampled apart.
     """
     pairs = [(np.asarray(x, float), np.asarray(y, float)) for x, y in zip(a, b, strict=True)]
     n = min(min(len(x), len(y)) for x, y in pairs)
@@ -148,167 +167,3 @@ def _beats(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[R, n], [R, m] → [R]: the share of pairs in which a is larger, ties counting half."""
     difference = a[:, :, None] - b[:, None, :]
     return np.mean((difference > 0) + 0.5 * (difference == 0), axis=(1, 2))
-
-
-def updates_to_target(updates: np.ndarray, accuracy: np.ndarray, target: float) -> float:
-    """The first update at which the straight line between evaluations reaches `target`; inf if none does."""
-    reached = np.flatnonzero(np.asarray(accuracy) >= target)
-    if not len(reached):
-        return math.inf
-    at = int(reached[0])
-    if at == 0:
-        return float(updates[0])
-    share = (target - accuracy[at - 1]) / (accuracy[at] - accuracy[at - 1])
-    return float(updates[at - 1] + share * (updates[at] - updates[at - 1]))
-
-
-def collapse_onset(
-    updates: np.ndarray, accuracy: np.ndarray, *, share: float = 0.5, drop: float = 0.05, stays: int = 2
-) -> float:
-    """The update from which accuracy stays below `share` of the best before it, or NaN if it never does.
-
-    The fall must also be at least `drop` (absolute) deep, and the last `stays` evaluations must be below: one
-    bad evaluation at the end is not a collapse, nor is noise on a policy that never learned anything.
-    """
-    accuracy = np.asarray(accuracy, dtype=float)
-    best = np.maximum.accumulate(accuracy)
-    below = (accuracy < share * best) & (best - accuracy >= drop)
-    held = int(np.argmin(below[::-1])) if not below.all() else len(below)
-    return float(updates[len(updates) - held]) if held >= stays else math.nan
-
-
-# ---------------------------------------------------------------------------------------------- runs
-
-
-def accuracy_curves(study: Study, metric: str = "sampled_accuracy", purpose: str = "report") -> pd.DataFrame:
-    """One row a run and evaluated update: `run update accuracy`, sorted.
-
-    purpose "select" reads the validation split. "report" reads the test split; without one, the mean over the
-    benchmarks; without those, validation itself (see `reported_split`).
-    """
-    rows = study.evaluations
-    if "split" not in rows.columns:
-        raise MissingData("needs evaluations (eval.jsonl)")
-    if metric not in rows.columns or metric in ("update", "run", "split"):
-        raise unknown("evaluation metric", metric, evaluation_metrics(study))
-    splits = _splits(study, purpose)
-    rows = rows[rows["split"].isin(splits) & rows[metric].notna()]
-    curves = rows.groupby(["run", "update"], observed=True)[metric].agg(["mean", "size"]).reset_index()
-    curves = curves[curves["size"] == curves["size"].max()]  # an average over fewer benchmarks is another one
-    curves = curves.drop(columns="size").rename(columns={"mean": "accuracy"})
-    return curves.sort_values(["run", "update"], ignore_index=True)
-
-
-def evaluation_metrics(study: Study) -> list[str]:
-    """The names in eval.jsonl that have numbers."""
-    rows = study.evaluations.select_dtypes("number")
-    return [n for n in rows.columns if n not in ("update", "n", "k", "staleness", "seed", "repeat", "reference")]
-
-
-def _splits(study: Study, purpose: str) -> list[str]:
-    known = sorted(study.evaluations["split"].dropna().unique())
-    if purpose == "select":
-        return ["validation"] if "validation" in known else known
-    if "test" in known:
-        return ["test"]
-    return [split for split in known if split != "validation"] or known
-
-
-def reported_splits(study: Study) -> list[str]:
-    """The splits that accuracies are reported on: test, else the benchmarks, else validation."""
-    return _splits(study, "report")
-
-
-def reported_split(study: Study) -> str:
-    """In words, which split the accuracies are from."""
-    splits = reported_splits(study)
-    return splits[0] if len(splits) == 1 else f"mean of {len(splits)} benchmarks"
-
-
-def scores(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> pd.DataFrame:
-    """One row a run: identity, `best` (at the update best on validation), `final`, `last_k`, `collapse`."""
-    report = accuracy_curves(study, metric)
-    select = accuracy_curves(study, metric, "select")
-    chosen = select.loc[select.groupby("run", observed=True)["accuracy"].idxmax(), ["run", "update"]]
-    best = chosen.merge(report, on=["run", "update"]).set_index("run")
-    rows = []
-    for run, curve in report.groupby("run", observed=True):
-        updates, accuracy = curve["update"].to_numpy(), curve["accuracy"].to_numpy()
-        rows.append(
-            {
-                "run": run,
-                "best": best["accuracy"].get(run, math.nan),
-                "best_update": best["update"].get(run, math.nan),
-                "final": accuracy[-1],
-                "last_k": accuracy[-last:].mean(),
-                "initial": accuracy[0],
-                "collapse": collapse_onset(updates, accuracy),
-            }
-        )
-    identity = study.used.drop(columns=["config", "versions", "folder"])
-    return identity.merge(pd.DataFrame(rows), on="run", how="inner")
-
-
-def summarise(runs: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Per algorithm × staleness × setting: the estimate of `value` (columns value, low, high, n)."""
-    keys = ["algorithm", "staleness", "setting", "reference"]
-    rows = [
-        dict(zip(keys, key, strict=True)) | vars(estimate(group[value].to_numpy()))
-        for key, group in runs.groupby(keys, observed=True, sort=True)
-    ]
-    return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n"])
-
-
-def by_seed(runs: pd.DataFrame, value: str) -> pd.Series:
-    """`value` indexed by (seed, repeat): what pairs runs of two methods."""
-    return runs.set_index(["seed", "repeat"])[value]
-
-
-@dataclass(frozen=True)
-class Target:
-    """An accuracy to reach, and what it is a share of."""
-
-    accuracy: float
-    words: str
-    baseline: tuple[str, int]
-
-
-def default_target(study: Study, share: float = 0.9) -> Target | None:
-    """`share` of the way from the starting accuracy to on-policy GRPO's last-k mean (else the best at s = 0)."""
-    final = scores(study)
-    final = final[final["reference"] & (final["staleness"] == 0)]
-    if final.empty:
-        return None
-    ends = final.groupby("algorithm", observed=True)["last_k"].mean()
-    name = "grpo" if "grpo" in ends.index else str(ends.idxmax())
-    own = final[final["algorithm"] == name]
-    start, end = float(own["initial"].mean()), float(own["last_k"].mean())
-    words = f"{share:.0%} of what {name} gains on-policy"
-    return Target(start + share * (end - start), words, (name, 0))
-
-
-def cost_of_staleness(study: Study, target: Target) -> pd.DataFrame:
-    """Updates and samples until `target`, per run, and their ratio to the on-policy baseline of the same seed.
-
-    `updates_to_target` is inf for a run that never gets there: such a cell has no mean ratio.
-    """
-    curves = accuracy_curves(study)
-    runs = study.used[study.used["reference"]].set_index("run")
-    rows = []
-    for run, curve in curves[curves["run"].isin(runs.index)].groupby("run", observed=True):
-        reached = updates_to_target(curve["update"].to_numpy(), curve["accuracy"].to_numpy(), target.accuracy)
-        own = runs.loc[run]
-        rows.append(
-            {
-                "run": run,
-                **{k: own[k] for k in ("algorithm", "staleness", "setting", "reference", "seed", "repeat")},
-                "updates_to_target": reached,
-                "samples_to_target": reached * own["responses_per_update"],
-            }
-        )
-    frame = pd.DataFrame(rows)
-    base = frame[(frame["algorithm"] == target.baseline[0]) & (frame["staleness"] == target.baseline[1])]
-    baseline = base.groupby("seed")["updates_to_target"].mean().rename("baseline")
-    frame = frame.merge(baseline, on="seed", how="left")
-    frame["ratio"] = (frame["updates_to_target"] / frame["baseline"]).where(np.isfinite(frame["baseline"]))
-    return frame

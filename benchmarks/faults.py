@@ -219,12 +219,12 @@ def mlflow_down(strike: Strike) -> bool:
     config = strike.config
     down = replace(config, tracking=replace(config.tracking, backend="mlflow", uri="http://127.0.0.1:9"))
 
-    def follow() -> None:
-        from harness.tracking import follow
+    def sync() -> None:
+        from harness.tracking.background import mlflow_sync
 
-        follow.mlflow_sync([down], None).__enter__()
+        mlflow_sync(down.tracking, Path(down.runs_dir), [down.folder]).__enter__()
 
-    child = start(down, follow)
+    child = start(down, sync)
     if strike.dice.random() < 0.5 and wait(child, strike.at(0.5, 2.0)) is None:
         os.kill(child, signal.SIGKILL)
     wait(child)

@@ -1,4 +1,4 @@
-"""What all figures share: curves over seeds, legends beside the axes, captions with n, and the files."""
+"""What all figures share: the canvas, legends beside the axes, captions with n, axes, and the files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import series, statistics, style
-from analysis.errors import MissingData
-from analysis.runs import Study
+from analysis import statistics, style
 
-WINDOWS = 80  # a per-update metric is drawn as means over about this many windows
 _columns: ContextVar[int | None] = ContextVar("columns", default=None)
 _metric: ContextVar[str] = ContextVar("metric", default="sampled_accuracy")
 
@@ -42,7 +39,10 @@ class Drawing:
 
 @contextmanager
 def options(columns: int | None = None, metric: str = "sampled_accuracy"):
-    """Draw for one or two columns (default: each figure's own choice), with this accuracy."""
+    """While the block runs figures are drawn for so many columns, with this accuracy.
+
+    columns: 1 or 2 (default: each figure's own choice). metric: a name in eval.jsonl.
+    """
     held = _columns.set(columns), _metric.set(metric)
     try:
         with matplotlib.rc_context(style.RC):
@@ -60,7 +60,12 @@ def metric() -> str:
 def canvas(
     columns: int = 2, height: float = 3.1, panels: int = 1, rows: int = 0, **more: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of one or two columns' width with its panels side by side (`height` is that of a row, inches)."""
+    """A figure with its panels side by side.
+
+    columns: width, 1 or 2 columns of a paper. height: of a row, inches. panels: how many.
+    rows: of panels (0: as few as fit the width).
+    Returns the figure and its axes, a panel each.
+    """
     columns = _columns.get() or columns
     width = style.COLUMN if columns == 1 else style.PAGE
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -77,7 +82,10 @@ def canvas(
 def finish(
     figure: Figure, data: pd.DataFrame, caption: str, missing: Iterable[str] = (), handles: Sequence[Any] = ()
 ) -> Drawing:
-    """Legend above the axes (it covers nothing), caption with n below."""
+    """Adds the legend above the axes (it covers nothing) and the caption below.
+
+    data: the numbers drawn. missing: what the figure lacks; an Aside goes into the caption. handles: of the legend.
+    """
     width = figure.get_size_inches()[0]
     if handles:
         across = _legend_columns([len(str(h.get_label())) for h in handles], width)
@@ -100,48 +108,11 @@ def _legend_columns(lengths: list[int], width: float) -> int:
     return 1
 
 
-# ------------------------------------------------------------------------------------------ selection
-
-
-def one_model(study: Study) -> tuple[Study, list[str]]:
-    """The study of its most frequent base model, and a word on the others."""
-    models = study.used["model"].value_counts()
-    if len(models) < 2:
-        return study, []
-    main = sorted(models[models == models.max()].index)[0]
-    others = ", ".join(sorted(set(models.index) - {main}))
-    return study.keep(study.runs[study.runs["model"] == main]), [Aside(f"Model {main}; not shown: {others}")]
-
-
-def reference(study: Study) -> tuple[Study, list[str]]:
-    """One base model, one setting a method: what a figure that shows one curve a method may use."""
-    study, notes = one_model(study)
-    used = study.used
-    others = int((~used["reference"]).sum())
-    keep = study.runs[study.runs["reference"] & study.runs["used"]]
-    if others:
-        words = series.reference_words(study.runs)
-        where = f"At {words}; not shown" if words else "Not shown"
-        notes.append(Aside(f"{where}: {others} runs at other settings"))
-    absent = sorted(set(used["algorithm"]) - set(keep["algorithm"]))
-    if absent:
-        notes.append(f"{', '.join(absent)} at the setting that the others share")
-    return study.keep(keep), notes
-
-
-def stalest(study: Study) -> int:
-    """The largest staleness that at least half of the methods have run, else the largest there is."""
-    used = study.used
-    counts = used.groupby("staleness")["algorithm"].nunique()
-    wide = counts[counts >= max(1, used["algorithm"].nunique() / 2)]
-    top = int(max(wide.index if len(wide) else counts.index))
-    if top == 0:
-        raise MissingData("needs runs with staleness > 0")
-    return top
-
-
 def sampling_words(counts: Iterable[int]) -> str:
-    """What a caption says about n, the interval, and its absence."""
+    """What a caption says about n, the interval, and its absence.
+
+    counts: n of every series drawn.
+    """
     counts = sorted({int(c) for c in counts if c > 0})
     if not counts:
         return ""
@@ -150,53 +121,9 @@ def sampling_words(counts: Iterable[int]) -> str:
     if counts[-1] < statistics.MIN_SEEDS:
         return f"{seeds}: single seeds are drawn, no interval from fewer than 3."
     centre = "mean" if counts[-1] < 4 else "interquartile mean (mean where n < 4)"
-    words = f"{seeds}; line: {centre}, band or bar: 95 % bootstrap interval, thin lines or points: single seeds."
+    interval = "95 % bootstrap interval" + (" (at n = 3 the range of the seeds)" if counts[0] <= 3 else "")
+    words = f"{seeds}; line: {centre}, band or bar: {interval}, thin lines or points: single seeds."
     return words if counts[0] >= statistics.MIN_SEEDS else words + " No interval where n < 3."
-
-
-# -------------------------------------------------------------------------------------------- curves
-
-
-def windowed(study: Study, name: str) -> pd.DataFrame:
-    """A metric of metrics.jsonl as means over windows of whole steps: `run update value` (window's end)."""
-    rows = study.updates
-    if name not in rows.columns or not rows[name].notna().any():
-        raise MissingData(f"needs {name} in metrics.jsonl")
-    per_step = int(study.used["updates_per_step"].max())
-    width = per_step * max(1, round(rows["update"].max() / WINDOWS / per_step))
-    window = (rows["update"].to_numpy() - 1) // width
-    means = rows.groupby([rows["run"], window], observed=True)[name].mean().dropna()
-    curve = means.rename("value").rename_axis(["run", "window"]).reset_index()
-    curve["update"] = (curve["window"] + 1) * width
-    return curve[["run", "update", "value"]]
-
-
-def evaluated(study: Study) -> pd.DataFrame:
-    """The accuracy of every run at every evaluation: `run update value`."""
-    curves = statistics.accuracy_curves(study, metric())
-    return curves.rename(columns={"accuracy": "value"})
-
-
-def over_seeds(study: Study, curve: pd.DataFrame) -> pd.DataFrame:
-    """`run update value` → long rows per series: the seeds (`seed` set) and the centre with its interval.
-
-    The centre covers the updates that every seed of the series has.
-    """
-    keys = ["algorithm", "staleness", "setting"]
-    identity = study.used[["run", *keys, "seed", "repeat"]]
-    rows = curve.astype({"run": str}).merge(identity, on="run")
-    parts = [rows.assign(kind="seed", n=1)]
-    for key, group in rows.groupby(keys, sort=True):
-        table = group.pivot_table(index="run", columns="update", values="value").dropna(axis=1)
-        if table.empty:
-            continue
-        values = table.to_numpy()
-        low, high = statistics.interval([values])
-        centre = {"update": table.columns, "value": statistics.iqm(values, axis=0), "low": low, "high": high}
-        known = dict(zip(keys, key, strict=True)) | {"kind": "centre", "n": len(table)}
-        parts.append(pd.DataFrame(centre | known))
-    columns = [*keys, "kind", "seed", "repeat", "update", "value", "low", "high", "n"]
-    return pd.concat(parts, ignore_index=True).reindex(columns=columns)
 
 
 def draw_series(
@@ -209,7 +136,11 @@ def draw_series(
     marker: str = "",
     label: str = "",
 ) -> Line2D:
-    """One series on an axes: thin seeds, and with n ≥ 3 the centre and its band. Returns the legend's handle."""
+    """One series on an axes: thin seeds, and with n ≥ 3 the centre and its band.
+
+    rows: of `selection.over_seeds`, one series. dash: a matplotlib line style. width: of the centre, points.
+    Returns the legend's handle.
+    """
     centre = rows[rows["kind"] == "centre"].sort_values("update")
     n = int(centre["n"].max()) if len(centre) else 0
     seeds = rows[rows["kind"] == "seed"]
@@ -229,21 +160,20 @@ def draw_series(
 def draw_estimates(
     ax: Axes, x: Any, table: pd.DataFrame, look: style.Look, seeds: tuple[Any, Any] = ((), ())
 ) -> Line2D:
-    """Estimates (value, low, high) of one method at places `x`: a line, bars where known, the seeds as points."""
+    """Estimates of one method: a line, bars where there is an interval, the seeds as points.
+
+    x: one place an estimate. table: columns value, low, high. seeds: places and values of the single seeds.
+    Returns the line, a legend's handle.
+    """
     at = np.asarray(x, dtype=float)
-    known = table["low"].notna().to_numpy()
-    low, high = (table[side].to_numpy(float)[known] for side in ("low", "high"))
-    ax.vlines(at[known], low, high, color=look.colour, linewidth=1.1, zorder=2)
+    has_interval = table["low"].notna().to_numpy()
+    low, high = (table[side].to_numpy(float)[has_interval] for side in ("low", "high"))
+    ax.vlines(at[has_interval], low, high, color=look.colour, linewidth=1.1, zorder=2)
     ax.plot(*seeds, ".", color=look.colour, alpha=0.4, markersize=3)
     (line,) = ax.plot(
         at, table["value"], color=look.colour, marker=look.marker, linewidth=look.width, label=look.label, zorder=3
     )
     return line
-
-
-def counts(rows: pd.DataFrame) -> list[int]:
-    """The n of every series in the rows of `over_seeds`."""
-    return rows.loc[rows["kind"] == "centre", "n"].tolist()
 
 
 def thin_updates(ax: Axes) -> None:
@@ -255,7 +185,10 @@ def thin_updates(ax: Axes) -> None:
 
 
 def fraction_scale(ax: Axes, values: pd.Series, axis: str = "y") -> None:
-    """A log scale that still shows 0: fractions span decades and M2PO's is often exactly 0."""
+    """A log scale that still shows 0: fractions span decades and M2PO's is often exactly 0.
+
+    values: what is drawn, ≥ 0. axis: "x" or "y".
+    """
     positive = values[values > 0]
     if positive.empty:
         return
@@ -272,7 +205,10 @@ def fraction_scale(ax: Axes, values: pd.Series, axis: str = "y") -> None:
 
 
 def staleness_axis(ax: Axes, values: Iterable[int]) -> None:
-    """Staleness as 0, then a log scale: symlog that starts at the smallest positive value."""
+    """An x axis of staleness: 0, then a log scale from the smallest positive value on.
+
+    values: staleness values, updates.
+    """
     ticks = sorted(set(values))
     positive = [s for s in ticks if s > 0]
     if positive:
@@ -283,9 +219,13 @@ def staleness_axis(ax: Axes, values: Iterable[int]) -> None:
     ax.set_xlabel("staleness s (updates)")
 
 
-def side_by_side(staleness: pd.Series, place: int, of: int, first: int) -> np.ndarray:
-    """Places on a staleness axis for the `place`-th of `of` methods, or their bars would lie on each other."""
-    factor = 1 + min(0.035, 0.2 / of) * (place - (of - 1) / 2)
+def side_by_side(staleness: pd.Series, index: int, of: int, first: int) -> np.ndarray:
+    """Places on a staleness axis that keep the bars of several methods apart.
+
+    staleness: of one method's points, updates. index, of: which of how many methods. first: smallest staleness > 0.
+    Returns one place a point.
+    """
+    factor = 1 + min(0.035, 0.2 / of) * (index - (of - 1) / 2)
     s = staleness.to_numpy(dtype=float)
     return np.where(s == 0, first * (factor - 1), s * factor)
 
@@ -294,7 +234,10 @@ def side_by_side(staleness: pd.Series, place: int, of: int, first: int) -> np.nd
 
 
 def save(drawing: Drawing, out: Path, name: str) -> list[Path]:
-    """PNG, PDF and the CSV behind them; the same bytes every time."""
+    """Writes PNG, PDF and the CSV behind them; the same drawing gives the same bytes.
+
+    out: folder that exists. Returns the three paths.
+    """
     png, pdf, csv = (out / f"{name}.{kind}" for kind in ("png", "pdf", "csv"))
     drawing.figure.savefig(png, metadata={"Software": None})
     drawing.figure.savefig(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None})
