@@ -40,10 +40,12 @@ def _leave_one_out(size: int) -> float:
 def group_advantages(rewards: Tensor, *, divide_by_std: bool = True) -> Tensor:
     """A = (R − mean) / (std + 1e-6) within each group, std unbiased; GRPO (arXiv 2402.03300).
 
-    rewards: [..., G], one group along the last axis, G ≥ 1. Returns the same shape in float64, in which it is
-    computed. A group whose rewards are all equal has A = 0 exactly: by the test max = min and not by
-    arithmetic, since eight rewards of 0.1 in float32 would give −0.007. divide_by_std=False is Dr. GRPO
-    (arXiv 2503.20783).
+    rewards: [..., G], one group along the last axis, G ≥ 1.
+    divide_by_std: False is Dr. GRPO (arXiv 2503.20783).
+
+    Returns the same shape in float64, in which it is computed. A group whose rewards are all equal has A = 0 exactly:
+    by the test max = min and not by arithmetic, since eight rewards of 0.1 in float32 would give −0.007.
+    Raises ValueError on a wrong shape.
     """
     if rewards.dim() == 0 or rewards.shape[-1] == 0:
         raise ValueError(f"rewards have shape {tuple(rewards.shape)}; expected [..., G], G responses to one prompt")

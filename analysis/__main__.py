@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, first_line
 
 STORE = "of mlflow:EXPERIMENT (default: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db)"
 
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--last", type=int, default=3, metavar="K", help="evaluations in the last-k mean (default: 3)")
     table.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
-    leaderboard = command("leaderboard", _leaderboard, "methods ranked by final accuracy under staleness")
+    leaderboard = command("leaderboard", _leaderboard, "methods in the order of their final accuracy under staleness")
     leaderboard.add_argument("--metric", default="sampled_accuracy", help="default: sampled_accuracy")
     leaderboard.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
@@ -70,9 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--out", type=Path, help="also draw compare.png, .pdf and .csv into this folder")
     compare.set_defaults(command=_compare)
 
-    report = command("report", _report, "one HTML page that opens from disk: answer, figures, provenance")
+    report = command("report", _report, "one HTML page that opens from disk: numbers, figures, provenance")
     report.add_argument("--out", type=Path, default=Path("report"), help="folder (default: report)")
     report.add_argument("--title", default="", help="default: made from what was run")
+    report.add_argument("--notice", type=Path, metavar="FILE",
+                        help="text for the top of the page, a paragraph a line")  # fmt: skip
 
     pack = command("pack", _pack, "a study in one Parquet file that every command takes in place of folders")
     pack.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
@@ -175,7 +177,16 @@ def _report(choices: argparse.Namespace) -> None:
     study = _study(choices)
     figures.one_task(study)
     figures.prepare(choices.out)
-    print(report.write(study, choices.out, choices.title))
+    print(report.write(study, choices.out, choices.title, notice=_paragraphs(choices.notice)))
+
+
+def _paragraphs(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnalysisError(f"--notice {file}: cannot be read ({first_line(error)}); expected a text file") from error
 
 
 def _pack(choices: argparse.Namespace) -> None:

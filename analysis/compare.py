@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from analysis import statistics, style
+from analysis import scores, statistics, style
 from analysis.errors import AnalysisError
-from analysis.figures import common
-from analysis.runs import Study
+from analysis.figures import common, selection
 from analysis.statistics import Estimate
+from analysis.study import Study
 
 PAIRED_BY = ["staleness", "seed", "repeat"]
 SCORES = ("final", "best", "last_k")
@@ -47,7 +47,7 @@ def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
             difference = statistics.paired_difference(x, y)
             metrics[name] = (statistics.estimate(x.to_numpy()), statistics.estimate(y.to_numpy()), difference)
     curves = [
-        common.over_seeds(side, statistics.accuracy_curves(side, metric).rename(columns={"accuracy": "value"}))
+        selection.over_seeds(side, scores.accuracy_curves(side, metric).rename(columns={"accuracy": "value"}))
         for side in sides
     ]
     both = pd.concat([c.assign(side=name) for c, name in zip(curves, "AB", strict=True)], ignore_index=True)
@@ -82,12 +82,12 @@ def _keys(side: Study) -> dict[str, pd.Series]:
 
 def _values(side: Study, metric: str) -> pd.DataFrame:
     """One row a run: its scores, and the mean over its updates of each metric."""
-    scores = statistics.scores(side, metric).set_index("run")[list(SCORES)]
-    scores = scores.rename(columns={name: f"{name} accuracy" for name in SCORES})
+    reached = scores.per_run(side, metric).set_index("run")[list(SCORES)]
+    reached = reached.rename(columns={name: f"{name} accuracy" for name in SCORES})
     there = [name for name in METRICS if name in side.updates]
     means = side.updates.groupby("run", observed=True)[there].mean().dropna(axis=1, how="all")
     means.index = means.index.astype(str)
-    return scores.join(means, how="left")
+    return reached.join(means, how="left")
 
 
 def _differences(sides: list[Study]) -> dict[str, tuple[str, str]]:
@@ -185,5 +185,5 @@ def draw(comparison: Comparison) -> common.Drawing:
     right.xaxis.set_major_locator(MaxNLocator(4))
     right.set_xlabel("A − B, paired")
     right.grid(axis="y", visible=False)
-    caption = f"{comparison.pairs} paired. {common.sampling_words(common.counts(comparison.curves))}"
+    caption = f"{comparison.pairs} paired. {common.sampling_words(selection.counts(comparison.curves))}"
     return common.finish(figure, comparison.curves, caption, [], handles)

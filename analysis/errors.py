@@ -14,8 +14,17 @@ class MissingData(AnalysisError):
     """The runs at hand do not carry what is asked for; the message says what would ("needs …")."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> AnalysisError:
-    """The error for a name that does not exist, with the nearest names that do."""
-    options = sorted(known)
+def unknown(kind: str, name: str, names: Iterable[str]) -> AnalysisError:
+    """The error for a name that does not exist.
+
+    kind: what it is the name of ("figure"). name: as given. names: those that exist.
+    Returns the error, with the nearest names that do exist; the caller raises it.
+    """
+    options = sorted(names)
     near = difflib.get_close_matches(name, options, n=3, cutoff=0.5) or options[:12]
     return AnalysisError(f"no {kind} named {name!r}; nearest: {', '.join(near) or 'none at all'}")
+
+
+def first_line(error: object) -> str:
+    """The first line of an error's message, or the name of its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

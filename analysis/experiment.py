@@ -1,6 +1,6 @@
 """`mlflow:EXPERIMENT`: the runs of an MLflow experiment as run folders, so that all that reads folders reads them.
 
-harness/records/mirror.py puts into MLflow the manifest (run.json), the configuration, evaluations, samples and tokens
+harness/tracking/mirror.py puts into MLflow the manifest (run.json), the configuration, evaluations, samples and tokens
 as artifacts, and every `tracking.every`-th row of metrics.jsonl as metrics. They are fetched into
 `$LAGRANGE_CACHE/mlflow`; a run that has not changed since is not fetched again. Nothing is written to MLflow.
 """
@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.errors import AnalysisError, unknown
-from analysis.records import cache_folder, first_line, read_rows
+from analysis.errors import AnalysisError, first_line, unknown
+from analysis.records import cache_folder, read_rows
+from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS, SAMPLES, TOKENS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,13 +32,10 @@ PREFIX = "mlflow:"
 DEFAULT_URI = "sqlite:///runs/mlflow.db"  # where run.py puts it, and `make ui` looks
 ELSEWHERE = "name another with --tracking-uri or MLFLOW_TRACKING_URI"
 _FILES = {  # artifact → its name in a run folder
-    "run.json": "manifest.json",
-    "config.yaml": "config.yaml",
-    "eval.jsonl": "eval.jsonl",
-    "samples.jsonl": "samples.jsonl",
-    "tokens.parquet": "tokens.parquet",
+    "run.json": MANIFEST,
+    **{name: name for name in (CONFIG, EVAL, SAMPLES, TOKENS)},
 }
-_NEEDED = ("run.json", "config.yaml")
+_NEEDED = ("run.json", CONFIG)
 _LAYOUT = 1  # raise it when what is fetched changes
 
 
@@ -127,8 +125,8 @@ def _fetch_run(client: MlflowClient, run: Run, entry: Path) -> Path | str:
         for artifact, name in _FILES.items():
             if artifact in artifacts:
                 os.replace(client.download_artifacts(run.info.run_id, artifact, scratch), entry / name)
-        rows = _update_rows(client, run, _splits(entry / "eval.jsonl"))
-        for name, text in {"metrics.jsonl": rows, "fetched": stamp}.items():
+        rows = _update_rows(client, run, _splits(entry / EVAL))
+        for name, text in {METRICS: rows, "fetched": stamp}.items():
             (Path(scratch) / name).write_text(text)
             os.replace(Path(scratch) / name, entry / name)
     return entry

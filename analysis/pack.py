@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis import tokens
-from analysis.errors import AnalysisError
-from analysis.runs import IDENTITY, Study
+from analysis import old_names, token_tables
+from analysis.errors import AnalysisError, first_line
+from analysis.study import IDENTITY, Study
 
 LIMIT = 5_000_000  # bytes
 _MOST = 2001  # thin no further than this
@@ -56,16 +56,25 @@ def read(path: Path) -> Study:
     except FileNotFoundError:
         raise AnalysisError(f"no run found: {path} does not exist") from None
     except (OSError, KeyError, ValueError) as error:
-        raise AnalysisError(f"{path} is not a pack ({str(error).splitlines()[0]})") from error
+        raise AnalysisError(f"{path} is not a pack ({first_line(error)})") from error
     kinds = {kind: _of_kind(table, kind) for kind in ("run", "update", "evaluation", "bins", "words")}
-    runs = kinds["run"].astype({"repeat": "Int64", "staleness": "Int64", "seed": "Int64"}).assign(folder="")
+    runs = _current(kinds["run"]).astype({"repeat": "Int64", "staleness": "Int64", "seed": "Int64"}).assign(folder="")
     for column in runs.select_dtypes("Int64"):
         runs[column] = runs[column].fillna(0).astype("int64")
     notes = list(told["notes"])
     if told["every"] > 1:
         notes.append(f"{path.name}: a pack of every {told['every']}th update; its means are over those")
-    token_tables = {kind: kinds[kind] for kind in ("bins", "words") if len(kinds[kind])}
-    return Study(runs, _whole(kinds["update"]), _whole(kinds["evaluation"]), tuple(notes), token_tables)
+    reduced = {kind: kinds[kind] for kind in ("bins", "words") if len(kinds[kind])}
+    return Study(runs, _whole(kinds["update"]), _whole(kinds["evaluation"]), tuple(notes), reduced)
+
+
+def _current(runs: pd.DataFrame) -> pd.DataFrame:
+    """The run table of any release with today's columns, keys and roles."""
+    runs = runs.rename(columns=old_names.COLUMNS)
+    config = [
+        json.dumps(old_names.current(json.loads(text)), sort_keys=True) if text else "" for text in runs["config"]
+    ]
+    return runs.assign(config=config, roles=runs.get("roles", ""))
 
 
 def _parts(study: Study) -> dict[str, pd.DataFrame]:
@@ -73,8 +82,8 @@ def _parts(study: Study) -> dict[str, pd.DataFrame]:
     drop = [column for column in IDENTITY if column in study.updates]
     parts = {"run": runs, "update": study.updates.drop(columns=drop).sort_values(["run", "update"])}
     parts["evaluation"] = study.evaluations.drop(columns=drop)
-    parts["bins"] = tokens.bins(study).astype({"bin": "int32"})
-    parts["words"] = tokens.words(study)
+    parts["bins"] = token_tables.by_ratio(study).astype({"bin": "int32"})
+    parts["words"] = token_tables.by_text(study)
     return {kind: _small(part.assign(run=part["run"].astype(str))) for kind, part in parts.items()}
 
 

@@ -20,8 +20,12 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 import yaml
 
-_FILES = ("manifest.json", "config.yaml", "metrics.jsonl", "eval.jsonl")
-_LAYOUT = 3  # raise it when what a cache entry holds changes
+from analysis.errors import first_line
+from analysis.old_names import current
+from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS
+
+_FILES = (MANIFEST, CONFIG, METRICS, EVAL)
+_LAYOUT = 4  # raise it when what a cache entry holds changes
 
 
 class ForeignFolder(Exception):
@@ -30,7 +34,12 @@ class ForeignFolder(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """One run folder as read: `config` is flat ("learner.lr": 1e-4); tables have one row a JSON line."""
+    """One run folder as read.
+
+    config: flat ("learner.lr": 1e-4), under today's keys.
+    updates, evaluations: a row a JSON line, float64 columns.
+    notes: what of the folder could not be used, a sentence each.
+    """
 
     folder: Path
     manifest: dict[str, Any]
@@ -66,10 +75,10 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _from_folder(folder: Path) -> Record:
     notes: list[str] = []
-    manifest = _manifest(folder / "manifest.json")
-    config = _config(folder / "config.yaml")
-    updates = read_rows(folder / "metrics.jsonl", ("update",), notes)
-    evaluations = read_rows(folder / "eval.jsonl", ("update", "split"), notes)
+    manifest = _manifest(folder / MANIFEST)
+    config = _config(folder / CONFIG)
+    updates = read_rows(folder / METRICS, ("update",), notes)
+    evaluations = read_rows(folder / EVAL, ("update", "split"), notes)
     return Record(folder, manifest, config, updates, evaluations, notes)
 
 
@@ -77,9 +86,9 @@ def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ForeignFolder(f"manifest.json cannot be read ({first_line(error)})") from error
+        raise ForeignFolder(f"{MANIFEST} cannot be read ({first_line(error)})") from error
     if not isinstance(manifest, dict) or not {"status", "algorithm"} <= manifest.keys():
-        raise ForeignFolder("manifest.json is not a run's (no status or no algorithm in it)")
+        raise ForeignFolder(f"{MANIFEST} is not a run's (no status or no algorithm in it)")
     git = manifest.get("git")
     if isinstance(git, dict):  # the diff can be long, and only whether there is one is shown
         manifest["git"] = f"{git.get('sha', '')}{' + changes' if git.get('diff') else ''}"
@@ -91,10 +100,10 @@ def _config(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             config = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ForeignFolder(f"config.yaml cannot be read ({first_line(error)})") from error
+        raise ForeignFolder(f"{CONFIG} cannot be read ({first_line(error)})") from error
     if not isinstance(config, dict):
-        raise ForeignFolder("config.yaml is not a mapping")
-    return flatten(config)
+        raise ForeignFolder(f"{CONFIG} is not a mapping")
+    return current(flatten(config))
 
 
 def read_rows(path: Path, key: tuple[str, ...], notes: list[str]) -> pa.Table:
@@ -240,7 +249,3 @@ def _to_cache(entry: Path, record: Record, signature: str) -> None:
         os.replace(scratch, entry)
     except OSError:
         return  # a cache is a convenience
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

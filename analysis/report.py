@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from analysis import answer, figures, series, statistics, style, tables
-from analysis.figures import common
+from analysis import figures, findings, scores, series, style, tables
+from analysis.errors import MissingData
+from analysis.figures import common, selection
 from analysis.figures.main import acting_fraction
-from analysis.runs import Study
+from analysis.study import Study
+from harness.records import layout
 
 CURVES = {  # what can be looked at run by run: label and whether a log scale suits it
     "accuracy": ("accuracy", False),
@@ -45,21 +48,29 @@ class Picture:
     """A figure as the page shows it."""
 
     name: str
+    title: str
     caption: str
     data: str  # base64 PNG
     width: int
     height: int
 
 
-def write(study: Study, out: Path, title: str = "", metric: str = "sampled_accuracy") -> Path:
-    """Write `out`/index.html and return its path."""
+def write(
+    study: Study, out: Path, title: str = "", metric: str = "sampled_accuracy", notice: Sequence[str] = ()
+) -> Path:
+    """Writes the page into a folder.
+
+    out: folder that exists. title: "" for one made from what was run. metric: the accuracy, a name in eval.jsonl.
+    notice: paragraphs that stand above everything else: what a reader must know of this study.
+    Returns the path of index.html.
+    """
     path = out / "index.html"
-    path.write_text(page(study, title, metric), encoding="utf-8")
+    path.write_text(page(study, title, metric, notice), encoding="utf-8")
     return path
 
 
-def page(study: Study, title: str = "", metric: str = "sampled_accuracy") -> str:
-    """The page as text; the same study gives the same text."""
+def page(study: Study, title: str = "", metric: str = "sampled_accuracy", notice: Sequence[str] = ()) -> str:
+    """The page as text; the same study gives the same text. Parameters as in `write`."""
     pictures, absent = _pictures(study, metric)
     library = _plotly()
     boot = _read("report.js")
@@ -68,7 +79,8 @@ def page(study: Study, title: str = "", metric: str = "sampled_accuracy") -> str
     )
     return environment.get_template("report.html.j2").render(
         title=title or f"How stale may rollouts be? ({', '.join(sorted(study.used['task'].unique()))})",
-        answer=answer.answer(study, metric),
+        notice=notice,
+        findings=findings.findings(study, metric),
         pictures=pictures,
         absent=absent,
         tables=_tables(study, metric),
@@ -88,7 +100,7 @@ def page(study: Study, title: str = "", metric: str = "sampled_accuracy") -> str
 
 def curves(study: Study, metric: str) -> dict[str, Any]:
     """The data of the interactive plot: series with their look, and each run's points by quantity."""
-    study, _ = common.one_model(study)
+    study, _ = selection.one_model(study)
     quantities = {}
     for name, (label, log) in CURVES.items():
         rows = _curve(study, name, metric)
@@ -118,12 +130,12 @@ def _curve(study: Study, name: str, metric: str) -> dict[str, list] | None:
     try:
         if name == "accuracy":
             with common.options(metric=metric):
-                rows = common.evaluated(study)
+                rows = selection.evaluated(study)
         elif name == "acting_fraction":
             rows = acting_fraction(study)
         else:
-            rows = common.windowed(study, name)
-    except common.MissingData:
+            rows = selection.windowed(study, name)
+    except MissingData:
         return None
     return {
         str(run): [part["update"].tolist(), [float(f"{v:.4g}") for v in part["value"]]]
@@ -155,13 +167,13 @@ def _picture(name: str, drawing: common.Drawing) -> Picture:
     image.save(small, "PNG", optimize=True)
     missing = f" Missing: {'; '.join(drawing.missing)}." if drawing.missing else ""
     data = base64.b64encode(small.getvalue()).decode()
-    return Picture(name, drawing.caption + missing, data, *image.size)
+    return Picture(name, figures.title(name), drawing.caption + missing, data, *image.size)
 
 
 def _tables(study: Study, metric: str) -> list[dict[str, Any]]:
-    made = [("Ranking under staleness", tables.leaderboard(study, metric))]
+    made = [("By method, over the staleness values", tables.leaderboard(study, metric))]
     made.append(("Every method and staleness", tables.summary(study, metric)))
-    if len(statistics.reported_splits(study)) > 1:
+    if len(scores.reported_splits(study)) > 1:
         made.append(("By benchmark (the shape of the paper's Table 1)", tables.table1(study, metric)))
     return [{"title": title, "columns": t.columns, "rows": tables.texts(t), "caption": t.caption} for title, t in made]
 
@@ -183,7 +195,7 @@ def _samples(study: Study) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     firsts = study.used[study.used["reference"]].drop_duplicates(["algorithm", "staleness"])
     for row in firsts.itertuples():
-        path = Path(str(row.folder)) / "samples.jsonl"
+        path = Path(str(row.folder)) / layout.SAMPLES
         if not row.folder or not path.is_file() or len(found) >= SAMPLES:
             continue
         samples = _last_samples(path)

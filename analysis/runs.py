@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,62 +18,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis import experiment, series
-from analysis.errors import AnalysisError, unknown
+from analysis import experiment, pack, series
+from analysis.errors import AnalysisError
 from analysis.records import ForeignFolder, Record, read_record
+from analysis.study import Study, identify
+from harness.records.layout import MANIFEST, SWEEP
 
-IDENTITY = ["algorithm", "task", "model", "staleness", "seed", "repeat", "setting", "reference"]
 _COUNTS = ["staleness", "seed", "repeat", "updates", "updates_done", "updates_per_step"]
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a set of run folders says.
-
-    `runs` has a row a run, the unused ones too (`used`, `why_not`); `updates` and `evaluations` hold the used
-    ones only, each row with the identity of its run; `token_tables` caches the reduced token records.
-    """
-
-    runs: pd.DataFrame
-    updates: pd.DataFrame
-    evaluations: pd.DataFrame
-    notes: tuple[str, ...] = ()
-    token_tables: dict[str, pd.DataFrame] = field(default_factory=dict, compare=False)
-
-    @property
-    def used(self) -> pd.DataFrame:
-        """The runs that count: finished, ours, no duplicates."""
-        return self.runs[self.runs["used"]]
-
-    @property
-    def unused(self) -> pd.DataFrame:
-        """The runs that do not count, with `why_not`."""
-        return self.runs[~self.runs["used"]]
-
-    def where(self, **wanted: object) -> Study:
-        """The part of the study whose runs have these values, e.g. `where(task="carry")`."""
-        keep = pd.Series(True, index=self.runs.index)
-        for column, value in wanted.items():
-            if column not in self.runs.columns:
-                raise unknown("column of runs", column, self.runs.columns)
-            keep &= self.runs[column].astype(str) == str(value)
-        if not keep.any():
-            told = ", ".join(f"{column}={value}" for column, value in wanted.items())
-            raise AnalysisError(f"no run with {told}")
-        return self.keep(self.runs[keep])
-
-    def keep(self, runs: pd.DataFrame) -> Study:
-        """The study of these runs alone (settings are named anew among them)."""
-        runs = series.describe(runs.copy())
-        names = set(runs.loc[runs["used"], "run"])
-        token_tables = {kind: t[t["run"].isin(names)] for kind, t in self.token_tables.items()}
-        return replace(
-            self,
-            runs=runs,
-            updates=_identify(self.updates[self.updates["run"].isin(names)], runs),
-            evaluations=_identify(self.evaluations[self.evaluations["run"].isin(names)], runs),
-            token_tables=token_tables,
-        )
 
 
 def load(paths: Sequence[str | Path], *, incomplete: bool = False, tracking_uri: str | None = None) -> Study:
@@ -85,21 +36,15 @@ def load(paths: Sequence[str | Path], *, incomplete: bool = False, tracking_uri:
     experiments = [str(path) for path in paths if str(path).startswith(experiment.PREFIX)]
     packs = [Path(path) for path in paths if str(path).endswith(".parquet")]
     folders, notes = discover([path for path in paths if str(path) not in experiments and Path(path) not in packs])
-    parts = [_read_pack(path) for path in packs]
+    parts = [pack.read(path) for path in packs]
     parts += [_load_experiment(source, tracking_uri) for source in experiments]
     if folders:
         root = Path(os.path.commonpath([folder.parent for folder in folders]))
         parts.append(_load_records({folder.relative_to(root).as_posix(): folder for folder in folders}, notes))
     if not parts:
         looked = ", ".join(str(path) for path in paths) or "nowhere (no path given)"
-        raise AnalysisError(f"no run found: looked for manifest.json, sweep.json in and below {looked}")
+        raise AnalysisError(f"no run found: looked for {MANIFEST}, {SWEEP} in and below {looked}")
     return _finish(_concatenate(parts), incomplete)
-
-
-def _read_pack(path: Path) -> Study:
-    from analysis import pack  # which needs Study
-
-    return pack.read(path)
 
 
 def discover(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
@@ -113,10 +58,10 @@ def discover(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
             )
         for place, below, files in os.walk(path):
             below.sort()
-            if "sweep.json" in files:
+            if SWEEP in files:
                 below.clear()
                 folders.update(dict.fromkeys(_cells(Path(place), notes)))
-            elif "manifest.json" in files:
+            elif MANIFEST in files:
                 below.clear()
                 folders[Path(place).resolve()] = None
     return list(folders), notes
@@ -124,11 +69,11 @@ def discover(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
 
 def _cells(sweep: Path, notes: list[str]) -> list[Path]:
     try:
-        cells = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["cells"]
+        cells = json.loads((sweep / SWEEP).read_text(encoding="utf-8"))["cells"]
         folders = [(sweep / cell["folder"]).resolve() for cell in cells]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AnalysisError(f"{sweep / 'sweep.json'} is not a sweep's record ({error})") from error
-    begun = [folder for folder in folders if (folder / "manifest.json").is_file()]
+        raise AnalysisError(f"{sweep / SWEEP} is not a sweep's record ({error})") from error
+    begun = [folder for folder in folders if (folder / MANIFEST).is_file()]
     if len(begun) < len(folders):
         notes.append(f"sweep {sweep.name}: {len(folders) - len(begun)} of {len(folders)} cells not begun")
     return begun
@@ -211,7 +156,7 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
         "staleness": int(_number(config.get("staleness", manifest.get("staleness")), 0)),
         "seed": int(_number(config.get("seed", manifest.get("seed")), 0)),
         "repeat": int(_number(config.get("repeat"), 0)),
-        "lag": str(config.get("lag", "exact")),
+        "lag": str(config.get("choices.lag", "exact")),
         "driver": str(config.get("driver", "serial")),
         "updates": int(_number(config.get("updates"), 0)),
         "updates_done": int(last.max()),
@@ -226,6 +171,7 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
         "started": str(manifest.get("started") or ""),
         "finished": str(manifest.get("finished") or ""),
         "config": json.dumps(config, sort_keys=True, default=str),
+        "roles": json.dumps(manifest["roles"], sort_keys=True) if manifest.get("roles") else "",
     }
 
 
@@ -281,22 +227,6 @@ def _finish(study: Study, incomplete: bool) -> Study:
 
     def tidy(frame: pd.DataFrame) -> pd.DataFrame:
         kept = frame["run"].isin(names)
-        return _identify(frame if kept.all() else frame[kept].reset_index(drop=True), runs)
+        return identify(frame if kept.all() else frame[kept].reset_index(drop=True), runs)
 
     return replace(study, runs=runs, updates=tidy(study.updates), evaluations=tidy(study.evaluations))
-
-
-def _identify(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """`rows` with the identity columns of their runs, taken over as categories (cheap at 400,000 rows)."""
-    used = runs[runs["used"]].reset_index(drop=True)
-    names = pd.Categorical(rows["run"])
-    place = pd.Index(used["run"]).get_indexer(pd.Index(names.categories))[names.codes]
-    added = {}
-    for column in IDENTITY:
-        values = used[column]
-        if values.dtype == object or isinstance(values.dtype, pd.StringDtype):
-            categories, codes = np.unique(values.astype(str).to_numpy(dtype=object), return_inverse=True)
-            added[column] = pd.Categorical.from_codes(codes[place], pd.Index(categories))
-        else:
-            added[column] = values.to_numpy()[place]
-    return pd.concat([rows.drop(columns=list(added), errors="ignore"), pd.DataFrame(added, index=rows.index)], axis=1)

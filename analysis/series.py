@@ -1,62 +1,68 @@
 """Which runs may be averaged: same task, model, algorithm, staleness and *setting*; they differ in the seed.
 
-A setting is every configuration key that can change the science. Two runs with different settings are never
-in one average; among several settings one is the *reference* that the figures use when they show only one.
+A setting is every configuration key that can change the science, as the run itself says (`roles` of its manifest).
+Two runs with different settings are never in one average; among several settings one is the *reference* that the
+figures use when they show only one.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 
-# Keys that name a run, or say where and how it runs, but not what is computed.
-_NOT_A_SETTING = {
-    "seed", "repeat", "staleness", "driver", "runs_dir", "dry_run", "retry_failed", "checkpoint",
-    "checkpoint_every", "allow_code", "mode", "torch_threads", "device", "experiment", "sweep", "algo._target_",
-    "algo_name", "task._target_", "task.name", "model.name", "model.path", "model._target_",
-}  # fmt: skip
-_NOT_A_SETTING_GROUP = (
-    "tracking.",
-    "record.",
-    "eval.",
-    "ray.",
-    "hydra.",
-    "experiment.",
-    "sweep.",
-    "choices.",
-)
-_ONLY_WHEN_FREE = ("on_excess", "max_versions", "schedule", "rollout.inflight")  # idle under an exact lag
+from analysis import old_names
+
+_COLUMNS = {"seed", "repeat", "staleness", "task.name", "model.name", "model.path"}  # columns of a run of their own
+_CHOICES = ("lag", "rollout")  # groups whose chosen option can change the science
+_IDLE_UNDER_EXACT = ("lag.", "rollout.inflight")  # say what happens when generation runs free
 _PAPER = {"algo.m2_threshold": 0.04, "algo.variant": "paper"}  # decides between equally frequent settings
 
 
 def model_name(manifest: dict[str, Any], config: dict[str, Any]) -> str:
-    """A short name for the base model: what the run says, else the last part of its path."""
-    name = (
-        manifest.get("model")
-        or config.get("choices.model")
-        or config.get("model.name")
-        or config.get("model.path")
-        or config.get("model")
-    )
-    return str(name or "unnamed").rstrip("/").rsplit("/", 1)[-1]
+    """A short name for the base model.
+
+    manifest: of the run. config: flat.
+    Returns what the run says, else the chosen option; for `model=hf`, which may be any model, the end of its path.
+    """
+    chosen = config.get("choices.model")
+    name = manifest.get("model") or (chosen if chosen != "hf" else "") or config.get("model.name")
+    return str(name or config.get("model.path") or "unnamed").rstrip("/").rsplit("/", 1)[-1]
 
 
-def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a flat config that can change the science."""
-    free = config.get("lag", "exact") != "exact"
+def settings_of(run: Mapping[Any, Any]) -> dict[str, Any]:
+    """The configuration of a run that can change the science.
+
+    run: a row of the run table; `config` (JSON, flat) and `roles` (JSON, "" before 0.2) are read.
+    Returns dotted key → value, without what stands in a column of its own (task, seed, staleness …).
+    """
+    config, roles = json.loads(run["config"]), _roles(run["roles"])
+    exact = config.get("choices.lag", "exact") == "exact"
     kept = {
         key: value
         for key, value in config.items()
-        if key not in _NOT_A_SETTING
-        and not key.startswith(_NOT_A_SETTING_GROUP)
-        and key not in ("tracking", "record", "eval", "ray")
-        and (free or key not in _ONLY_WHEN_FREE)
+        if not _is_name(key)
+        and not (exact and key.startswith(_IDLE_UNDER_EXACT))
+        and old_names.role(key, roles) == "science"
     }
-    if free:  # under a free-running lag the driver decides the realised staleness
+    kept |= {group: config[f"choices.{group}"] for group in _CHOICES if f"choices.{group}" in config}
+    if not exact:  # where generation runs free the driver decides the realised staleness
         kept["driver"] = config.get("driver", "serial")
     return kept
+
+
+def _is_name(key: str) -> bool:
+    """Whether a key only says how something is called: a column of the run table, or the class behind an option."""
+    return key in _COLUMNS or key.startswith("choices.") or key.endswith("_target_")
+
+
+@lru_cache(maxsize=64)
+def _roles(text: str) -> dict[str, str]:
+    roles: dict[str, str] = json.loads(text) if text else old_names.ROLES
+    return roles
 
 
 def decide(runs: pd.DataFrame, incomplete: bool) -> pd.DataFrame:
@@ -87,7 +93,7 @@ def _mark_duplicates(runs: pd.DataFrame) -> None:
     first: dict[str, Any] = {}
     candidates = runs[runs["why_not"] == ""].sort_values("status", key=lambda s: s != "finished", kind="stable")
     for place, row in zip(candidates.index, candidates.to_dict("records"), strict=True):
-        settings = settings_of(json.loads(row["config"]))
+        settings = settings_of(row)
         repeat = row["repeat"] if row["lag"] == "bounded" else 0
         identity = [
             row["task"],
@@ -114,7 +120,7 @@ def describe(runs: pd.DataFrame) -> pd.DataFrame:
     texts: dict[Any, str] = {}
     references: set[Any] = set()
     for _, group in runs[runs["used"]].groupby(["task", "model"], sort=True):
-        settings = {place: settings_of(json.loads(config)) for place, config in group["config"].items()}
+        settings = dict(zip(group.index, map(settings_of, group.to_dict("records")), strict=True))
         outer = _varying({p: _part(s, algo=False) for p, s in settings.items()})
         inner: dict[Any, str] = {}
         for _, same in group.groupby("algorithm"):
@@ -140,9 +146,8 @@ def reference_words(runs: pd.DataFrame) -> str:
     at = used[used["reference"]]
     if at.empty:
         return ""
-    config = settings_of(json.loads(at["config"].iloc[0]))
-    told = [f"{key}={_text(config[key])}" for key in keys if not key.startswith("algo.") and key in config]
-    return ", ".join(told)
+    config = settings_of(at.iloc[0].to_dict())
+    return ", ".join(f"{key}={_text(config[key])}" for key in keys if not key.startswith("algo.") and key in config)
 
 
 def _difference(settings: dict[str, Any], reference: dict[str, Any], with_algo: bool) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import statistics, style
-from analysis.runs import Study
+from analysis import scores, statistics, style
 from analysis.statistics import Estimate
+from analysis.study import Study
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,15 @@ class Table:
 
 FEW_SEEDS = (
     "Interquartile mean over seeds (the mean where n < 4) and 95 % percentile bootstrap interval, none where "
-    "n < 3; from few seeds such an interval is too narrow (docs/analysis.md)."
+    "n < 3; at n = 3 it is the smallest and the largest value (docs/analysis.md)."
 )
+
+UNTUNED = "Each method stands at the setting it was run with: a table of untuned methods does not rank them."
 
 
 def summary(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> Table:
     """The sweep's own table: one row an algorithm × staleness × setting."""
-    runs = statistics.scores(study, metric, last)
+    runs = scores.per_run(study, metric, last)
     several = _several_settings(runs)
     unused = study.unused.groupby(["algorithm", "staleness"]).size().to_dict() if len(study.unused) else {}
     rows = []
@@ -40,7 +42,7 @@ def summary(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> Ta
         rows.append([*names, len(group), *values, _collapsed(group), int(unused.get(key, 0))])
     columns = [*_names(several), "n", "best", "final", f"mean of last {last}", "collapsed", "unused runs"]
     caption = (
-        f"{metric} on {statistics.reported_split(study)}. best: at the update that is best on validation. "
+        f"{metric} on {scores.reported_split(study)}. best: at the update that is best on validation. "
         f"{FEW_SEEDS} collapsed: runs, and the update of onset."
     )
     return Table(columns, rows, caption)
@@ -51,10 +53,10 @@ def table1(study: Study, metric: str = "sampled_accuracy") -> Table:
 
     Each run is read at the update that is best on its validation split, never on the benchmarks themselves.
     """
-    runs = statistics.scores(study, metric)
+    runs = scores.per_run(study, metric)
     chosen = runs[["run", "best_update"]].rename(columns={"best_update": "update"})
     evaluations = study.evaluations.astype({"run": str}).merge(chosen, on=["run", "update"])
-    benchmarks = statistics.reported_splits(study)
+    benchmarks = scores.reported_splits(study)
     by_split = evaluations.pivot_table(index="run", columns="split", values=metric)
     by_split["average"] = by_split[benchmarks].mean(axis=1, skipna=False)
     runs = runs.merge(by_split, left_on="run", right_index=True)
@@ -70,7 +72,7 @@ def table1(study: Study, metric: str = "sampled_accuracy") -> Table:
 
 def leaderboard(study: Study, metric: str = "sampled_accuracy") -> Table:
     """Methods in the order of their final accuracy under staleness, strata = the staleness values they share."""
-    runs = statistics.scores(study, metric)
+    runs = scores.per_run(study, metric)
     shared = _shared_staleness(runs)
     base = runs[(runs["algorithm"] == "grpo") & runs["reference"]]
     several = _several_settings(runs)
@@ -95,7 +97,7 @@ def leaderboard(study: Study, metric: str = "sampled_accuracy") -> Table:
     columns += ["P(beats GRPO)", "collapsed"]
     caption = (
         f"{metric}, mean of the last three evaluations, averaged over s = {', '.join(map(str, shared))} (each "
-        f"counts alike; stratified bootstrap). worst s: the lowest of them. {FEW_SEEDS}"
+        f"counts alike; stratified bootstrap). worst s: the lowest of them. {FEW_SEEDS} {UNTUNED}"
     )
     return Table(columns, [row for _, row in ranked] + lacking, caption)
 

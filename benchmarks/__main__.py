@@ -20,8 +20,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import asked, peer_env
-from benchmarks.pace import ROOT
+from benchmarks import peer_env, targets
+from benchmarks.turns import ROOT
 from parity import environment
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -148,7 +148,7 @@ def page() -> str:
         "Written by `make bench` (`python -m benchmarks`); do not edit.",
         machine(),
         "## Asked and measured",
-        "\n".join((asked.HEAD, *(row for measured in found.values() for row in asked.rows_of(measured.text)))),
+        "\n".join((targets.HEAD, *(row for measured in found.values() for row in targets.rows_of(measured.text)))),
     ]
     for section in SECTIONS:
         parts += [f"## {section.title}", about(section.module)]

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/analysis")]
 
-from benchmarks import asked  # noqa: E402
+from benchmarks import targets  # noqa: E402
 
 BOUNDS = {"load_cold_s": 5, "load_cached_s": 1, "figures_s": 60, "report_mb": 5, "pack_mb": 5}
 UNITS = {"s": "s", "mb": "MB"}
@@ -49,14 +49,14 @@ def main() -> None:
     for name, value in found.items():
         what, _, unit = name.rpartition("_")
         rows.append(
-            asked.row(
+            targets.row(
                 f"analysis: {what.replace('_', ' ')}",
                 [value],
                 f"≤ {BOUNDS[name]}" if name in BOUNDS else "–",
                 UNITS[unit],
             )
         )
-    print(asked.table(rows))
+    print(targets.table(rows))
     if options.out:
         sizes = {"runs": options.runs, "updates": options.updates}
         options.out.write_text(json.dumps(found | sizes, indent=1) + "\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import asked
+from benchmarks import targets
 from benchmarks.checkpoints import batch_of
 from benchmarks.workbench import random_model
 from harness.config import ModelConfig
@@ -102,11 +102,11 @@ def main() -> None:
         return
     bound = 2 * found["largest"] + BOUND_MB
     rows = [
-        asked.row(f"{what} a checkpoint, peak above the state", [found[what]], f"≤ {bound:.0f}", "MB")
+        targets.row(f"{what} a checkpoint, peak above the state", [found[what]], f"≤ {bound:.0f}", "MB")
         for what in ("saving", "resuming")
     ]
     print(f"weights and optimizer {found['state']:,.0f} MB, largest tensor {found['largest']:.1f} MB\n")
-    print(asked.table(rows))
+    print(targets.table(rows))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import asked
+from benchmarks import targets
 from harness.command.plan import plan
 from harness.models.loading import LoadedModel, load_model
 from harness.models.memory import keep_freed_memory
@@ -85,15 +85,15 @@ def main() -> None:
             wall, cpu, written = measure(staleness, options.repeats, options.every, Path(folder))
         ms, mb = [1000 * s for s in wall], written / 1e6
         print(
-            f"| {staleness} | {asked.middle(ms)} | {max(ms):.0f} | {1000 * statistics.median(cpu):.0f} | {mb:.2f} |",
+            f"| {staleness} | {targets.middle(ms)} | {max(ms):.0f} | {1000 * statistics.median(cpu):.0f} | {mb:.2f} |",
             flush=True,
         )
     waits = f"{1000 * statistics.median(cpu):.0f} ms of it are CPU time, the rest waits for the disk"
     rows = [
-        asked.row("a checkpoint at s = 256", ms, "≤ 50", "ms", explained=waits),
-        asked.row("a checkpoint at s = 256, size", [mb], "≤ 10", "MB"),
+        targets.row("a checkpoint at s = 256", ms, "≤ 50", "ms", explained=waits),
+        targets.row("a checkpoint at s = 256, size", [mb], "≤ 10", "MB"),
     ]
-    print(asked.table(rows))
+    print(targets.table(rows))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import asked
+from benchmarks import targets
 from benchmarks.workbench import random_model
 from harness.build import load_model
 from harness.command.plan import plan
@@ -89,7 +89,7 @@ def overlap(rounds: int) -> list[str]:
             gains = [seconds(serial, step) / seconds(overlapped, step) for _ in range(rounds)]
             share = generation_share(serial)
         possible = f"generation is {share:.0%} of a step, so a perfect overlap would give {bound(share):.2f}"
-        rows.append(asked.row(f"overlapped against serial, {name}", gains, "≥ 1.6", "×", explained=possible))
+        rows.append(targets.row(f"overlapped against serial, {name}", gains, "≥ 1.6", "×", explained=possible))
     return rows
 
 
@@ -111,14 +111,14 @@ def overhead(rounds: int) -> list[str]:
             seconds(driven, step, clock=time.process_time) / seconds(bare, bare_step, clock=time.process_time)
             for _ in range(2 * rounds)
         ]
-    return [asked.row("serial driver against a bare loop, CPU time", costs, "≤ 1.03", "×")]
+    return [targets.row("serial driver against a bare loop, CPU time", costs, "≤ 1.03", "×")]
 
 
 def ray(rounds: int) -> list[str]:
     more = large_model()
     with training("driver=overlapped", *more) as overlapped, training("driver=ray", *more) as actors:
         speeds = [seconds(overlapped, step) / seconds(actors, step) for _ in range(rounds)]
-    return [asked.row("Ray, one local actor, against overlapped, ten times", speeds, "≥ 0.9", "×")]
+    return [targets.row("Ray, one local actor, against overlapped, ten times", speeds, "≥ 0.9", "×")]
 
 
 def vllm(rounds: int) -> list[str]:
@@ -141,7 +141,7 @@ def vllm(rounds: int) -> list[str]:
             times[name].append(1e3 * (time.perf_counter() - started))
     engine.close()
     return [
-        asked.row(f"publication to vLLM in process, embedded model: {name}", t, limit, "ms")
+        targets.row(f"publication to vLLM in process, embedded model: {name}", t, limit, "ms")
         for (name, t), limit in zip(times.items(), ("≤ 100", "–"), strict=True)
     ]
 
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each pair")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print(asked.HEAD)
+    print(targets.HEAD)
     for name in options.only:
         print("\n".join(PARTS[name](options.rounds)), flush=True)
     return 0

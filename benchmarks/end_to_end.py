@@ -18,9 +18,9 @@ from pathlib import Path
 
 import matplotlib
 
-from benchmarks import asked
-from benchmarks.pace import Contender
+from benchmarks import targets
 from benchmarks.peer_env import PYTHON, TRL, ensure
+from benchmarks.turns import Contender
 from benchmarks.workbench import random_model
 
 UPDATES_A_ROUND = 4
@@ -47,7 +47,7 @@ class Result:
 
     def row(self) -> str:
         ours, theirs = ([1e3 * seconds for seconds in side] for side in self.wall)
-        cells = (self.label, *(asked.middle(v) for v in (ours, theirs, self.ratios(), self.cpu_ratios())))
+        cells = (self.label, *(targets.middle(v) for v in (ours, theirs, self.ratios(), self.cpu_ratios())))
         return f"| {' | '.join(cells)} |"
 
 
@@ -122,7 +122,7 @@ def main() -> None:
     for threads in options.threads:
         result = compare(f"default, {threads} thread(s)", "harness/assets/carry", threads, options.rounds)
         print(result.row(), flush=True)
-        rows.append(asked.row(f"updates/s against TRL, {result.label}", result.ratios(), "≥ 2", "×"))
+        rows.append(targets.row(f"updates/s against TRL, {result.label}", result.ratios(), "≥ 2", "×"))
         if threads == options.threads[0]:
             notes.append(same_work(result))
             if options.curves is not None:
@@ -131,9 +131,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             result = compare("10 M parameters, 1 thread", random_model(Path(folder), 512, 3), 1, options.large_rounds)
         print(result.row(), flush=True)
-        rows.append(asked.row(f"updates/s against TRL, {result.label}", result.ratios(), "≥ 1.5", "×"))
+        rows.append(targets.row(f"updates/s against TRL, {result.label}", result.ratios(), "≥ 1.5", "×"))
     print("", *notes, sep="\n\n")
-    print(asked.table(rows))
+    print(targets.table(rows))
 
 
 if __name__ == "__main__":

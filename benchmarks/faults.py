@@ -89,13 +89,13 @@ def kill_at_a_record(strike: Strike) -> bool:
 
 
 def kill_inside_a_save(strike: Strike) -> bool:
-    wanted = strike.dice.randint(1, 3)
+    expected_saves = strike.dice.randint(1, 3)
     seen: set[str] = set()
     delay = strike.dice.uniform(0, 0.03)
 
     def saving() -> bool:
         seen.update(p.name for p in (strike.folder / "checkpoints").glob(".0*.partial"))
-        if len(seen) < wanted:
+        if len(seen) < expected_saves:
             return False
         time.sleep(delay)
         return True
@@ -219,12 +219,12 @@ def mlflow_down(strike: Strike) -> bool:
     config = strike.config
     down = replace(config, tracking=replace(config.tracking, backend="mlflow", uri="http://127.0.0.1:9"))
 
-    def follow() -> None:
-        from harness.tracking import follow
+    def sync() -> None:
+        from harness.tracking.background import mlflow_sync
 
-        follow.mlflow_sync([down], None).__enter__()
+        mlflow_sync(down.tracking, Path(down.runs_dir), [down.folder]).__enter__()
 
-    child = start(down, follow)
+    child = start(down, sync)
     if strike.dice.random() < 0.5 and wait(child, strike.at(0.5, 2.0)) is None:
         os.kill(child, signal.SIGKILL)
     wait(child)

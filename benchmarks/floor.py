@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import asked
+from benchmarks import targets
 from benchmarks.workbench import Workbench, workbench
 
 
@@ -120,7 +120,7 @@ def main() -> None:
     lines, over = report(parser.parse_args().repeats)
     print("\n".join(lines))
     why = "layers 64 wide are many short calls; products are a third of the time, the profile has the rest"
-    print(asked.table([asked.row("default update against the floor, CPU time", [over], "≤ 3", "×", explained=why)]))
+    print(targets.table([targets.row("default update against the floor, CPU time", [over], "≤ 3", "×", explained=why)]))
 
 
 if __name__ == "__main__":

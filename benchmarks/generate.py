@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import asked
+from benchmarks import targets
 from benchmarks.workbench import Workbench, interleaved, ratios, workbench
 from harness.command.plan import plan
 from harness.errors import UserError
@@ -76,7 +76,7 @@ def measured(
     faster = {name: ratios(seconds, PEER, name) for name in seconds}
     lines = ["| engine | tokens/s | × generate: median (quartiles) |", "|---|---|---|"]
     for name, values in seconds.items():
-        lines.append(f"| {name} | {tokens / statistics.median(values):,.0f} | {asked.middle(faster[name])} |")
+        lines.append(f"| {name} | {tokens / statistics.median(values):,.0f} | {targets.middle(faster[name])} |")
     return lines, faster
 
 
@@ -94,7 +94,7 @@ def main() -> None:
             missing = [f"| vLLM engine | – | {error} |"]
         lines, faster = measured(options.repeats, bench, calls)
         print("\n".join(lines + missing))
-    print(asked.table([asked.row("tokens/s of the torch engine against `generate`", faster[ENGINE], "≥ 2", "×")]))
+    print(targets.table([targets.row("tokens/s of the torch engine against `generate`", faster[ENGINE], "≥ 2", "×")]))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks import asked
+from benchmarks import targets
 from harness.rewards.pool import Job, Pool
 
 REASONING = "She has 16 eggs and eats 3 of them, so 16 - 3 = 13 remain, which she sells for $2 each. " * 8
@@ -39,7 +39,7 @@ def main() -> int:
         outcomes = pool.run(work)
         rates[verifier] = count / (time.perf_counter() - started)
         print(f"- {verifier}: {rates[verifier]:,.0f} answers/s, {sum(o.score == 1 for o in outcomes)} right")
-    print(asked.table([asked.row("GSM8K answers graded", [rates["gsm8k"]], "≥ 500", "a second")]))
+    print(targets.table([targets.row("GSM8K answers graded", [rates["gsm8k"]], "≥ 500", "a second")]))
     return int(options.check and rates["gsm8k"] < 500)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import asked
+from benchmarks import targets
 from benchmarks.drivers import step, training
 from benchmarks.workbench import Workbench, interleaved, random_model, workbench
 
@@ -109,7 +109,7 @@ def measured(name: str, rounds: int) -> tuple[list[str], dict[str, list[float]]]
         pairs = zip(seconds[case.label], seconds[cases[0].label], strict=True)
         relative[case.label] = [mine / first / case.grown for mine, first in pairs]
         ms = 1e3 * statistics.median(seconds[case.label]) / UPDATES_A_STEP
-        rows.append(f"| {case.label} | {case.grown:.3g} | {ms:,.0f} | {asked.middle(relative[case.label])} |")
+        rows.append(f"| {case.label} | {case.grown:.3g} | {ms:,.0f} | {targets.middle(relative[case.label])} |")
     return rows, relative
 
 
@@ -125,7 +125,9 @@ def main() -> None:
         rows, relative = measured(name, 3 * options.rounds if name == "staleness" else options.rounds)
         print("\n".join(rows), flush=True)
     if "staleness" in options.only:
-        print(asked.table([asked.row("CPU time at s = 256 against s = 0", relative["staleness 256"], "≤ 1.05", "×")]))
+        print(
+            targets.table([targets.row("CPU time at s = 256 against s = 0", relative["staleness 256"], "≤ 1.05", "×")])
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks import asked
+from benchmarks import targets
 from benchmarks.drivers import bare_step, step, training
 from benchmarks.workbench import interleaved, ratios
 from harness.learner import learner
@@ -123,9 +123,9 @@ def report(rounds: int) -> str:
 {rows}
 | **sum** | {1e6 * total:.0f} | {total / whole:.2%} |
 
-In turns, {rounds} each: the loop takes {asked.middle(ratios(turns, "watched", "bare"))} × the time of generation and
+In turns, {rounds} each: the loop takes {targets.middle(ratios(turns, "watched", "bare"))} × the time of generation and
 learning alone, the driver counted in, the mirror not.
-{asked.table([asked.row("guards and records, share of an update", [100 * total / whole], "≤ 2", "%")])}"""
+{targets.table([targets.row("guards and records, share of an update", [100 * total / whole], "≤ 2", "%")])}"""
 
 
 def main() -> int:

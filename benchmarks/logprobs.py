@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks import asked
+from benchmarks import targets
 from harness.models.logprobs import head_scores
 
 TEMPERATURE = 1.0
@@ -118,11 +118,11 @@ def main() -> int:
     error = gradient_error(options)
     print(f"- memory × {memory:.3f} · time × {slowdown:.2f} · gradients differ by {error:.1e}")
     rows = [
-        asked.row(f"chunked log-probs, vocabulary of {options.vocabulary:,}: memory", [memory], "≤ 0.25", "×"),
-        asked.row("chunked log-probs: time", [slowdown], "≤ 1.5", "×"),
-        asked.row("chunked log-probs: relative error of the gradients", [error], "≤ 1e-6"),
+        targets.row(f"chunked log-probs, vocabulary of {options.vocabulary:,}: memory", [memory], "≤ 0.25", "×"),
+        targets.row("chunked log-probs: time", [slowdown], "≤ 1.5", "×"),
+        targets.row("chunked log-probs: relative error of the gradients", [error], "≤ 1e-6"),
     ]
-    print(asked.table(rows))
+    print(targets.table(rows))
     return int(options.check and not (memory <= 0.25 and slowdown <= 1.5 and error <= 1e-6))
 
 

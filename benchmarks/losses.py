@@ -24,7 +24,7 @@ import torch
 import algorithms
 from algorithms.diagnostics import clip_fraction
 from algorithms.m2_mask import paper
-from benchmarks import asked
+from benchmarks import targets
 from parity.catalogue import MATCHES, stats_of
 from parity.peers import Inputs
 
@@ -127,7 +127,7 @@ def against_grpo(size: str, rows: int, width: int, repeats: int) -> list[str]:
         multiples = [f"{medians[name] / medians['grpo']:.2f}" for name in OTHERS]
         print(f"| {size} | {label} | {1e3 * medians['grpo']:.3f} | {' | '.join(multiples)} |", flush=True)
         multiple = medians["m2po paper"] / medians["grpo"]
-        verdicts.append(asked.row(f"M2PO against our GRPO at {size}, {label}", [multiple], f"≤ {most}", "×"))
+        verdicts.append(targets.row(f"M2PO against our GRPO at {size}, {label}", [multiple], f"≤ {most}", "×"))
     return verdicts
 
 
@@ -163,7 +163,7 @@ def mask_at_163k(repeats: int) -> str:
         f"\nM2PO's mask at {m2.numel():,} tokens, binding: {1e3 * medians['mask']:.2f} ms; "
         f"loop of the authors' shape {1e3 * medians['loop']:.1f} ms"
     )
-    return asked.row(
+    return targets.row(
         "M2PO's mask at 163k tokens: speed of the authors' loop", [medians["loop"] / medians["mask"]], "≥ 100", "×"
     )
 
@@ -188,13 +188,13 @@ def main() -> None:
         print(f"\nNot installed here, hence not compared: {', '.join(missing)}.")
     else:
         verdicts = [verdict(size, ratios) for size, ratios in ahead.items()] + verdicts
-    print(asked.table(verdicts))
+    print(targets.table(verdicts))
 
 
 def verdict(size: str, ahead: dict[str, float]) -> str:
     behind = [f"{label} ({value:.2f} × as fast)" for label, value in ahead.items() if value < 1]
     what = f"losses at {size}: methods ahead of every peer that has them"
-    return asked.row(what, [len(ahead) - len(behind)], f"≥ {len(ahead)}", explained="; ".join(behind))
+    return targets.row(what, [len(ahead) - len(behind)], f"≥ {len(ahead)}", explained="; ".join(behind))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import resource
 import subprocess
 import sys
 
-from benchmarks import asked
+from benchmarks import targets
 from benchmarks.drivers import step, training
-from benchmarks.pace import ROOT
+from benchmarks.turns import ROOT
 
 STEPS = 3
 CASES = {
@@ -63,7 +63,7 @@ def main() -> None:
         plain, chunked = (logprobs_mb(variant, vocabulary) for variant in ("plain", "chunked"))
         print(f"| {vocabulary:,} | {plain:,.0f} | {chunked:,.0f} |", flush=True)
     more = found["staleness 256"] - next(iter(found.values()))
-    print(asked.table([asked.row("peak memory at s = 256 above s = 0", [more], "≤ 50", "MB")]))
+    print(targets.table([targets.row("peak memory at s = 256 above s = 0", [more], "≤ 50", "MB")]))
 
 
 if __name__ == "__main__":

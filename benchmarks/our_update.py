@@ -9,7 +9,7 @@ import sys
 import tempfile
 from typing import Any
 
-from benchmarks.pace import Pace
+from benchmarks.turns import Pace
 from harness.command.compose import set_project_root
 from harness.command.plan import plan
 from harness.progress import Progress

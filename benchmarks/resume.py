@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.faults import trial
 from benchmarks.small_runs import config_of, prepare, undisturbed
 
-CORES = ("serial", "overlapped", "ray")
+DRIVERS = ("serial", "overlapped", "ray")
 STALENESS = (0, 4, 64)
 MOMENTS = (
     "kill -9 in the warm-up",
@@ -37,10 +37,10 @@ def methods() -> list[str]:
     return sorted(path.stem for path in conf.glob("*.yaml"))
 
 
-def covering(cores: Sequence[str], seed: int = 1) -> list[Cell]:
+def covering(drivers: Sequence[str], seed: int = 1) -> list[Cell]:
     """Greedy: each next row covers the most pairs of (driver, staleness, moment) not yet covered; methods in turn."""
     dice = random.Random(seed)
-    rows = list(product(cores, STALENESS, MOMENTS))
+    rows = list(product(drivers, STALENESS, MOMENTS))
     dice.shuffle(rows)
     left = {pair for row in rows for pair in combinations(enumerate(row), 2)}
     chosen = []
@@ -57,10 +57,10 @@ def covering(cores: Sequence[str], seed: int = 1) -> list[Cell]:
     return [(names[i % len(names)], *row) for i, row in enumerate(chosen)]
 
 
-def everything(cores: Sequence[str], seed: int) -> list[Cell]:
+def everything(drivers: Sequence[str], seed: int) -> list[Cell]:
     """Every method, driver and staleness, at a moment drawn for each."""
     dice = random.Random(seed)
-    return [(*cell, dice.choice(MOMENTS)) for cell in product(methods(), cores, STALENESS)]
+    return [(*cell, dice.choice(MOMENTS)) for cell in product(methods(), drivers, STALENESS)]
 
 
 def run(cells: Sequence[Cell], seed: int) -> Iterator[tuple[Cell, list[str]]]:
@@ -83,11 +83,11 @@ def run(cells: Sequence[Cell], seed: int) -> Iterator[tuple[Cell, list[str]]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true", help="every combination instead of the covering subset")
-    parser.add_argument("--cores", nargs="+", default=list(CORES), choices=CORES)
+    parser.add_argument("--drivers", nargs="+", default=list(DRIVERS), choices=DRIVERS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the table there too")
     options = parser.parse_args()
-    cells = everything(options.cores, options.seed) if options.all else covering(options.cores)
+    cells = everything(options.drivers, options.seed) if options.all else covering(options.drivers)
     started, results = time.monotonic(), []
     for cell, problems in run(cells, options.seed):
         results.append((cell, problems))

@@ -1,7 +1,7 @@
 """`python -m benchmarks.soak`: what a long run and many short ones leave behind, and whether that is within bounds.
 
-memory     one real run at staleness 256, watched from outside: its resident memory from an update at which the delay
-           line has long been full, to its end
+memory     one real run at staleness 256, watched from outside: its resident memory from an update at which the
+           rollout queue has long been full, to its end
 leftovers  short runs one after the other in this process, which then must hold the files, threads and child processes
            that it held after the first of them
 
@@ -31,7 +31,7 @@ from harness.records.state import status_of
 LONG = ("algo=m2po", "staleness=256", "eval.every=100", "checkpoint_every=100", "rollout.max_new_tokens=15")
 SHORT = ("algo=m2po", "staleness=4", "updates=8")
 TINY_BATCH = TINY[:5]  # what the above leaves of it
-CORES = ("serial", "overlapped")
+DRIVERS = ("serial", "overlapped")
 MAX_GROWTH = 0.01
 SAMPLES = 200
 PATIENCE_S = 30.0
@@ -60,7 +60,7 @@ def memory(updates: int, bound: float, sizes: tuple[str, ...], scratch: Path) ->
 |---:|---:|---:|
 {rows}
 
-Largest growth: {growth:+.2%}, at most {bound:.0%} asked for, {len(late)} samples.
+Largest growth: {growth:+.2%}, at most {bound:.0%} expected, {len(late)} samples.
 `{" ".join(overrides)}`
 """,
     )
@@ -91,7 +91,7 @@ def resident(config: Config) -> dict[int, float]:
 
 def leftovers(runs: int, scratch: Path) -> Part:
     rows, good = [], True
-    for driver in CORES:
+    for driver in DRIVERS:
         config = config_of((*SHORT, f"driver={driver}"), scratch)
         finished = [run_cell(config)]
         time.sleep(1.0)  # threads that have been joined still have to leave the kernel

@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import asked
-from benchmarks.pace import ROOT
+from benchmarks import targets
+from benchmarks.turns import ROOT
 
 RUN = [sys.executable, "run.py"]
 LONGEST_S = 300.0
@@ -54,10 +54,10 @@ def main() -> None:
     rounds = [(help_text(), first_update()) for _ in range(options.rounds + 1)][1:]
     helps, firsts = zip(*rounds, strict=True)
     print(
-        asked.table(
+        targets.table(
             [
-                asked.row("`run.py --help`", helps, "≤ 1", "s"),
-                asked.row("first update of the default, from the command on", firsts, "≤ 6", "s"),
+                targets.row("`run.py --help`", helps, "≤ 1", "s"),
+                targets.row("first update of the default, from the command on", firsts, "≤ 6", "s"),
             ]
         )
     )

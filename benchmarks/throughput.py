@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import asked
-from benchmarks.pace import ROOT
+from benchmarks import targets
+from benchmarks.turns import ROOT
 from harness.records.layout import MANIFEST
 
 LAUNCHERS = {
@@ -54,14 +54,14 @@ def main() -> None:
     for name, rounds in taken.items():
         cells, whole = zip(*rounds, strict=True)
         rate = [3600 * options.cells / s for s in cells]
-        print(f"| {name} | {asked.middle(rate)} | {asked.middle(cells)} | {asked.middle(whole)} |")
+        print(f"| {name} | {targets.middle(rate)} | {targets.middle(cells)} | {targets.middle(whole)} |")
     pairs = list(zip(*taken.values(), strict=True))
     what = "two joblib jobs against one cell after the other"
     rows = [
-        asked.row(f"{what}: cells an hour", [one[0] / two[0] for one, two in pairs], "≥ 1.8", "×"),
-        asked.row(f"{what}: whole command", [one[1] / two[1] for one, two in pairs], "–", "×"),
+        targets.row(f"{what}: cells an hour", [one[0] / two[0] for one, two in pairs], "≥ 1.8", "×"),
+        targets.row(f"{what}: whole command", [one[1] / two[1] for one, two in pairs], "–", "×"),
     ]
-    print(asked.table(rows))
+    print(targets.table(rows))
 
 
 if __name__ == "__main__":

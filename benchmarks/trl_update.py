@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback  #
 from transformers.trainer_callback import PrinterCallback, ProgressCallback  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 
-from benchmarks.pace import Pace  # noqa: E402
+from benchmarks.turns import Pace  # noqa: E402
 from harness.tasks.carry import Carry  # noqa: E402
 
 PROMPTS, GROUP, UPDATES_A_BATCH = 64, 8, 4

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
 
 import torch
 
@@ -152,7 +151,7 @@ class Training:
         graded, metrics = self.grade_chunks(batch.chunks)
         if self.queue.policy.free_running:
             dropped = [self.grade_chunks([chunk])[0] for chunk in batch.dropped]
-            metrics |= realised.losses([*dropped, *_masked(batch.chunks, graded)])
+            metrics |= realised.losses(batch, graded, dropped)
         return graded, metrics
 
     def grade_chunks(self, chunks: Sequence[Chunk]) -> tuple[GradedRollouts, dict[str, float]]:
@@ -203,9 +202,3 @@ class Training:
     def close(self) -> None:
         """Stops generation."""
         self.generation.close()
-
-
-def _masked(chunks: Sequence[Chunk], graded: GradedRollouts) -> list[GradedRollouts]:
-    """The parts of a graded batch that belong to chunks too stale to be trained on."""
-    edges = accumulate((chunk.rollouts.n_prompts for chunk in chunks), initial=0)
-    return [graded.prompts(*edge) for chunk, edge in zip(chunks, pairwise(edges), strict=True) if not chunk.trained]

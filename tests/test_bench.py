@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import asked, quick
+from benchmarks import quick, targets
 
 
 @pytest.mark.parametrize(
@@ -21,20 +21,20 @@ from benchmarks import asked, quick
     ],
 )
 def test_a_row_is_met_or_explained(values: list[float], bound: str, verdict: str) -> None:
-    assert asked.row("x", values, bound, "×", explained="so").strip("|").split("|")[-1].strip() == verdict
+    assert targets.row("x", values, bound, "×", explained="so").strip("|").split("|")[-1].strip() == verdict
 
 
 def test_medians_come_with_quartiles() -> None:
-    assert asked.middle([1.0, 2.0, 3.0, 4.0, 5.0]) == "3.00 (2.00–4.00)"
-    assert asked.middle([1234.5]) == "1,234"
-    assert asked.middle([7]) == "7"
+    assert targets.middle([1.0, 2.0, 3.0, 4.0, 5.0]) == "3.00 (2.00–4.00)"
+    assert targets.middle([1234.5]) == "1,234"
+    assert targets.middle([7]) == "7"
 
 
 def test_the_rows_of_every_table_are_found_and_nothing_else() -> None:
-    rows = [asked.row(name, [1.0], "≤ 2") for name in "abc"]
-    text = f"| other | table |\n|---|---|\n| 1 | 2 |\n{asked.table(rows[:2])}\n\nwords\n{asked.table(rows[2:])}\n"
-    assert asked.rows_of(text) == rows
-    assert asked.rows_of("no table") == []
+    rows = [targets.row(name, [1.0], "≤ 2") for name in "abc"]
+    text = f"| other | table |\n|---|---|\n| 1 | 2 |\n{targets.table(rows[:2])}\n\nwords\n{targets.table(rows[2:])}\n"
+    assert targets.rows_of(text) == rows
+    assert targets.rows_of("no table") == []
 
 
 def test_an_interrupted_bench_carries_on_and_a_complete_one_begins_again(
@@ -51,7 +51,7 @@ def test_an_interrupted_bench_carries_on_and_a_complete_one_begins_again(
     assert bench.to_do(None) == list(bench.SECTIONS)
     assert bench.to_do([second.module]) == [second]
     page = bench.page()
-    assert page.index(asked.HEAD) < page.index(f"## {first.title}")
+    assert page.index(targets.HEAD) < page.index(f"## {first.title}")
     assert page.count("| fast |") == 2 * len(bench.SECTIONS)  # in its section, and at the top
 
 
@@ -62,7 +62,7 @@ def test_a_ratio_that_fell_by_more_than_15_percent_is_flagged() -> None:
 
 
 def keep(section: bench.Section, *, failed: bool) -> None:
-    measured = bench.Measured(asked.table([asked.row("fast", [1.0], "≥ 1")]), failed, "now")
+    measured = bench.Measured(targets.table([targets.row("fast", [1.0], "≥ 1")]), failed, "now")
     section.kept.write_text(json.dumps(asdict(measured)), encoding="utf-8")
 
 

@@ -89,10 +89,10 @@ def test_no_batch_is_generated_that_would_not_be_trained_on(tmp_path):
     config = replace(CONFIG, staleness=16, updates=12)
     folder = RunFolder(tmp_path, config)
     training = Training(config, folder, Progress("test", config.updates))
-    asked = []
+    submitted = []
     request = training.queue._request
-    training.queue._request = lambda chunk: asked.append(chunk) or request(chunk)  # one chunk a batch
+    training.queue._request = lambda chunk: submitted.append(chunk) or request(chunk)  # one chunk a batch
     training.run()
     training.close()
     folder.close()
-    assert asked == [0, 1, 2]
+    assert submitted == [0, 1, 2]

@@ -5,44 +5,61 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from analysis.errors import AnalysisError, MissingData, unknown
-from analysis.figures import later, main, methods, paper, settings, staleness, words
+from analysis.figures import main, methods, paper, paper_v3, settings, staleness, tokens
 from analysis.figures.common import Drawing, options, save
-from analysis.runs import Study
+from analysis.study import Study
 
-FIGURES: dict[str, Callable[[Study], Drawing]] = {
-    "accuracy_vs_updates": main.accuracy_vs_updates,
-    "masked_fraction_vs_updates": main.masked_fraction_vs_updates,
-    "final_accuracy_vs_staleness": main.final_accuracy_vs_staleness,
-    "stabilisers": methods.stabilisers,
-    "difference_to_grpo": staleness.difference_to_grpo,
-    "cost_of_staleness": staleness.cost_of_staleness,
-    "diagnostics_vs_staleness": staleness.diagnostics_vs_staleness,
-    "staleness_protocols": staleness.staleness_protocols,
-    "accuracy_by_protocol": staleness.accuracy_by_protocol,
-    "threshold_heatmap": settings.threshold_heatmap,
-    "final_accuracy_vs_learning_rate": settings.final_accuracy_vs_learning_rate,
-    "f1_left": paper.f1_left,
-    "f1_right": paper.f1_right,
-    "f2": paper.f2,
-    "f3": paper.f3,
-    "f4a": paper.f4a,
-    "f4b": words.f4b,
-    "f5": paper.f5,
-    "f6": paper.f6,
-    "f7a": paper.f7a,
-    "f7b": paper.f7b,
-    "f8": settings.f8,
-    "f9a": paper.f9a,
-    "f9b": paper.f9b,
-    "f10": words.f10,
-    "f11": paper.f11,
-    "later_tis": later.later_tis,
-    "later_asymmetric": later.later_asymmetric,
-    "later_m2po_vs_grpo": later.later_m2po_vs_grpo,
-    "later_loss_time": later.later_loss_time,
+
+class Figure(NamedTuple):
+    """A title a reader knows, and the function that draws it."""
+
+    title: str
+    draw: Callable[[Study], Drawing]
+
+
+# Under the names of their files; those of the M2PO paper's figures are the paper's numbers.
+FIGURES: dict[str, Figure] = {
+    "accuracy_vs_updates": Figure("Accuracy along the run", main.accuracy_vs_updates),
+    "masked_fraction_vs_updates": Figure("Masked or clipped tokens along the run", main.masked_fraction_vs_updates),
+    "final_accuracy_vs_staleness": Figure("Final accuracy against staleness", main.final_accuracy_vs_staleness),
+    "stabilisers": Figure("Every method beside GRPO", methods.stabilisers),
+    "difference_to_grpo": Figure("Paired difference to GRPO", staleness.difference_to_grpo),
+    "cost_of_staleness": Figure("Updates to a target accuracy", staleness.cost_of_staleness),
+    "diagnostics_vs_staleness": Figure("How far stale data are off policy", staleness.diagnostics_vs_staleness),
+    "staleness_protocols": Figure("Realised staleness by protocol", staleness.staleness_protocols),
+    "accuracy_by_protocol": Figure("Final accuracy, exact and bounded lag", staleness.accuracy_by_protocol),
+    "threshold_heatmap": Figure("M2PO over staleness and threshold", settings.threshold_heatmap),
+    "final_accuracy_vs_learning_rate": Figure(
+        "Final accuracy against the learning rate", settings.final_accuracy_vs_learning_rate
+    ),
+    "f1_left": Figure("Accuracy under the largest staleness (paper, 1 left)", paper.accuracy_when_stale),
+    "f1_right": Figure("Clipping ratio under the largest staleness (paper, 1 right)", paper.clipping_when_stale),
+    "f2": Figure("GRPO by staleness (paper, 2)", paper.grpo_by_staleness),
+    "f3": Figure("With and without a trust region (paper, 3)", paper.with_and_without_trust_region),
+    "f4a": Figure("Clipping ratio of GRPO (paper, 4a)", paper.clipping_of_grpo),
+    "f4b": Figure("Token entropy by ratio (paper, 4b)", tokens.entropy_by_ratio),
+    "f5": Figure("Training reward (paper, 5)", paper.training_reward),
+    "f6": Figure("Other stabilisers (paper, 6)", paper.other_stabilisers),
+    "f7a": Figure("Clipping ratio along the run (paper, 7a)", paper.clipping_along_the_run),
+    "f7b": Figure("Mean clipping ratio (paper, 7b)", paper.mean_clipping_ratio),
+    "f8": Figure("Best accuracy against M2PO's threshold (paper, 8)", settings.accuracy_by_threshold),
+    "f9a": Figure("Second moment before and after the mask (paper, 9a)", paper.second_moment),
+    "f9b": Figure("KL to the behaviour policy (paper, 9b)", paper.kl),
+    "f10": Figure("Masked tokens (paper, 10)", tokens.masked_tokens),
+    "f11": Figure("M2PO by staleness (paper, 11)", paper.m2po_by_staleness),
+    "later_tis": Figure("TIS combined with GRPO and M2PO (paper, v3)", paper_v3.tis_with_grpo_and_m2po),
+    "later_asymmetric": Figure("Asymmetric clipping (paper, v3)", paper_v3.asymmetric_clipping),
+    "later_m2po_vs_grpo": Figure("M2PO and GRPO against staleness (paper, v3)", paper_v3.m2po_and_grpo),
+    "later_loss_time": Figure("Time of the loss (paper, v3)", paper_v3.loss_time),
 }
+
+
+def title(name: str) -> str:
+    """The title of a figure, or of an extra curve, by the name of its file."""
+    return FIGURES[name].title if name in FIGURES else name.replace("_", " ")
 
 
 def draw(
@@ -60,7 +77,7 @@ def draw(
     for name in curves:
         if name not in study.updates.columns:
             raise unknown("metric", name, study.updates.select_dtypes("number").columns)
-    chosen = dict(FIGURES) if not only else {name: FIGURES[name] for name in only}
+    chosen = {name: FIGURES[name].draw for name in only or FIGURES}
     chosen |= {f"{name.replace('/', '_')}_vs_updates": main.curve_of(name) for name in curves}
     with options(columns, metric):
         for name, figure in chosen.items():
@@ -80,7 +97,7 @@ def write(study: Study, out: Path, **choices) -> dict[str, dict]:
             index[name] = {"drawn": False, "why_not": drawn}
             continue
         save(drawn, out, name)
-        index[name] = {"drawn": True, "caption": drawn.caption, "missing": drawn.missing}
+        index[name] = {"drawn": True, "title": title(name), "caption": drawn.caption, "missing": drawn.missing}
     (out / "figures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return index
 

@@ -1,4 +1,4 @@
-"""What all figures share: curves over seeds, legends beside the axes, captions with n, and the files."""
+"""What all figures share: the canvas, legends beside the axes, captions with n, axes, and the files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import series, statistics, style
-from analysis.errors import MissingData
-from analysis.runs import Study
+from analysis import statistics, style
 
-WINDOWS = 80  # a per-update metric is drawn as means over about this many windows
 _columns: ContextVar[int | None] = ContextVar("columns", default=None)
 _metric: ContextVar[str] = ContextVar("metric", default="sampled_accuracy")
 
@@ -100,46 +97,6 @@ def _legend_columns(lengths: list[int], width: float) -> int:
     return 1
 
 
-# ------------------------------------------------------------------------------------------ selection
-
-
-def one_model(study: Study) -> tuple[Study, list[str]]:
-    """The study of its most frequent base model, and a word on the others."""
-    models = study.used["model"].value_counts()
-    if len(models) < 2:
-        return study, []
-    main = sorted(models[models == models.max()].index)[0]
-    others = ", ".join(sorted(set(models.index) - {main}))
-    return study.keep(study.runs[study.runs["model"] == main]), [Aside(f"Model {main}; not shown: {others}")]
-
-
-def reference(study: Study) -> tuple[Study, list[str]]:
-    """One base model, one setting a method: what a figure that shows one curve a method may use."""
-    study, notes = one_model(study)
-    used = study.used
-    others = int((~used["reference"]).sum())
-    keep = study.runs[study.runs["reference"] & study.runs["used"]]
-    if others:
-        words = series.reference_words(study.runs)
-        where = f"At {words}; not shown" if words else "Not shown"
-        notes.append(Aside(f"{where}: {others} runs at other settings"))
-    absent = sorted(set(used["algorithm"]) - set(keep["algorithm"]))
-    if absent:
-        notes.append(f"{', '.join(absent)} at the setting that the others share")
-    return study.keep(keep), notes
-
-
-def stalest(study: Study) -> int:
-    """The largest staleness that at least half of the methods have run, else the largest there is."""
-    used = study.used
-    counts = used.groupby("staleness")["algorithm"].nunique()
-    wide = counts[counts >= max(1, used["algorithm"].nunique() / 2)]
-    top = int(max(wide.index if len(wide) else counts.index))
-    if top == 0:
-        raise MissingData("needs runs with staleness > 0")
-    return top
-
-
 def sampling_words(counts: Iterable[int]) -> str:
     """What a caption says about n, the interval, and its absence."""
     counts = sorted({int(c) for c in counts if c > 0})
@@ -150,53 +107,9 @@ def sampling_words(counts: Iterable[int]) -> str:
     if counts[-1] < statistics.MIN_SEEDS:
         return f"{seeds}: single seeds are drawn, no interval from fewer than 3."
     centre = "mean" if counts[-1] < 4 else "interquartile mean (mean where n < 4)"
-    words = f"{seeds}; line: {centre}, band or bar: 95 % bootstrap interval, thin lines or points: single seeds."
+    interval = "95 % bootstrap interval" + (" (at n = 3 the range of the seeds)" if counts[0] <= 3 else "")
+    words = f"{seeds}; line: {centre}, band or bar: {interval}, thin lines or points: single seeds."
     return words if counts[0] >= statistics.MIN_SEEDS else words + " No interval where n < 3."
-
-
-# -------------------------------------------------------------------------------------------- curves
-
-
-def windowed(study: Study, name: str) -> pd.DataFrame:
-    """A metric of metrics.jsonl as means over windows of whole steps: `run update value` (window's end)."""
-    rows = study.updates
-    if name not in rows.columns or not rows[name].notna().any():
-        raise MissingData(f"needs {name} in metrics.jsonl")
-    per_step = int(study.used["updates_per_step"].max())
-    width = per_step * max(1, round(rows["update"].max() / WINDOWS / per_step))
-    window = (rows["update"].to_numpy() - 1) // width
-    means = rows.groupby([rows["run"], window], observed=True)[name].mean().dropna()
-    curve = means.rename("value").rename_axis(["run", "window"]).reset_index()
-    curve["update"] = (curve["window"] + 1) * width
-    return curve[["run", "update", "value"]]
-
-
-def evaluated(study: Study) -> pd.DataFrame:
-    """The accuracy of every run at every evaluation: `run update value`."""
-    curves = statistics.accuracy_curves(study, metric())
-    return curves.rename(columns={"accuracy": "value"})
-
-
-def over_seeds(study: Study, curve: pd.DataFrame) -> pd.DataFrame:
-    """`run update value` → long rows per series: the seeds (`seed` set) and the centre with its interval.
-
-    The centre covers the updates that every seed of the series has.
-    """
-    keys = ["algorithm", "staleness", "setting"]
-    identity = study.used[["run", *keys, "seed", "repeat"]]
-    rows = curve.astype({"run": str}).merge(identity, on="run")
-    parts = [rows.assign(kind="seed", n=1)]
-    for key, group in rows.groupby(keys, sort=True):
-        table = group.pivot_table(index="run", columns="update", values="value").dropna(axis=1)
-        if table.empty:
-            continue
-        values = table.to_numpy()
-        low, high = statistics.interval([values])
-        centre = {"update": table.columns, "value": statistics.iqm(values, axis=0), "low": low, "high": high}
-        known = dict(zip(keys, key, strict=True)) | {"kind": "centre", "n": len(table)}
-        parts.append(pd.DataFrame(centre | known))
-    columns = [*keys, "kind", "seed", "repeat", "update", "value", "low", "high", "n"]
-    return pd.concat(parts, ignore_index=True).reindex(columns=columns)
 
 
 def draw_series(
@@ -239,11 +152,6 @@ def draw_estimates(
         at, table["value"], color=look.colour, marker=look.marker, linewidth=look.width, label=look.label, zorder=3
     )
     return line
-
-
-def counts(rows: pd.DataFrame) -> list[int]:
-    """The n of every series in the rows of `over_seeds`."""
-    return rows.loc[rows["kind"] == "centre", "n"].tolist()
 
 
 def thin_updates(ax: Axes) -> None:

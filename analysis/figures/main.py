@@ -6,26 +6,26 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import statistics, style
+from analysis import scores, style
 from analysis.errors import MissingData
-from analysis.figures import common
+from analysis.figures import common, selection
 from analysis.figures.common import Drawing
-from analysis.runs import Study
+from analysis.study import Study
 
 MOST_IN_ONE_PANEL = 6  # series; with more, a panel a staleness
 
 
 def accuracy_vs_updates(study: Study) -> Drawing:
     """Accuracy against updates: a colour an algorithm, a dash a staleness, thin lines for seeds."""
-    study, missing = common.reference(study)
-    rows = common.over_seeds(study, common.evaluated(study))
-    return _curves(rows, f"accuracy ({statistics.reported_split(study)})", "Accuracy along the run.", missing)
+    study, missing = selection.reference(study)
+    rows = selection.over_seeds(study, selection.evaluated(study))
+    return _curves(rows, f"accuracy ({scores.reported_split(study)})", "Accuracy along the run.", missing)
 
 
 def masked_fraction_vs_updates(study: Study) -> Drawing:
     """Share of tokens the rule acts on, against updates, on a log scale."""
-    study, missing = common.reference(study)
-    rows = common.over_seeds(study, acting_fraction(study))
+    study, missing = selection.reference(study)
+    rows = selection.over_seeds(study, acting_fraction(study))
     caption = "Share of valid tokens that are masked; for methods that never mask, whose weight is changed."
     return _curves(rows, "masked (or clipped) fraction", caption, missing, log=True)
 
@@ -34,22 +34,22 @@ def curve_of(name: str):
     """A figure of any metric of metrics.jsonl against updates."""
 
     def drawn(study: Study) -> Drawing:
-        study, missing = common.reference(study)
-        return _curves(common.over_seeds(study, common.windowed(study, name)), name, f"{name}.", missing)
+        study, missing = selection.reference(study)
+        return _curves(selection.over_seeds(study, selection.windowed(study, name)), name, f"{name}.", missing)
 
     return drawn
 
 
 def acting_fraction(study: Study) -> pd.DataFrame:
     """masked_fraction, or clip_fraction for a method that masked nothing in any of its runs: `run update value`."""
-    masked = common.windowed(study, "masked_fraction")
+    masked = selection.windowed(study, "masked_fraction")
     if "clip_fraction" not in study.updates.columns:
         return masked
     algorithm = study.used.set_index("run")["algorithm"]
     whose = masked["run"].astype(str).map(algorithm)
     most = masked["value"].groupby(whose).max()
     never = set(most.index[most == 0])
-    clipped = common.windowed(study, "clip_fraction")
+    clipped = selection.windowed(study, "clip_fraction")
     clipped = clipped[clipped["run"].astype(str).map(algorithm).isin(never)]
     return pd.concat([masked[~whose.isin(never)], clipped], ignore_index=True)
 
@@ -83,20 +83,20 @@ def _curves(rows: pd.DataFrame, quantity: str, caption: str, missing: list[str],
     figure.supylabel(quantity, fontsize=8)
     names = [style.look(algorithm).label for algorithm in style.order(series["algorithm"])]
     ordered = sorted(handles.values(), key=lambda h: (names.index(h.get_label().split(", ")[0]), h.get_label()))
-    caption = f"{caption} {common.sampling_words(common.counts(rows))}"
+    caption = f"{caption} {common.sampling_words(selection.counts(rows))}"
     return common.finish(figure, rows, caption, missing, ordered)
 
 
 def final_accuracy_vs_staleness(study: Study) -> Drawing:
     """Mean of the last evaluations against staleness, an estimate and its seeds for each algorithm."""
-    study, missing = common.reference(study)
-    runs = statistics.scores(study, common.metric())
-    table = statistics.summarise(runs, "last_k")
+    study, missing = selection.reference(study)
+    runs = scores.per_run(study, common.metric())
+    table = scores.summarise(runs, "last_k")
     if table["staleness"].nunique() < 2:
         missing.append("more than one staleness")
     figure, (ax,) = common.canvas(2, 3.4)
     handles = _against_staleness(ax, table, runs, "last_k")
-    ax.set_ylabel(f"final accuracy ({statistics.reported_split(study)})")
+    ax.set_ylabel(f"final accuracy ({scores.reported_split(study)})")
     caption = f"Mean of the last three evaluations. {common.sampling_words(table['n'])}"
     return common.finish(figure, table, caption, missing, handles)
 

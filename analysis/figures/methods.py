@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from analysis import statistics, style
+from analysis import scores, style
 from analysis.errors import MissingData
-from analysis.figures import common
+from analysis.figures import common, selection
 from analysis.figures.common import Drawing
-from analysis.runs import Study
+from analysis.study import Study
 
 BASELINE = "grpo"
 AT_LEAST = 6  # methods; with fewer, accuracy_vs_updates shows them in one panel
@@ -14,9 +14,9 @@ AT_LEAST = 6  # methods; with fewer, accuracy_vs_updates shows them in one panel
 
 def stabilisers(study: Study) -> Drawing:
     """Accuracy against updates at the largest staleness, a panel a method, GRPO in grey in each."""
-    study, missing = common.reference(study)
-    rows = common.over_seeds(study, common.evaluated(study))
-    stalest = common.stalest(study)
+    study, missing = selection.reference(study)
+    rows = selection.over_seeds(study, selection.evaluated(study))
+    stalest = selection.stalest(study)
     rows = rows[rows["staleness"] == stalest]
     methods = [name for name in style.order(rows["algorithm"]) if name != BASELINE]
     if len(methods) < AT_LEAST:
@@ -31,9 +31,9 @@ def stabilisers(study: Study) -> Drawing:
         common.thin_updates(ax)
         if place < len(methods) - 4:
             ax.set_xlabel("")  # the bottom row says it for its column
-    figure.supylabel(f"accuracy ({statistics.reported_split(study)})", fontsize=8)
+    figure.supylabel(f"accuracy ({scores.reported_split(study)})", fontsize=8)
     caption = (
         f"Each method (in colour) beside GRPO (grey), s = {stalest}, against updates. "
-        f"{common.sampling_words(common.counts(rows))}"
+        f"{common.sampling_words(selection.counts(rows))}"
     )
     return common.finish(figure, rows, caption, missing)

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from analysis import statistics, style
+from analysis import scores, statistics, style
 from analysis.errors import MissingData
-from analysis.figures import common
+from analysis.figures import common, selection
 from analysis.figures.common import Drawing
 from analysis.figures.main import acting_fraction
-from analysis.runs import Study
+from analysis.study import Study
 
 STALE = -1  # stands for the study's largest staleness (the paper's 256)
 
@@ -31,28 +31,28 @@ ON_POLICY = Line("grpo", 0)
 GRPO, M2PO, FREE = Line("grpo", STALE), Line("m2po", STALE), Line("no_trust_region", STALE)
 
 
-def f1_left(study: Study) -> Drawing:
+def accuracy_when_stale(study: Study) -> Drawing:
     """Accuracy: on-policy GRPO, and at the largest staleness GRPO, no trust region, M2PO."""
-    return _accuracy(study, [ON_POLICY, GRPO, FREE, M2PO], "Prosperity before collapse, and M2PO (F1 left).")
+    return _accuracy(study, [ON_POLICY, GRPO, FREE, M2PO], "Accuracy on policy and at the largest staleness (F1 left).")
 
 
-def f1_right(study: Study) -> Drawing:
+def clipping_when_stale(study: Study) -> Drawing:
     """Clipping ratio: on-policy GRPO, stale GRPO, stale M2PO."""
-    return _clipping(study, [ON_POLICY, GRPO, M2PO], "Share of tokens the trust region acts on (F1 right).")
+    return _clipping(study, [ON_POLICY, GRPO, M2PO], "Share of tokens masked or changed by the rule (F1 right).")
 
 
-def f2(study: Study) -> Drawing:
+def grpo_by_staleness(study: Study) -> Drawing:
     """GRPO under every staleness there is."""
     return _one_method(study, "grpo", "GRPO under growing staleness (F2).")
 
 
-def f11(study: Study) -> Drawing:
+def m2po_by_staleness(study: Study) -> Drawing:
     """M2PO under every staleness there is."""
     return _one_method(study, "m2po", "M2PO under growing staleness (F11).")
 
 
-def f3(study: Study) -> Drawing:
-    """With and without a trust region, a panel a base model: prosperity before collapse."""
+def with_and_without_trust_region(study: Study) -> Drawing:
+    """Accuracy with and without a trust region, a panel a base model, the onset of collapse marked."""
     models = sorted(study.used["model"].unique())
     figure, axes = common.canvas(2, 3.2, len(models), sharey=True)
     parts: list[pd.DataFrame] = []
@@ -60,11 +60,11 @@ def f3(study: Study) -> Drawing:
     told: list[str] = []
     handles: dict[str, Line2D] = {}
     for ax, model in zip(axes, models, strict=True):
-        one, notes = common.reference(study.keep(study.runs[study.runs["model"] == model]))
-        rows, lacking = pick(one, common.evaluated(one), [ON_POLICY, GRPO, FREE])
+        one, notes = selection.reference(study.keep(study.runs[study.runs["model"] == model]))
+        rows, lacking = pick(one, selection.evaluated(one), [ON_POLICY, GRPO, FREE])
         missing += notes + lacking
         handles |= _draw(ax, rows)
-        onsets = statistics.scores(one, common.metric())
+        onsets = scores.per_run(one, common.metric())
         onsets = onsets[(onsets["algorithm"] == "no_trust_region") & onsets["collapse"].notna()]
         for update in onsets["collapse"]:
             ax.axvline(update, color=style.look("no_trust_region").colour, linewidth=0.6, linestyle=":")
@@ -74,40 +74,40 @@ def f3(study: Study) -> Drawing:
         parts.append(rows.assign(model=model))
     if len(models) < 2:
         missing.append("a second base model")
-    axes[0].set_ylabel(f"accuracy ({statistics.reported_split(study)})")
+    axes[0].set_ylabel(f"accuracy ({scores.reported_split(study)})")
     rows = pd.concat(parts, ignore_index=True)
-    collapse = f" Dotted: onset of collapse, at update {'; '.join(told)}." if told else " No run collapsed."
+    collapse = f" Dotted: onset of collapse, at update {'; '.join(told)}." if told else ""
     caption = f"With (GRPO) and without a trust region (F3).{collapse} {_n(rows)}"
     return common.finish(figure, rows, caption, missing, list(handles.values()))
 
 
-def f4a(study: Study) -> Drawing:
+def clipping_of_grpo(study: Study) -> Drawing:
     """Clipping ratio of GRPO, stale and on-policy."""
     return _clipping(study, [ON_POLICY, GRPO], "Share of tokens GRPO clips, stale and on-policy (F4a).")
 
 
-def f5(study: Study) -> Drawing:
+def training_reward(study: Study) -> Drawing:
     """Training reward of on-policy GRPO, stale GRPO, stale M2PO."""
     return _metric(study, "reward", [ON_POLICY, GRPO, M2PO], "training reward", "Training reward (F5).")
 
 
-def f6(study: Study) -> Drawing:
+def other_stabilisers(study: Study) -> Drawing:
     """The other stabilisers at the largest staleness."""
     names = ("cispo", "decoupled", "topr", "gppo", "m2po")
     return _accuracy(study, [Line(name, STALE) for name in names], "Other stabilisers beside M2PO (F6).")
 
 
-def f7a(study: Study) -> Drawing:
+def clipping_along_the_run(study: Study) -> Drawing:
     """Clipping ratio again, the three series of the paper's ablation."""
     return _clipping(study, [ON_POLICY, GRPO, M2PO], "Clipping ratio along the run (F7a).")
 
 
-def f7b(study: Study) -> Drawing:
+def mean_clipping_ratio(study: Study) -> Drawing:
     """Mean clipping ratio over the run, bars a base model."""
     models = sorted(study.used["model"].unique())
     parts, seeds, missing = [], [], []
     for model in models:
-        one, notes = common.reference(study.keep(study.runs[study.runs["model"] == model]))
+        one, notes = selection.reference(study.keep(study.runs[study.runs["model"] == model]))
         wanted, lacking = _there(one, [ON_POLICY, GRPO, M2PO])
         means = acting_fraction(one).groupby("run", observed=True)["value"].mean().rename("clipping")
         runs = one.used.merge(means, on="run")
@@ -129,12 +129,12 @@ def f7b(study: Study) -> Drawing:
     return common.finish(figure, table, f"Mean over the run (F7b). {common.sampling_words(table['n'])}", missing)
 
 
-def f9a(study: Study) -> Drawing:
+def second_moment(study: Study) -> Drawing:
     """M2 over trust-region tokens before and after the mask, at the largest staleness."""
-    one, missing = common.reference(study)
+    one, missing = selection.reference(study)
     rows_of = {}
     for name in ("m2_before", "m2_after"):
-        rows_of[name], lacking = pick(one, common.windowed(one, name), [GRPO, M2PO])
+        rows_of[name], lacking = pick(one, selection.windowed(one, name), [GRPO, M2PO])
         missing += lacking
     figure, axes = common.canvas(2, 3.0, 2, sharey=True)
     handles: dict = {}
@@ -151,7 +151,7 @@ def f9a(study: Study) -> Drawing:
     )
 
 
-def f9b(study: Study) -> Drawing:
+def kl(study: Study) -> Drawing:
     """KL (k1) of the current against the behaviour policy."""
     lines = [ON_POLICY, GRPO, M2PO]
     return _metric(study, "k1", lines, "KL, k1 estimate (nats)", "k1 = −mean log-ratio over valid tokens (F9b).")
@@ -165,7 +165,7 @@ def _there(study: Study, lines: Sequence[Line]) -> tuple[list[Line], list[str]]:
     pairs = set(zip(study.used["algorithm"], study.used["staleness"], strict=True))
     found, missing = [], []
     for line in lines:
-        s = line.staleness if line.staleness != STALE else common.stalest(study)
+        s = line.staleness if line.staleness != STALE else selection.stalest(study)
         if (line.algorithm, s) in pairs:
             found.append(Line(line.algorithm, s))
         else:
@@ -176,7 +176,7 @@ def _there(study: Study, lines: Sequence[Line]) -> tuple[list[Line], list[str]]:
 def pick(study: Study, curve: pd.DataFrame, lines: Sequence[Line]) -> tuple[pd.DataFrame, list[str]]:
     """The rows of `over_seeds` that belong to `lines`, in their order; MissingData if none has a value."""
     found, missing = _there(study, lines)
-    rows = common.over_seeds(study, curve)
+    rows = selection.over_seeds(study, curve)
     chosen = [rows[(rows["algorithm"] == line.algorithm) & (rows["staleness"] == line.staleness)] for line in found]
     missing += [
         f"values of {style.label(line.algorithm, line.staleness)}"
@@ -202,20 +202,20 @@ def _draw(ax, rows: pd.DataFrame) -> dict:
 
 
 def _n(rows: pd.DataFrame) -> str:
-    return common.sampling_words(common.counts(rows))
+    return common.sampling_words(selection.counts(rows))
 
 
 def _accuracy(study: Study, lines: Sequence[Line], caption: str) -> Drawing:
-    one, missing = common.reference(study)
-    rows, lacking = pick(one, common.evaluated(one), lines)
+    one, missing = selection.reference(study)
+    rows, lacking = pick(one, selection.evaluated(one), lines)
     figure, (ax,) = common.canvas(1, 3.1)
     handles = _draw(ax, rows)
-    ax.set_ylabel(f"accuracy ({statistics.reported_split(one)})")
+    ax.set_ylabel(f"accuracy ({scores.reported_split(one)})")
     return common.finish(figure, rows, f"{caption} {_n(rows)}", missing + lacking, list(handles.values()))
 
 
 def _clipping(study: Study, lines: Sequence[Line], caption: str) -> Drawing:
-    one, missing = common.reference(study)
+    one, missing = selection.reference(study)
     rows, lacking = pick(one, acting_fraction(one), lines)
     figure, (ax,) = common.canvas(1, 3.1)
     handles = _draw(ax, rows)
@@ -225,8 +225,8 @@ def _clipping(study: Study, lines: Sequence[Line], caption: str) -> Drawing:
 
 
 def _metric(study: Study, name: str, lines: Sequence[Line], quantity: str, caption: str) -> Drawing:
-    one, missing = common.reference(study)
-    rows, lacking = pick(one, common.windowed(one, name), lines)
+    one, missing = selection.reference(study)
+    rows, lacking = pick(one, selection.windowed(one, name), lines)
     figure, (ax,) = common.canvas(1, 3.1)
     handles = _draw(ax, rows)
     ax.set_ylabel(quantity)
@@ -234,20 +234,20 @@ def _metric(study: Study, name: str, lines: Sequence[Line], quantity: str, capti
 
 
 def _one_method(study: Study, algorithm: str, caption: str) -> Drawing:
-    one, missing = common.reference(study)
+    one, missing = selection.reference(study)
     staleness = sorted(one.used.loc[one.used["algorithm"] == algorithm, "staleness"].unique())
     if not staleness:
         raise MissingData(f"needs runs of {algorithm}")
     if len(staleness) < 2:
         missing.append("more than one staleness")
-    rows, _ = pick(one, common.evaluated(one), [Line(algorithm, s) for s in staleness])
+    rows, _ = pick(one, selection.evaluated(one), [Line(algorithm, s) for s in staleness])
     figure, (ax,) = common.canvas(1, 3.1)
     shade, dash = style.shades(staleness), style.dashes(staleness)
     handles = [
         common.draw_series(ax, rows[rows["staleness"] == s], shade[s], dash[s], label=f"s = {s}") for s in staleness
     ]
     common.thin_updates(ax)
-    ax.set_ylabel(f"accuracy ({statistics.reported_split(one)})")
+    ax.set_ylabel(f"accuracy ({scores.reported_split(one)})")
     return common.finish(figure, rows, f"{caption} {_n(rows)}", missing, handles)
 
 

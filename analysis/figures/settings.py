@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullLocator
 
-from analysis import statistics, style
+from analysis import scores, series, statistics, style
 from analysis.errors import MissingData
-from analysis.figures import common
+from analysis.figures import common, selection
 from analysis.figures.common import Drawing
-from analysis.runs import Study
+from analysis.study import Study
 
 THRESHOLD = "algo.m2_threshold"
 
@@ -25,25 +25,25 @@ def config_value(runs: pd.DataFrame, key: str) -> pd.Series:
 
 def with_value(study: Study, key: str) -> pd.DataFrame:
     """The scores of all runs with `key` as a column."""
-    runs = statistics.scores(study, common.metric())
+    runs = scores.per_run(study, common.metric())
     values = config_value(study.used, key).set_axis(study.used["run"])
     return runs.assign(**{key: runs["run"].map(values)})
 
 
 def only_differs(study: Study, key: str, algorithm: str | None = None) -> Study:
     """The runs that differ from their method's reference in `key` alone (or not at all)."""
-    from analysis.series import settings_of
-
     used = study.used if algorithm is None else study.used[study.used["algorithm"] == algorithm]
-    rest = pd.Series(
-        [json.dumps({k: v for k, v in settings_of(json.loads(c)).items() if k != key}, sort_keys=True)
-         for c in used["config"]], index=used.index)  # fmt: skip
+    rest = pd.Series([_settings_without(key, run) for run in used.to_dict("records")], index=used.index)
     wanted = dict(zip(used.loc[used["reference"], "algorithm"], rest[used["reference"]], strict=True))
     same = [own == wanted.get(name) for own, name in zip(rest, used["algorithm"], strict=True)]
     return study.keep(used[np.array(same, dtype=bool)])
 
 
-def f8(study: Study) -> Drawing:
+def _settings_without(key: str, run: dict) -> str:
+    return json.dumps({k: v for k, v in series.settings_of(run).items() if k != key}, sort_keys=True)
+
+
+def accuracy_by_threshold(study: Study) -> Drawing:
     """Best accuracy against the M2 threshold at the largest staleness, a line a base model."""
     parts, missing = [], []
     models = sorted(study.used["model"].unique())
@@ -81,7 +81,7 @@ def f8(study: Study) -> Drawing:
         ax.set_xticks(taus, [f"{tau:g}" for tau in taus])
         ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("M2 threshold τ")
-    ax.set_ylabel(f"best accuracy ({statistics.reported_split(study)})")
+    ax.set_ylabel(f"best accuracy ({scores.reported_split(study)})")
     ax.margins(x=0.08, y=0.15)
     told = f"M2PO at s = {', '.join(map(str, sorted(table['staleness'].unique())))} (F8); best: chosen on validation."
     handles = ax.get_legend_handles_labels()[0] if len(models) > 1 else []
@@ -90,7 +90,7 @@ def f8(study: Study) -> Drawing:
 
 def threshold_heatmap(study: Study) -> Drawing:
     """Final accuracy of M2PO over staleness × threshold."""
-    one, missing = common.one_model(study)
+    one, missing = selection.one_model(study)
     runs = _threshold_runs(one)
     if runs.empty:
         raise MissingData("needs runs of m2po")
@@ -117,13 +117,13 @@ def threshold_heatmap(study: Study) -> Drawing:
     ax.set_xlabel("staleness s (updates)")
     ax.set_ylabel("M2 threshold τ")
     ax.grid(visible=False)
-    figure.colorbar(image, ax=ax, label=f"final accuracy ({statistics.reported_split(one)})")
+    figure.colorbar(image, ax=ax, label=f"final accuracy ({scores.reported_split(one)})")
     return common.finish(figure, table, "M2PO; mean of the last three evaluations, centre over seeds.", missing)
 
 
 def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
-    """Does the order of the methods hold at other learning rates? A mask changes the effective step."""
-    one, missing = common.one_model(study)
+    """Final accuracy against the learning rate, a line a method, where most methods were tried."""
+    one, missing = selection.one_model(study)
     one = only_differs(one, "learner.lr")
     runs = with_value(one, "learner.lr")
     runs = runs[runs["learner.lr"].notna()]
@@ -154,22 +154,9 @@ def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
     ax.minorticks_off()
     ax.set_xlabel("learning rate")
-    ax.set_ylabel(f"final accuracy ({statistics.reported_split(one)})")
-    caption = f"Order of the methods at s = {staleness}. {_order_words(table)} {common.sampling_words(table['n'])}"
+    ax.set_ylabel(f"final accuracy ({scores.reported_split(one)})")
+    caption = f"Mean of the last three evaluations at s = {staleness}. {common.sampling_words(table['n'])}"
     return common.finish(figure, table, caption, missing, handles)
-
-
-def _order_words(table: pd.DataFrame) -> str:
-    orders: dict[float, str] = {
-        float(part["learning_rate"].iloc[0]): " > ".join(
-            style.look(a).label for a in part.sort_values("value", ascending=False)["algorithm"]
-        )
-        for _, part in table.groupby("learning_rate")
-        if len(part) == table["algorithm"].nunique()
-    }
-    if len(orders) > 1 and len(set(orders.values())) == 1:
-        return f"The order of the centres holds at all {len(orders)} learning rates: {next(iter(orders.values()))}."
-    return "Order of the centres by learning rate: " + "; ".join(f"{r:g}: {o}" for r, o in orders.items()) + "."
 
 
 def _threshold_runs(study: Study) -> pd.DataFrame:

@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
-from analysis import statistics, style
+from analysis import scores, statistics, style
 from analysis.errors import MissingData
-from analysis.figures import common
+from analysis.figures import common, selection
 from analysis.figures.common import Drawing
-from analysis.runs import Study
+from analysis.study import Study
 
 DIAGNOSTICS = {
     "ess": "effective sample size (share)",
@@ -23,7 +23,7 @@ DASH = {"serial": "-", "overlapped": "--", "ray": ":"}
 
 def diagnostics_vs_staleness(study: Study) -> Drawing:
     """Effective sample size, M2 and ratio quantiles against staleness, means over the second half of the run."""
-    one, missing = common.reference(study)
+    one, missing = selection.reference(study)
     there = [name for name in DIAGNOSTICS if name in one.updates and one.updates[name].notna().any()]
     if not there:
         raise MissingData(f"needs {', '.join(DIAGNOSTICS)} in metrics.jsonl")
@@ -31,7 +31,7 @@ def diagnostics_vs_staleness(study: Study) -> Drawing:
     low = "ratio_positive_q01"
     drawn = [*there, low] if "ratio_positive_q99" in there and low in one.updates else there
     runs = {name: _second_half(one, name) for name in drawn}
-    tables = {name: statistics.summarise(values, "value") for name, values in runs.items()}
+    tables = {name: scores.summarise(values, "value") for name, values in runs.items()}
     figure, axes = common.canvas(2, 3.0, len(there))
     handles: dict[str, Line2D] = {}
     for ax, name in zip(axes, there, strict=True):
@@ -77,7 +77,7 @@ def _lines(ax, table: pd.DataFrame, seeds: pd.DataFrame) -> dict:
 
 def staleness_protocols(study: Study) -> Drawing:
     """Realised staleness by protocol (lag) and driver: along the run, and its range in each run."""
-    one, missing = common.one_model(study)
+    one, missing = selection.one_model(study)
     if "staleness_mean" not in one.updates:
         raise MissingData("needs staleness_mean in metrics.jsonl")
     table = _realised(one)
@@ -119,7 +119,7 @@ def _realised(study: Study) -> pd.DataFrame:
 
 
 def _along_the_run(ax, study: Study, table: pd.DataFrame, protocols: list[str]) -> None:
-    curve = common.windowed(study, "staleness_mean")
+    curve = selection.windowed(study, "staleness_mean")
     curve = curve.astype({"run": str}).merge(table, on="run")
     shade = style.shades(range(len(protocols)))
     for place, name in enumerate(protocols):
@@ -152,11 +152,11 @@ def _ranges(ax, table: pd.DataFrame, protocols: list[str]) -> None:
 
 def accuracy_by_protocol(study: Study) -> Drawing:
     """Final accuracy under an exact lag and under a bound: against the label, and against what was realised."""
-    one, missing = common.one_model(study)
+    one, missing = selection.one_model(study)
     if "staleness_mean" not in one.updates:
         raise MissingData("needs staleness_mean in metrics.jsonl")
     realised = one.updates.groupby("run", observed=True)["staleness_mean"].mean().rename("realised")
-    runs = statistics.scores(one, common.metric()).merge(realised, on="run")
+    runs = scores.per_run(one, common.metric()).merge(realised, on="run")
     both = runs.groupby("algorithm")["lag"].nunique()
     runs = runs[runs["algorithm"].isin(both[both > 1].index)]
     if runs.empty:
@@ -196,11 +196,11 @@ def accuracy_by_protocol(study: Study) -> Drawing:
 
 def cost_of_staleness(study: Study) -> Drawing:
     """Updates to a target accuracy, as a multiple of on-policy GRPO's."""
-    one, missing = common.reference(study)
-    target = statistics.default_target(one)
+    one, missing = selection.reference(study)
+    target = scores.default_target(one)
     if target is None:
         raise MissingData("needs runs at staleness 0")
-    runs = statistics.cost_of_staleness(one, target)
+    runs = scores.cost_of_staleness(one, target)
     table = _ratios(runs)
     figure, (ax,) = common.canvas(2, 3.2)
     handles, top = [], _highest(table) * 1.12
@@ -257,18 +257,18 @@ def _not_reached(ax, table: pd.DataFrame, height: float) -> None:
             shift = 1.085 ** (place - (len(part) - 1) / 2)
             look = style.look(algorithm)
             x = float(part["staleness"].iloc[0]) * shift
-            ax.plot(x, height, look.marker, color=look.colour, fillstyle="none", markersize=4.5)
+            ax.plot(x, height, marker=look.marker, color=look.colour, fillstyle="none", markersize=4.5, linestyle="")
 
 
 def difference_to_grpo(study: Study) -> Drawing:
     """Paired difference in final accuracy to GRPO of the same seed and staleness."""
-    one, missing = common.reference(study)
-    runs = statistics.scores(one, common.metric())
+    one, missing = selection.reference(study)
+    runs = scores.per_run(one, common.metric())
     rows, seeds = [], []
     for (algorithm, staleness), group in runs[runs["algorithm"] != "grpo"].groupby(["algorithm", "staleness"]):
         base = runs[(runs["algorithm"] == "grpo") & (runs["staleness"] == staleness)]
         if len(base):
-            pairs = statistics.differences(statistics.by_seed(group, "last_k"), statistics.by_seed(base, "last_k"))
+            pairs = statistics.differences(scores.by_seed(group, "last_k"), scores.by_seed(base, "last_k"))
             cell = {"algorithm": algorithm, "staleness": staleness}
             seeds += [cell | {"value": value} for value in pairs]
             rows.append(cell | vars(statistics.estimate(pairs.to_numpy(), statistics.mean)))

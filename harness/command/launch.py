@@ -17,7 +17,7 @@ from harness.progress import QUIET
 from harness.records.files import read_json, write_json
 from harness.records.layout import EVAL, MANIFEST, SWEEP
 from harness.records.state import status_of
-from harness.tracking.follow import mlflow_sync
+from harness.tracking.background import mlflow_sync
 
 
 @contextmanager
@@ -28,7 +28,9 @@ def sweep_context(plan: Plan) -> Iterator[None]:
         os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
         # joblib replaces a worker that has grown since its first cell (allocators keep what they had); no cell is lost
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-    with mlflow_sync(plan.cells, plan.sweep_folder if plan.is_sweep else None):
+    first = plan.cells[0]
+    sweep = plan.sweep_folder if plan.is_sweep else None
+    with mlflow_sync(first.tracking, Path(first.runs_dir), [cell.folder for cell in plan.cells], sweep):
         yield
     sys.stdout.flush()
 

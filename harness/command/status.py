@@ -37,7 +37,11 @@ COLOUR = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One run as it stands. update: the last one recorded, of `updates` · detail: heartbeat, error or owner."""
+    """One run as it stands.
+
+    status: as `status_of` says, or damaged. update: the last one recorded, of `updates` (None: not known).
+    detail: heartbeat, error or owner, in words.
+    """
 
     folder: Path
     status: str
@@ -47,6 +51,7 @@ class Cell:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table; returns the exit code, 1 where there is no run."""
     parser = argparse.ArgumentParser(prog="python -m harness.status", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or any folder above them")
     options = parser.parse_args(arguments)
@@ -62,20 +67,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def folders(roots: Sequence[Path]) -> list[Path]:
-    """Run folders below `roots`, and those their sweeps name, in the order of their paths."""
-    found = {path.parent.resolve() for root in roots for path in find(root, MANIFEST)}
+    """Run folders below some folders, and those their sweeps name.
+
+    roots: run folders, sweep folders or any folder above them.
+    Returns absolute paths in their order; a sweep's record that cannot be read is named on stderr.
+    """
+    runs = {path.parent.resolve() for root in roots for path in find(root, MANIFEST)}
     for root in roots:
         for sweep in find(root, SWEEP):
             try:
                 cells = read_json(sweep)["cells"]
-                found |= {(sweep.parent / str(cell["folder"])).resolve() for cell in cells}
+                runs |= {(sweep.parent / str(cell["folder"])).resolve() for cell in cells}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 print(f"status: {sweep}: not a sweep's record ({type(error).__name__})", file=sys.stderr)
-    return sorted(found)
+    return sorted(runs)
 
 
 def look(folder: Path) -> Cell:
-    """One folder, whatever state it is in: a damaged record is a status, not an error."""
+    """How one run folder stands; a damaged record is a status, not an error."""
     try:
         status = status_of(folder)
         if status == "waiting":
@@ -104,17 +113,18 @@ def _detail(folder: Path, status: str, manifest: dict[str, Any]) -> str:
 
 
 def table(cells: Sequence[Cell]) -> Table:
-    made = Table(box=None, pad_edge=False)
-    made.add_column("cell", overflow="fold")
-    made.add_column("status")
-    made.add_column("update", justify="right")
-    made.add_column("", overflow="fold")
+    """The cells as a table for the terminal, a line each."""
+    lines = Table(box=None, pad_edge=False)
+    lines.add_column("cell", overflow="fold")
+    lines.add_column("status")
+    lines.add_column("update", justify="right")
+    lines.add_column("", overflow="fold")
     for cell in cells:
         # Text, not markup: a folder's name or an error message must not be interpreted.
         progress = f"{cell.update}/{cell.updates}" if cell.updates else str(cell.update or "")
         name, status = Text(cell.folder.name), Text(cell.status, style=COLOUR.get(cell.status, ""))
-        made.add_row(name, status, progress, Text(printable(cell.detail)))
-    return made
+        lines.add_row(name, status, progress, Text(printable(cell.detail)))
+    return lines
 
 
 if __name__ == "__main__":

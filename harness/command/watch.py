@@ -34,7 +34,7 @@ def watching(plan: Plan) -> Iterator[None]:
 
         def look() -> None:
             while not stop.wait(SECONDS_BETWEEN_LOOKS):
-                live.update(_view(plan, time.monotonic() - started), refresh=True)
+                live.update(_display(plan, time.monotonic() - started), refresh=True)
 
         thread = threading.Thread(target=look, name="watch", daemon=True)
         thread.start()
@@ -45,7 +45,7 @@ def watching(plan: Plan) -> Iterator[None]:
             thread.join()
 
 
-def _view(plan: Plan, elapsed: float) -> Group:
+def _display(plan: Plan, elapsed: float) -> Group:
     statuses = [status_of(cell.folder) for cell in plan.cells]
     counts = Counter(statuses)
     done = sum(
@@ -54,9 +54,9 @@ def _view(plan: Plan, elapsed: float) -> Group:
     )
     share = done / sum(cell.updates for cell in plan.cells)
     summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    head = Text(f"{len(plan.cells)} cells: {summary} · {100 * share:.0f} % of updates · {elapsed:.0f} s")
+    headline = Text(f"{len(plan.cells)} cells: {summary} · {100 * share:.0f} % of updates · {elapsed:.0f} s")
     running = [cell for cell, status in zip(plan.cells, statuses, strict=True) if status == "running"]
-    return Group(head, *(Text("  " + _line(cell)) for cell in running))
+    return Group(headline, *(Text("  " + _line(cell)) for cell in running))
 
 
 def _line(cell: Config) -> str:

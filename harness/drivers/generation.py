@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 
-from harness.drivers.weight_store import WeightStore
+from harness.drivers.weight_store import SnapshotStore
 from harness.rollout.interface import RolloutEngine, StateDict
 from harness.types import Request, Rollouts
 
@@ -100,7 +100,7 @@ class WorkerGeneration:
     def __init__(
         self,
         engines: Sequence[RolloutEngine],
-        store: WeightStore,
+        store: SnapshotStore,
         threads: int = 1,
         finally_: Callable[[], None] = lambda: None,
         *,

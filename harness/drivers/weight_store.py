@@ -4,35 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from harness import interrupts
 from harness.rollout.interface import StateDict
-
-
-class WeightStore(Protocol):
-    """Versions of the weights for workers to load. newest: the one published last."""
-
-    newest: int
-
-    def publish(self, version: int, weights: StateDict) -> None:
-        """Makes a version available as the newest one; may wait until an older one is released. Raises
-        Interrupted when a stop was asked for and no room comes."""
-        ...
-
-    def get(self, version: int) -> Any:
-        """What the engines load."""
-        ...
-
-    def acquire(self, version: int | None) -> int:
-        """Keeps a version alive for one reader (None: the newest) and says which it is. Raises KeyError."""
-        ...
-
-    def release(self, version: int) -> None: ...
-
-    def stop(self) -> None:
-        """Every publish from now on fails, a waiting one too."""
-        ...
 
 
 def copied(weights: StateDict) -> StateDict:
@@ -41,7 +16,7 @@ def copied(weights: StateDict) -> StateDict:
 
 
 class SnapshotStore:
-    """Snapshots, counted by reader. `publish` waits while too many are alive; `stop` wakes it up.
+    """Snapshots for workers to load, counted by reader.
 
     max_versions: alive at once, at most.
     snapshot: weights → what is kept and handed to the readers (a copy; a reference into Ray's object store).
@@ -58,6 +33,10 @@ class SnapshotStore:
         self.most_alive = 0
 
     def publish(self, version: int, weights: StateDict) -> None:
+        """Makes a version the newest one; waits while too many are alive.
+
+        Raises Interrupted when a stop was asked for and no room comes, and RuntimeError when the store is closed.
+        """
         with self._changed:
             # The newest without readers gives way to the one that replaces it, so only others count.
             while not self._changed.wait_for(self._has_room, timeout=0.1):
@@ -71,10 +50,12 @@ class SnapshotStore:
             self.most_alive = max(self.most_alive, len(self._snapshots))
 
     def get(self, version: int) -> Any:
+        """What the engines load."""
         with self._changed:
             return self._snapshots[version]
 
     def acquire(self, version: int | None) -> int:
+        """Keeps a version alive for one reader (None: the newest) and says which it is. Raises KeyError."""
         with self._changed:
             chosen = self.newest if version is None else version
             if chosen not in self._snapshots:
@@ -89,6 +70,7 @@ class SnapshotStore:
             self._changed.notify_all()
 
     def stop(self) -> None:
+        """Every publish from now on fails, a waiting one too."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from harness.types import Batch, GradedRollouts
 
 
-def losses(excess: Sequence[GradedRollouts]) -> dict[str, float]:
+def losses(batch: Batch, graded: GradedRollouts, dropped: Sequence[GradedRollouts]) -> dict[str, float]:
     """Samples that the bound kept from being trained on: how many, how long (tokens) and how good on average.
 
-    excess: the dropped and the masked ones. Long responses are the late ones, so what is lost is not a fair sample.
+    batch: as it left the queue.
+    graded: its chunks as one, in their order; the masked ones among them count.
+    dropped: its dropped chunks. Long responses are the late ones, so what is lost is not a fair sample.
     """
+    edges = pairwise(accumulate((chunk.rollouts.n_prompts for chunk in batch.chunks), initial=0))
+    masked = [graded.prompts(*edge) for chunk, edge in zip(batch.chunks, edges, strict=True) if not chunk.trained]
+    excess = [*dropped, *masked]
     lengths = [length for part in excess for length in part.rollouts.response_lengths.tolist()]
     rewards = [reward for part in excess for reward in part.rewards.tolist()]
     return {

@@ -99,10 +99,12 @@ def minibatch(graded: GradedRollouts, version: int, behaviour: str, estimate: Es
 
 
 def micro_batches(batch: MiniBatch, budget: int) -> list[tuple[Tensor, SequenceBatch]]:
-    """Row indices and sequences of each micro-batch, at most `budget` padded tokens where one row allows it.
+    """Row indices ([b] int64, of the mini-batch) and sequences of each micro-batch.
 
     Responses of a group stay together (their prompt is computed once), groups of similar length come
     together (little padding). One micro-batch, in the order given, if the whole fits.
+    batch: the mini-batch.
+    budget: padded tokens that a micro-batch may have, more only where a single row does.
     """
     sequences = batch.sequences
     if batch.padded_tokens <= budget:
@@ -130,7 +132,7 @@ def micro_batches(batch: MiniBatch, budget: int) -> list[tuple[Tensor, SequenceB
 
 
 def select(sequences: SequenceBatch, rows: Tensor) -> SequenceBatch:
-    """The given rows, with only the prompts they need and no needless width."""
+    """The given rows, with only the prompts they need and no needless width. rows: [b] int64 indices."""
     prompts, group = torch.unique(sequences.group[rows], return_inverse=True)
     mask = sequences.mask[rows]
     width = max(int(mask.sum(1).max()), 1)

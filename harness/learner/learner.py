@@ -74,7 +74,11 @@ class Learner:
         )
 
     def step(self, graded: GradedRollouts) -> Iterator[Update]:
-        """One rollout batch, an update at a time."""
+        """Learns from one rollout batch, an update at a time, in the order of its prompts.
+
+        graded: the batch, of updates_per_step mini-batches.
+        Returns an iterator; each update is made when it is asked for, and counts as a version even if it is refused.
+        """
         parts = graded.minibatches(self._updates_per_step)
         # All before the first update: the proximal policy is the one at the start of the step.
         batches = [self._prepared(part, version) for version, part in enumerate(parts, self.version)]

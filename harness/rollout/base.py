@@ -125,7 +125,7 @@ class BaseEngine(ABC):
         vocabulary = self.trainer.module.config.vocab_size
         prompts = self._prompts or [[token % vocabulary] for token in range(PROBE_SEQUENCES)]
         keys = np.arange(len(prompts), dtype=np.uint64)[:, None]
-        return self.sample(Request(prompts, keys, 1.0, PROBE_TOKENS))
+        return self.sample(Request(prompts, keys, 1.0, min(PROBE_TOKENS, self.config.max_new_tokens)))
 
 
 @torch.no_grad()

@@ -20,10 +20,10 @@ import yaml
 
 from harness.records import tail
 from harness.records.files import read_json
-from harness.records.layout import CONFIG, ERROR, EVAL, MANIFEST, METRICS, SAMPLES, SCHEDULE, SWEEP, TOKENS
+from harness.records.layout import CONFIG, ERROR, EVAL, MANIFEST, METRICS, REFUSED, SAMPLES, SCHEDULE, SWEEP, TOKENS
 from harness.records.state import status_of, sweep_status
 from harness.tracking import entries
-from harness.tracking.notes import note, noted
+from harness.tracking.notes import read_note, write_note
 from harness.tracking.store import connect
 
 BATCH = 1000  # metrics a call, MLflow's limit
@@ -46,7 +46,10 @@ SWEEP_ARTIFACTS = (".png", ".pdf", ".svg", ".csv", ".md", ".tex", ".html", ".txt
 
 @dataclass
 class _Cell:
-    """What is already in MLflow. last: newest mirrored update by stream · read: bytes already looked at."""
+    """What of a run folder is already in MLflow.
+
+    last: newest mirrored update by stream. read: bytes already looked at by stream. resumed: times it was resumed.
+    """
 
     run_id: str
     last: dict[str, int]
@@ -59,6 +62,7 @@ class _Cell:
 class Mirror:
     """One MLflow experiment. Every method may raise whatever the store raises; nothing is lost by trying again.
 
+    uri: of the store. experiment: its name; made where it is missing.
     every: updates between mirrored rows of metrics.jsonl (the last one is always mirrored).
     """
 
@@ -72,7 +76,11 @@ class Mirror:
     # Cells -------------------------------------------------------------------------------------------
 
     def cell(self, folder: Path, parent: str | None = None) -> str:
-        """Brings the run of one folder up to date and returns its status; a waiting cell has no run yet."""
+        """Brings MLflow's run of one folder up to date.
+
+        folder: run folder, begun or not. parent: id of the sweep's run in MLflow.
+        Returns the folder's status; a waiting one has no run in MLflow yet.
+        """
         folder = folder.resolve()
         status = status_of(folder)
         if status == "waiting":
@@ -94,7 +102,7 @@ class Mirror:
             self._set_status(cell.run_id, status, manifest)
             self._upload(cell.run_id, folder, [folder / name for name in CELL_ARTIFACTS] + _dumps(folder))
             self._client.log_dict(cell.run_id, manifest, "run.json")
-            note(folder, self.uri, cell.run_id, status=STATUS[status])
+            write_note(folder, self.uri, cell.run_id, status=STATUS[status])
             cell.status = status
         return status
 
@@ -106,7 +114,7 @@ class Mirror:
             facts = {name: manifest[name] for name in ("algorithm", "task", "staleness", "seed")}
             facts |= {"mlflow.source.name": "run.py", "mlflow.source.git.commit": manifest["git"]["sha"]}
             run_id = self._create(self._names.get(folder, folder.name), identity | facts, manifest["started"])
-            self._log_params(run_id, entries.params(config))
+            self._log_params(run_id, entries.params(config, manifest.get("roles") or {}))
             self._upload(run_id, folder, [folder / CONFIG])
         splits = {row["split"] for row, _ in tail.rows(folder / EVAL, 0)}
         evaluated = [self._last_step(run_id, f"{split}/sampled_accuracy") for split in splits]
@@ -144,8 +152,10 @@ class Mirror:
     # Sweeps ------------------------------------------------------------------------------------------
 
     def sweep(self, folder: Path) -> str:
-        """The parent run of a sweep folder, made if it is not there; returns its id. Before its cells, whose names
-        it gives."""
+        """The parent run of a sweep, made if it is not there. Call it before `cell`: it names the cells.
+
+        folder: of the sweep. Returns the id of its run in MLflow.
+        """
         folder = folder.resolve()
         described = read_json(folder / SWEEP)
         self._names |= entries.cell_names(folder, described["cells"])
@@ -156,18 +166,21 @@ class Mirror:
             about = {"lagrange.command": command, "lagrange.cells": str(len(described["cells"]))}
             run_id = self._create(described["name"], identity | about, described["time"])
             self._client.log_dict(run_id, described, "cells.json")
-            note(folder, self.uri, run_id, status="RUNNING")
+            write_note(folder, self.uri, run_id, status="RUNNING")
         return run_id
 
     def close_sweep(self, folder: Path, run_id: str) -> None:
-        """The sweep's own status, and whatever lies in its folder (figures, tables, report) as artifacts."""
+        """Sends the sweep's own status, and whatever lies in its folder (figures, tables, report) as artifacts.
+
+        folder: of the sweep. run_id: what `sweep` returned.
+        """
         folder = folder.resolve()
         status = sweep_status(folder)
         self._upload(run_id, folder, [p for p in sorted(folder.rglob("*")) if p.name.endswith(SWEEP_ARTIFACTS)])
         self._client.log_dict(run_id, read_json(folder / SWEEP), "cells.json")
         self._describe(run_id, folder / "tables" / "summary.md")
         self._set_status(run_id, status, {"finished": _last_end(folder)})
-        note(folder, self.uri, run_id, status=STATUS[status])
+        write_note(folder, self.uri, run_id, status=STATUS[status])
 
     def _describe(self, run_id: str, table: Path) -> None:
         """The summary on the sweep's page, unless somebody wrote there."""
@@ -177,12 +190,15 @@ class Mirror:
             text = whole if len(whole) <= LONGEST_TAG else whole[:LONGEST_TAG].rpartition("\n")[0]
             self._client.set_tag(run_id, "mlflow.note.content", text)
 
-    # Reaping -----------------------------------------------------------------------------------------
+    # Runs that nobody runs any more ------------------------------------------------------------------
 
-    def reap(self) -> int:
-        """Ends every run that MLflow believes to be running and that nobody runs any more; returns how many."""
+    def end_dead_runs(self) -> int:
+        """Ends every run of this machine that MLflow believes to be running and that nobody runs any more.
+
+        Returns how many.
+        """
         query = f"attributes.status = 'RUNNING' and tags.lagrange.host = '{_host()}'"
-        reaped = 0
+        ended_now = 0
         for run in self._client.search_runs([self._experiment], query, max_results=1000):
             folder = Path(run.data.tags.get("lagrange.folder", ""))
             status = sweep_status(folder) if (folder / SWEEP).is_file() else status_of(folder)
@@ -190,18 +206,18 @@ class Mirror:
                 manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
                 ended = "interrupted" if status == "waiting" else status
                 self._set_status(run.info.run_id, ended, manifest)
-                reaped += 1
-        return reaped
+                ended_now += 1
+        return ended_now
 
     # MLflow ------------------------------------------------------------------------------------------
 
     def _find(self, folder: Path, tags: dict[str, str]) -> str | None:
         from mlflow.exceptions import MlflowException
 
-        known = noted(folder, self.uri)
-        if known:
+        note = read_note(folder, self.uri)
+        if note:
             try:
-                run = self._client.get_run(known["run_id"])
+                run = self._client.get_run(note["run_id"])
                 here = run.info.experiment_id == self._experiment
                 if here and run.data.tags.get("lagrange.folder") == str(folder):
                     return str(run.info.run_id)
@@ -209,8 +225,8 @@ class Mirror:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
         query = " and ".join(f"tags.`{name}` = '{_quoted(value)}'" for name, value in tags.items())
-        found = self._client.search_runs([self._experiment], query, max_results=1)
-        return str(found[0].info.run_id) if found else None
+        matches = self._client.search_runs([self._experiment], query, max_results=1)
+        return str(matches[0].info.run_id) if matches else None
 
     def _create(self, name: str, tags: dict[str, Any], started: float) -> str:
         all_tags = {k: str(v)[:LONGEST_TAG] for k, v in tags.items()} | {"lagrange.host": _host()}
@@ -241,8 +257,8 @@ class Mirror:
 
     def _upload(self, run_id: str, folder: Path, files: list[Path]) -> None:
         """Files that are there and have changed since they were sent."""
-        known = noted(folder, self.uri)
-        sent: dict[str, list[int]] = known.get("artifacts", {}) if known.get("run_id") == run_id else {}
+        note = read_note(folder, self.uri)
+        sent: dict[str, list[int]] = note.get("artifacts", {}) if note.get("run_id") == run_id else {}
         for path in files:
             if not path.is_file() or not path.stat().st_size:
                 continue
@@ -251,7 +267,7 @@ class Mirror:
                 below = posixpath.dirname(name)
                 self._client.log_artifact(run_id, str(path), below or None)
                 sent[name] = stamp
-        note(folder, self.uri, run_id, artifacts=sent)
+        write_note(folder, self.uri, run_id, artifacts=sent)
 
 
 def _last_end(sweep: Path) -> float:
@@ -265,7 +281,7 @@ def _evaluation_metrics(row: dict[str, Any], _last: bool) -> dict[str, float]:
 
 
 def _dumps(folder: Path) -> list[Path]:
-    return sorted((folder / "refused").glob("*.json"))
+    return sorted((folder / REFUSED).glob("*.json"))
 
 
 def _quoted(value: str) -> str:

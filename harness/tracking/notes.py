@@ -1,19 +1,26 @@
-"""tracking.json in a folder: where its mirror image is and what has been sent. Lost, it is found again by tags."""
+"""The tracking note of a folder, tracking.json: which MLflow run mirrors it and what has been sent.
+
+A lost note costs a search: the run is found again by its tags.
+"""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from harness.records.files import read_json, write_json
+from harness.records.layout import TRACKING
 from harness.tracking.store import database_of
 
-TRACKING = "tracking.json"
 
+def read_note(folder: Path, uri: str) -> dict[str, Any]:
+    """What the folder's note says of a store.
 
-def noted(folder: Path, uri: str) -> dict[str, Any]:
-    """What is known of the image at `uri` (run_id, status, artifacts); nothing where the note is missing, damaged
-    or about another store."""
+    uri: of the MLflow store.
+    Returns run_id, status and artifacts as far as they were noted; {} where the note is missing, damaged or about
+    another store.
+    """
     try:
         note = read_json(folder / TRACKING)
     except (OSError, ValueError):
@@ -21,20 +28,25 @@ def noted(folder: Path, uri: str) -> dict[str, Any]:
     return note if isinstance(note, dict) and "run_id" in note and note.get("uri") == uri else {}
 
 
-def note(folder: Path, uri: str, run_id: str, **facts: Any) -> None:
-    """Remembers in the folder where its image is; what was noted about another run is forgotten."""
-    before = noted(folder, uri)
+def write_note(folder: Path, uri: str, run_id: str, **facts: Any) -> None:
+    """Adds facts to the folder's note; what it said about another run is forgotten.
+
+    uri: of the MLflow store. run_id: the MLflow run that mirrors the folder.
+    """
+    before = read_note(folder, uri)
     now = (before if before.get("run_id") == run_id else {}) | {"uri": uri, "run_id": run_id} | facts
     if now != before:
         write_json(folder / TRACKING, now)
 
 
-def complete(folder: Path, uri: str) -> bool:
-    """Whether a finished folder is wholly mirrored at `uri`."""
+def is_complete(folder: Path, uri: str) -> bool:
+    """Whether a finished folder is wholly in the store at `uri`."""
     database = database_of(uri)
-    there = database is None or database.is_file()
-    return there and noted(folder, uri).get("status") == "FINISHED"
+    exists = database is None or database.is_file()
+    return exists and read_note(folder, uri).get("status") == "FINISHED"
 
 
-def warning(reason: str, runs: str) -> str:
-    return f"tracking: the MLflow mirror is incomplete ({reason}); `python -m harness.sync {runs}` completes it"
+def warning(reason: str, runs_dir: Path) -> str:
+    """The line that says what is missing in MLflow and which command completes it."""
+    command = f"python -m harness.sync {shlex.quote(str(runs_dir))}"
+    return f"tracking: the MLflow mirror is incomplete ({reason}); `{command}` completes it"

@@ -1,4 +1,4 @@
-"""An MLflow store, opened so that neither its news, its retries nor its migrations get in anybody's way."""
+"""Opens an MLflow store: without its news and long retries, and safely while others open it too."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.records.layout import ARTIFACTS
-from harness.tracking import view
+from harness.tracking import saved_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 def default_uri(runs_dir: Path) -> str:
-    """The sqlite database beside the runs."""
+    """The uri of the sqlite database in the folder of all runs."""
     return f"sqlite:///{runs_dir.resolve()}/mlflow.db"
 
 
@@ -28,7 +28,11 @@ def database_of(uri: str) -> Path | None:
 
 
 def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
-    """A client of the store, and the id of the experiment; both are made where they are missing."""
+    """Opens a store; database and experiment are made where they are missing.
+
+    uri: "sqlite:///…" or the address of a server. experiment: its name.
+    Returns a client and the experiment's id. Raises whatever MLflow raises when the store does not answer.
+    """
     _silence()
     import mlflow
 
@@ -42,13 +46,13 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
 def _experiment_id(client: MlflowClient, name: str, database: Path | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
-        for tag, value in view.TAGS.items():
+        for tag, value in saved_view.TAGS.items():
             if tag not in found.tags:
                 client.set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
     # Without a place MLflow would put artifacts into whatever folder the command was typed in.
     place = None if database is None else (database.resolve().parent / ARTIFACTS).as_uri()
-    return str(client.create_experiment(name, artifact_location=place, tags=view.TAGS))
+    return str(client.create_experiment(name, artifact_location=place, tags=saved_view.TAGS))
 
 
 @contextmanager

@@ -14,6 +14,28 @@ import yaml
 
 MASKS = {"grpo": 0.012, "m2po": 0.0006, "gspo": 0.2, "dppo": 0.004, "decoupled": 0.006, "bapo": 0.01}
 CLIPS = {"tis": 0.006, "cispo": 0.008, "gppo": 0.012}
+ROLES = {  # as the schema of the harness gives them
+    "algo": "science",
+    "task": "science",
+    "lag": "science",
+    "model.path": "science",
+    "model.dtype": "science",
+    "rollout.prompts_per_step": "science",
+    "rollout.group_size": "science",
+    "rollout.temperature": "science",
+    "rollout.inflight": "science",
+    "learner.lr": "science",
+    "eval.every": "record",
+    "record.tokens": "record",
+    "tracking.uri": "record",
+    "driver": "driver",
+    "staleness": "science",
+    "updates": "science",
+    "updates_per_step": "science",
+    "seed": "science",
+    "repeat": "science",
+    "runs_dir": "place",
+}
 FINAL = {"m2po": 0.02, "tis": 0.08, "cispo": 0.07, "grpo": 0.22, "gspo": 0.3, "no_trust_region": 0.3}
 QUANTILES = ("q01", "q05", "q50", "q95", "q99")
 
@@ -48,6 +70,7 @@ def write_run(
         "versions": {"torch": "2.13.0", "python": "3.11.7"},
         "git": {"sha": "0123456789abcdef", "diff": ""},
         "threads": 1,
+        "roles": ROLES,
         "seed": seed,
         "staleness": staleness,
         "started": "2026-01-01T00:00:00+00:00",
@@ -109,21 +132,28 @@ def _config(
 ) -> dict:
     config: dict[str, Any] = {
         "algo": {"_target_": f"algorithms.{algorithm}.X", "aggregation": "token_mean"},
-        "task": {"name": task, "terms": 6},
-        "model": {"path": "carry", "dtype": "float32"},
-        "rollout": {"prompts_per_step": 64, "group_size": 8, "temperature": 1.0, "inflight": 2},
+        "task": {"_target_": f"harness.tasks.{task}.X", "terms": 6},
+        "lag": {"_target_": "harness.lag.policy.ExactLag", "max_versions": 2},
+        "model": {"path": "harness/assets/carry", "dtype": "float32"},
+        "rollout": {
+            "_target_": "harness.rollout.torch_engine.TorchEngine",
+            "prompts_per_step": 64,
+            "group_size": 8,
+            "temperature": 1.0,
+            "inflight": "drain",
+        },
         "learner": {"lr": 3e-5},
         "eval": {"every": every},
         "record": {"tokens": None},
         "tracking": {"uri": "sqlite:///x.db"},
         "driver": "serial",
-        "lag": "exact",
         "staleness": staleness,
         "updates": updates,
         "updates_per_step": 4,
         "seed": seed,
         "repeat": 0,
         "runs_dir": "runs",
+        "choices": {"algo": algorithm, "task": task, "model": "carry", "lag": "exact", "rollout": "torch"},
     }
     if algorithm == "grpo":
         config["algo"] |= {"epsilon_low": 0.2, "epsilon_high": 0.2}

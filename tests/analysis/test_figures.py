@@ -12,7 +12,7 @@ import synthetic
 
 from analysis import figures, runs, style
 from analysis.errors import AnalysisError
-from analysis.figures import common, main, words
+from analysis.figures import main, selection, tokens
 
 NAMES = [
     "accuracy_vs_updates",
@@ -62,8 +62,8 @@ def rich(tmp_path_factory):
             "high": ("grpo", 256, {"algo__epsilon_high": 0.28, "tokens": True}),
             "tau": ("m2po", 256, {"algo__m2_threshold": 0.16}),
             "tau0": ("m2po", 0, {"algo__m2_threshold": 0.16}),
-            "bounded": ("grpo", 256, {"lag": "bounded"}),
-            "free": ("grpo", 256, {"lag": "bounded", "driver": "overlapped"}),
+            "bounded": ("grpo", 256, {"choices__lag": "bounded"}),
+            "free": ("grpo", 256, {"choices__lag": "bounded", "driver": "overlapped"}),
             "lrg": ("grpo", 256, {"learner__lr": 1e-5}),
             "lrm": ("m2po", 256, {"learner__lr": 1e-5}),
         }
@@ -71,7 +71,7 @@ def rich(tmp_path_factory):
             synthetic.write_run(root / f"{key}{seed}", name, staleness, seed, **SHORT, **options)
         for name, staleness in (("grpo", 0), ("grpo", 256), ("m2po", 256), ("no_trust_region", 256)):
             place = root / f"big-{name}{staleness}{seed}"
-            synthetic.write_run(place, name, staleness, seed, **SHORT, model__path="hub/Qwen-1.7B")
+            synthetic.write_run(place, name, staleness, seed, **SHORT, choices__model="hf", model__path="hub/Qwen-1.7B")
         synthetic.write_tokens(root / f"main/grpo/s256/seed{seed}/tokens.parquet", np.random.default_rng(seed))
     return runs.load([root])
 
@@ -151,7 +151,7 @@ def test_methods_that_never_mask_show_their_clip_fraction(study):
 
 
 def test_windows_are_whole_steps_and_keep_the_mean(study):
-    windows = common.windowed(study, "reward")
+    windows = selection.windowed(study, "reward")
     one = windows[windows["run"] == "grpo/s0/seed1"]
     raw = study.updates[study.updates["run"] == "grpo/s0/seed1"]
     assert (one["update"] % 4 == 0).all()
@@ -184,10 +184,10 @@ def test_width_of_one_and_two_columns(study):
 
 
 def test_hostile_tokens_are_shown_as_text():
-    assert words.visible("$x^2$") == r"\$x^2\$"
-    assert words.visible(" a\n") == "␣a⏎"
-    assert words.visible("\x00\x1b[31m") == "\\x00\\x1b[31m"
-    assert words.visible("") == "(empty)"
+    assert tokens.visible("$x^2$") == r"\$x^2\$"
+    assert tokens.visible(" a\n") == "␣a⏎"
+    assert tokens.visible("\x00\x1b[31m") == "\\x00\\x1b[31m"
+    assert tokens.visible("") == "(empty)"
 
 
 # -------------------------------------------------------------------------------------------- palette

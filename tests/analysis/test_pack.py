@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from analysis import figures, pack, runs, tables, tokens
+from analysis import figures, pack, runs, tables, token_tables
 from analysis.errors import AnalysisError
 
 
@@ -25,7 +25,7 @@ def test_a_pack_draws_the_figures_tokens_included(tmp_path):
     study = runs.load([tmp_path / "runs"])
     pack.write(study, tmp_path / "p.parquet")
     again = runs.load([tmp_path / "p.parquet"])
-    assert tokens.bins(again)["count"].sum() == tokens.bins(study)["count"].sum() == 12_000
+    assert token_tables.by_ratio(again)["count"].sum() == token_tables.by_ratio(study)["count"].sum() == 12_000
     drawn = dict(figures.draw(again, ["f4b", "f10", "f2", "f5"]))
     assert not any(isinstance(each, str) for each in drawn.values())
     assert list(again.unused["why_not"]) == ["failed after 20 updates"]

@@ -10,7 +10,7 @@ import re
 import pytest
 import synthetic
 
-from analysis import answer, figures, report, runs
+from analysis import figures, findings, report, runs
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>{{ 7*7 }}"
 
@@ -67,8 +67,8 @@ def test_the_policy_allows_the_two_scripts_and_no_other(page):
     assert len(boot) == 1 and f"'{report._hash(boot[0].encode())}'" in scripts and len(scripts) == 2
 
 
-def test_it_holds_answer_tables_provenance_and_what_is_missing(page, hostile_study):
-    for sentence in answer.answer(hostile_study):
+def test_it_holds_findings_tables_provenance_and_what_is_missing(page, hostile_study):
+    for sentence in findings.findings(hostile_study):
         assert sentence.replace("<", "&lt;").replace("'", "&#39;") in page
     for row in hostile_study.used.itertuples():
         assert row.final_weights_sha256[:10] in page and row.config_sha256[:10] in page
@@ -92,12 +92,25 @@ def test_it_is_small_and_the_same_twice(study, few_figures, tmp_path):
     assert report.page(study).encode() == text
 
 
-def test_the_answer_says_numbers_and_what_it_cannot_say(study):
-    told = " ".join(answer.answer(study))
+def test_the_findings_are_numbers_and_what_it_cannot_say(study):
+    told = " ".join(findings.findings(study))
     assert "On-policy GRPO ends at 0." in told and "(n = 3)" in told
     assert "no trust region at s = 256" in told and "3 of 3 runs collapse, from update" in told
-    assert "ahead of GRPO of the same seed: M2PO (+0." in told
-    one = " ".join(answer.answer(study.where(seed=1)))
-    assert "no interval" in one and "no claim" in one and "ahead of" not in one
-    fresh = " ".join(answer.answer(study.where(staleness=0)))
+    assert "At s = 256, difference in final accuracy to GRPO of the same seed: M2PO +0." in told
+    assert "With three seeds the interval is the range" in told
+    assert not re.search(r"ahead|behind|beats|better|outperform", told)
+    one = " ".join(findings.findings(study.where(seed=1)))
+    assert "no interval" in one and "no claim" in one
+    fresh = " ".join(findings.findings(study.where(staleness=0)))
     assert "the question stays open" in fresh
+
+
+def test_a_notice_stands_above_the_findings_and_stays_text(study, few_figures, tmp_path):
+    text = report.write(study, tmp_path, notice=["First <b>.", "Second."]).read_text()
+    assert text.index("<p>First &lt;b&gt;.</p>") < text.index("<p>Second.</p>") < text.index('class="question"')
+    assert 'class="notice"' not in report.page(study)
+    assert "a table of untuned methods does not rank them" in text
+
+
+def test_figures_have_titles_a_reader_knows(page):
+    assert "Accuracy under the largest staleness (paper, 1 left) <code>f1_left</code>" in page

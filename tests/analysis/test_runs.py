@@ -69,7 +69,7 @@ def test_the_second_of_two_equal_runs_is_a_duplicate(tmp_path, digest, said):
 
 def test_repeats_of_a_bounded_run_are_runs_of_their_own(tmp_path):
     for repeat in (0, 1):
-        synthetic.write_run(tmp_path / str(repeat), lag="bounded", repeat=repeat, **SHORT)
+        synthetic.write_run(tmp_path / str(repeat), choices__lag="bounded", repeat=repeat, **SHORT)
     assert len(load(tmp_path).used) == 2
 
 

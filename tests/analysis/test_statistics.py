@@ -12,7 +12,7 @@ import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import runs, statistics
+from analysis import runs, scores, statistics
 from analysis.errors import AnalysisError
 
 VALUES = np.array([0.41, 0.52, 0.47, 0.60, 0.33, 0.55])
@@ -119,7 +119,7 @@ def test_probability_of_improvement_is_mann_whitneys_u():
     ],
 )
 def test_updates_to_target_by_hand(accuracy, expected):
-    assert statistics.updates_to_target(np.array([0, 10, 20]), np.array(accuracy), 0.4) == pytest.approx(expected)
+    assert scores.updates_to_target(np.array([0, 10, 20]), np.array(accuracy), 0.4) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_updates_to_target_by_hand(accuracy, expected):
     ],
 )
 def test_collapse_by_hand(accuracy, onset):
-    found = statistics.collapse_onset(np.arange(len(accuracy)) * 10, np.array(accuracy))
+    found = scores.collapse_onset(np.arange(len(accuracy)) * 10, np.array(accuracy))
     assert found == onset or (math.isnan(found) and math.isnan(onset))
 
 
@@ -153,7 +153,7 @@ def test_best_is_chosen_on_validation_and_read_on_test(tmp_path):
     rows = [(10 * i, "validation", v) for i, v in enumerate(validation)]
     rows += [(10 * i, "test", v) for i, v in enumerate(test)]
     write_evaluations(run, rows)
-    score = statistics.scores(runs.load([run]), last=2).iloc[0]
+    score = scores.per_run(runs.load([run]), last=2).iloc[0]
     assert (score["best"], score["best_update"]) == (0.3, 10)  # not the 0.9 that test alone would choose
     assert score["final"] == 0.6 and score["last_k"] == pytest.approx(0.75) and score["initial"] == 0.2
 
@@ -164,8 +164,8 @@ def test_benchmarks_are_averaged_and_an_incomplete_average_is_left_out(tmp_path)
     rows += [(0, "aime", 0.2), (0, "math", 0.4), (20, "aime", 0.4), (20, "math", 0.8)]
     write_evaluations(run, rows)
     study = runs.load([run])
-    assert statistics.accuracy_curves(study)["accuracy"].tolist() == pytest.approx([0.3, 0.6])
-    assert statistics.reported_split(study) == "mean of 2 benchmarks"
+    assert scores.accuracy_curves(study)["accuracy"].tolist() == pytest.approx([0.3, 0.6])
+    assert scores.reported_split(study) == "mean of 2 benchmarks"
 
 
 def test_cost_is_a_ratio_to_on_policy_grpo_of_the_same_seed(tmp_path):
@@ -175,8 +175,8 @@ def test_cost_is_a_ratio_to_on_policy_grpo_of_the_same_seed(tmp_path):
             rows = [(u, s, 0.1 if u < reached else 0.5) for u in range(0, 50, 10) for s in ("validation", "test")]
             write_evaluations(run, rows)
     study = runs.load([tmp_path])
-    target = statistics.Target(0.5, "by hand", ("grpo", 0))
-    cost = statistics.cost_of_staleness(study, target)
+    target = scores.Target(0.5, "by hand", ("grpo", 0))
+    cost = scores.cost_of_staleness(study, target)
     stale = cost[cost["staleness"] == 64].set_index("seed")
     assert stale["ratio"].to_dict() == {1: 2.0, 2: 1.5, 3: 3.0}
     assert stale["samples_to_target"].to_dict() == {1: 20 * 128, 2: 30 * 128, 3: 30 * 128}
@@ -184,4 +184,4 @@ def test_cost_is_a_ratio_to_on_policy_grpo_of_the_same_seed(tmp_path):
 
 def test_unknown_metric_names_the_nearest(study):
     with pytest.raises(AnalysisError, match="sampled_accuracy"):
-        statistics.scores(study, "sampled_acuracy")
+        scores.per_run(study, "sampled_acuracy")

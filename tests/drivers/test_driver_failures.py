@@ -53,7 +53,7 @@ class Failing:
         self._engine.close()
 
 
-def test_a_failed_actors_shard_is_generated_again(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
+def test_a_failed_actors_chunk_is_generated_again(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
     lag = ("staleness=4", "rollout.chunks=4")
     serial = run(*lag)
     cluster.cloudpickle.register_pickle_by_value(__import__(Failing.__module__))

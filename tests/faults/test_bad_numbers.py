@@ -46,7 +46,7 @@ def test_a_bad_reward_ends_the_run_with_evidence(
 
 def test_bad_weights_end_the_run_and_not_the_sweep(tmp_path: Path, command: Command) -> None:
     broken = tmp_path / "broken"
-    shutil.copytree(ROOT / "harness" / "models" / "carry", broken)
+    shutil.copytree(ROOT / "harness" / "assets" / "carry", broken)
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})

@@ -19,7 +19,7 @@ import pytest
 
 from harness.tracking import entries, sync
 from harness.tracking.mirror import Mirror
-from harness.tracking.notes import complete
+from harness.tracking.notes import is_complete
 from harness.tracking.store import default_uri
 from tests.conftest import SMALL
 from tests.records.folders import add_evaluation, add_rows, make_run, make_sweep
@@ -77,11 +77,11 @@ def test_sync_mirrors_a_sweep_and_a_second_time_changes_nothing(runs: Path, caps
     assert first["lags"]["artifacts"] == ["cells.json", "figure.png"]
     assert {"config.yaml", "samples.jsonl", "run.json"} <= set(first["a"]["artifacts"])
     assert first["a"]["params"]["long"] == "long: see config.yaml"
-    assert complete(cells[0], default_uri(runs))
+    assert is_complete(cells[0], default_uri(runs))
     assert sync.main([str(runs)]) == 0
     assert contents(default_uri(runs)) == first
-    for noted in [*(cell / "tracking.json" for cell in cells), sweep / "tracking.json"]:
-        noted.unlink()  # found again by their tags
+    for note in [*(cell / "tracking.json" for cell in cells), sweep / "tracking.json"]:
+        note.unlink()  # found again by their tags
     assert sync.main([str(runs)]) == 0
     assert contents(default_uri(runs)) == first
 
@@ -94,7 +94,7 @@ def test_a_sweep_s_folder_is_enough_to_mirror_its_cells_into_another_experiment(
     client = mlflow_client(runs)
     held = client.search_runs([client.get_experiment_by_name("lags only").experiment_id])
     assert {run.info.run_name for run in held} == {"a", "lags"}
-    assert complete(cell, default_uri(runs)) and complete(alone, default_uri(runs))
+    assert is_complete(cell, default_uri(runs)) and is_complete(alone, default_uri(runs))
 
 
 def test_after_a_sweep_its_run_holds_figures_tables_and_report(
@@ -160,17 +160,21 @@ def test_cells_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
 def test_params_are_what_was_chosen_and_is_in_use() -> None:
     config = {
         "algo": {"_target_": "algorithms.grpo.GRPO", "epsilon_low": 0.2, "dual_clip": None},
-        "rollout": {"engine": "torch", "vllm": {"enforce_eager": True}},
+        "rollout": {"_target_": "harness.rollout.torch_engine.TorchEngine", "vllm": {"enforce_eager": True}},
         "ray": {"actors": 1},
         "eval": {"suites": []},
         "driver": "serial",
         "choices": {"algo": "grpo", "rollout": "torch"},
         "runs_dir": "runs",
+        "stop_at": 4,
     }
+    roles = dict.fromkeys(("algo.epsilon_low", "rollout.vllm.enforce_eager"), "science") | {"runs_dir": "place"}
+    roles |= {"driver": "driver", "ray.actors": "driver", "stop_at": "place"}
     chosen = {"algorithm": "grpo", "rollout": "torch", "algo.epsilon_low": "0.2", "driver": "serial"}
-    assert entries.params(config) == chosen | {"rollout.engine": "torch"}
+    assert entries.params(config, roles) == chosen
+    assert entries.params(config, {}) == chosen | {"stop_at": "4"}  # a run of 0.1.0, whose manifest has no roles
     config |= {"driver": "ray", "choices": {"rollout": "vllm"}}
-    assert entries.params(config).items() >= {"ray.actors": "1", "rollout.vllm.enforce_eager": "True"}.items()
+    assert entries.params(config, roles).items() >= {"ray.actors": "1", "rollout.vllm.enforce_eager": "True"}.items()
 
 
 def test_a_resumed_run_carries_on_in_the_same_run(runs: Path) -> None:
@@ -193,7 +197,7 @@ def test_a_killed_run_is_not_left_running(runs: Path) -> None:
     mirror = Mirror(default_uri(runs), "lagrange", 10)
     mirror.cell(folder)  # nobody holds its lock: interrupted
     mirror._client.update_run(mirror._cells[folder.resolve()].run_id, status="RUNNING")
-    assert Mirror(default_uri(runs), "lagrange", 10).reap() == 1
+    assert Mirror(default_uri(runs), "lagrange", 10).end_dead_runs() == 1
     assert contents(default_uri(runs))["a"]["status"] == "KILLED"
 
 
@@ -218,10 +222,10 @@ def test_two_commands_on_a_fresh_database_both_succeed(runs: Path) -> None:
     assert set(contents(default_uri(runs))) == set("abcd")
 
 
-def follow(runs: Path, uri: str, cells: list[Path], held_open_s: float) -> tuple[int, str, float]:
+def sync_live(runs: Path, uri: str, cells: list[Path], held_open_s: float) -> tuple[int, str, float]:
     """The mirror process as run.py starts it: exit code, standard error, seconds it took after the end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.tracking.sync", "--follow"],
+        [sys.executable, "-m", "harness.tracking.sync", "--live"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -241,7 +245,7 @@ def follow(runs: Path, uri: str, cells: list[Path], held_open_s: float) -> tuple
 
 def test_an_unreachable_server_is_said_once_and_sync_completes_it(runs: Path) -> None:
     folder = make_run(runs, "a")
-    code, said, _ = follow(runs, "http://127.0.0.1:9", [folder], 8.0)
+    code, said, _ = sync_live(runs, "http://127.0.0.1:9", [folder], 8.0)
     assert code == 1
     assert said.count("\n") == 1 and "python -m harness.sync" in said
     assert sync.main([str(runs)]) == 0
@@ -284,7 +288,7 @@ def test_a_locked_database_is_said_once_and_sync_completes_it(runs: Path) -> Non
     uri = default_uri(runs)
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
         connection.execute("BEGIN EXCLUSIVE")
-        code, said, _ = follow(runs, uri, [folder], 1.0)
+        code, said, _ = sync_live(runs, uri, [folder], 1.0)
     assert code == 1 and said.count("\n") == 1
     assert sync.main([str(runs)]) == 0
     assert contents(uri)["a"]["steps"] == [10, 20, 25]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis import statistics, style, tokens
+from analysis import statistics, style, token_tables
 from analysis.errors import MissingData
-from analysis.figures import common
+from analysis.figures import common, selection
 from analysis.figures.common import Drawing
-from analysis.runs import Study
+from analysis.study import Study
 
 FEWEST = 10  # tokens in a bin, or masked tokens of a word, below which a mean says nothing
 
 
-def f4b(study: Study) -> Drawing:
-    """Mean token entropy in bins of |r − 1|: the tokens beyond the clip are the high-entropy ones."""
-    one, missing = common.reference(study)
-    algorithm, staleness, runs = _recorded(one, tokens.bins(one), missing)
+def entropy_by_ratio(study: Study) -> Drawing:
+    """Mean token entropy in bins of |r − 1|, GRPO's clip marked."""
+    one, missing = selection.reference(study)
+    algorithm, staleness, runs = _recorded(one, token_tables.by_ratio(one), missing)
     table = _entropy_table(runs)
     figure, (ax, below) = common.canvas(1, 3.9, 2, rows=2, height_ratios=[3, 1], sharex=True)
     look = style.look(algorithm)
@@ -25,7 +25,7 @@ def f4b(study: Study) -> Drawing:
     ax.plot(table["ratio"], table["value"], color=look.colour, marker=look.marker, markersize=3)
     ax.fill_between(table["ratio"][known], table["low"][known], table["high"][known], color=look.colour, alpha=0.15)
     ax.set_ylabel("mean token entropy (nats)")
-    below.bar(table["ratio"], table["tokens"], tokens.WIDTH * 0.9, color="#999999")
+    below.bar(table["ratio"], table["tokens"], token_tables.WIDTH * 0.9, color="#999999")
     below.set_yscale("log")
     below.set_ylabel("tokens")
     below.set_xlabel("|r − 1|")
@@ -33,18 +33,19 @@ def f4b(study: Study) -> Drawing:
         axes.axvline(0.2, color="#b00020", linewidth=0.9, linestyle="--")
     ax.annotate("ε = 0.2", (0.2, 0), xycoords=("data", "axes fraction"), xytext=(3, 4), textcoords="offset points",
                 fontsize=7, color="#b00020")  # fmt: skip
-    beyond = float(runs.loc[runs["bin"] >= 0.2 / tokens.WIDTH - 1e-9, "count"].sum() / runs["count"].sum())
+    beyond = float(runs.loc[runs["bin"] >= 0.2 / token_tables.WIDTH - 1e-9, "count"].sum() / runs["count"].sum())
     caption = (
-        f"{style.label(algorithm, staleness)}: entropy by |r − 1| in bins of {tokens.WIDTH} (F4b); {beyond:.2%} of "
-        f"tokens lie beyond 0.2; bins with fewer than {FEWEST} tokens are left out. {common.sampling_words(table['n'])}"
+        f"{style.label(algorithm, staleness)}: entropy by |r − 1| in bins of {token_tables.WIDTH} (F4b); "
+        f"{beyond:.2%} of tokens lie beyond 0.2; bins with fewer than {FEWEST} tokens are left out. "
+        f"{common.sampling_words(table['n'])}"
     )
     return common.finish(figure, table, caption, missing)
 
 
-def f10(study: Study) -> Drawing:
+def masked_tokens(study: Study) -> Drawing:
     """The most masked tokens: the paper's word cloud, and beside it their enrichment over the base rate."""
-    one, missing = common.reference(study)
-    words = tokens.words(one)
+    one, missing = selection.reference(study)
+    words = token_tables.by_text(one)
     masked = words.groupby("run")["masked"].transform("sum") if len(words) else pd.Series(dtype=float)
     algorithm, staleness, runs = _recorded(one, words[masked > 0], missing, "with masked tokens")
     table = _enrichment(runs)
@@ -96,14 +97,14 @@ def _recorded(
 
 def _entropy_table(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for place in range(tokens.BINS):
+    for place in range(token_tables.BINS):
         group = runs[runs["bin"] == place]
         if group["count"].sum() < FEWEST:
             continue
         filled = group[group["count"] > 0]
         means = (filled["entropy"] / filled["count"]).to_numpy()
         rows.append(
-            {"ratio": (place + 0.5) * tokens.WIDTH, "tokens": int(group["count"].sum())}
+            {"ratio": (place + 0.5) * token_tables.WIDTH, "tokens": int(group["count"].sum())}
             | vars(statistics.estimate(means))
         )
     return pd.DataFrame(rows)

@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from analysis import statistics, style
+from analysis import scores, statistics, style
 from analysis.errors import MissingData
-from analysis.figures import common
+from analysis.figures import common, selection
 from analysis.figures.common import Drawing
-from analysis.runs import Study
+from analysis.study import Study
 
 LOSS_TIMES = ("time/loss_s", "time/update_s")  # the first that was recorded
 
 
-def later_tis(study: Study) -> Drawing:
+def tis_with_grpo_and_m2po(study: Study) -> Drawing:
     """Truncated importance sampling alone, and on top of GRPO (decoupled, truncate) and M2PO (areal)."""
-    one, missing = common.one_model(study)
+    one, missing = selection.one_model(study)
     wanted = {
         "GRPO": ("grpo", {}),
         "TIS": ("tis", {}),
@@ -30,9 +30,9 @@ def later_tis(study: Study) -> Drawing:
     return _variants(one, wanted, "TIS with GRPO and M2PO (later version).", missing, at_least=3)
 
 
-def later_asymmetric(study: Study) -> Drawing:
+def asymmetric_clipping(study: Study) -> Drawing:
     """GRPO with a higher upper bound beside symmetric GRPO and M2PO."""
-    one, missing = common.one_model(study)
+    one, missing = selection.one_model(study)
     grpo = one.used[one.used["algorithm"] == "grpo"]
     uppers = {json.loads(config).get("algo.epsilon_high") for config in grpo["config"]} - {None}
     if len(uppers) < 2:
@@ -42,15 +42,15 @@ def later_asymmetric(study: Study) -> Drawing:
     return _variants(one, wanted, "Asymmetric clipping (later version).", missing, at_least=2)
 
 
-def later_m2po_vs_grpo(study: Study) -> Drawing:
+def m2po_and_grpo(study: Study) -> Drawing:
     """Best accuracy of M2PO and GRPO against staleness."""
-    one, missing = common.reference(study)
-    runs = statistics.scores(one, common.metric())
+    one, missing = selection.reference(study)
+    runs = scores.per_run(one, common.metric())
     runs = runs[runs["algorithm"].isin(["m2po", "grpo"])]
     missing += [style.look(name).label for name in ("m2po", "grpo") if name not in set(runs["algorithm"])]
     if runs.empty:
         raise MissingData("needs runs of m2po or grpo")
-    table = statistics.summarise(runs, "best")
+    table = scores.summarise(runs, "best")
     figure, (ax,) = common.canvas(1, 3.1)
     handles = []
     for algorithm in style.order(table["algorithm"]):
@@ -59,14 +59,14 @@ def later_m2po_vs_grpo(study: Study) -> Drawing:
         seeds = single["staleness"], single["best"]
         handles.append(common.draw_estimates(ax, part["staleness"], part, look, seeds))
     common.staleness_axis(ax, table["staleness"])
-    ax.set_ylabel(f"best accuracy ({statistics.reported_split(one)})")
+    ax.set_ylabel(f"best accuracy ({scores.reported_split(one)})")
     caption = f"Best chosen on validation (later version). {common.sampling_words(table['n'])}"
     return common.finish(figure, table, caption, missing, handles)
 
 
-def later_loss_time(study: Study) -> Drawing:
+def loss_time(study: Study) -> Drawing:
     """Seconds the loss takes in an update (else: a whole update), the median of each run."""
-    one, missing = common.reference(study)
+    one, missing = selection.reference(study)
     name = next((n for n in LOSS_TIMES if n in one.updates and one.updates[n].notna().any()), None)
     if name is None:
         raise MissingData(f"needs {' or '.join(LOSS_TIMES)} in metrics.jsonl")
@@ -103,9 +103,9 @@ def later_loss_time(study: Study) -> Drawing:
 
 def _variants(study: Study, wanted: dict, caption: str, missing: list[str], at_least: int) -> Drawing:
     """Accuracy curves of configurations at the largest staleness; a method may appear in several settings."""
-    s = common.stalest(study)
+    s = selection.stalest(study)
     configs = {run: json.loads(config) for run, config in zip(study.used["run"], study.used["config"], strict=True)}
-    rows = common.over_seeds(study, common.evaluated(study))
+    rows = selection.over_seeds(study, selection.evaluated(study))
     shown, taken = {}, set()
     for name, (algorithm, keys) in wanted.items():
         used = study.used[(study.used["algorithm"] == algorithm) & (study.used["staleness"] == s)]
@@ -142,7 +142,7 @@ def _variants(study: Study, wanted: dict, caption: str, missing: list[str], at_l
             )
         )
     common.thin_updates(ax)
-    ax.set_ylabel(f"accuracy ({statistics.reported_split(study)})")
+    ax.set_ylabel(f"accuracy ({scores.reported_split(study)})")
     data = pd.concat([part.assign(series=name) for name, part in shown.items()], ignore_index=True)
-    caption = f"{caption} s = {s}. {common.sampling_words(common.counts(data))}"
+    caption = f"{caption} s = {s}. {common.sampling_words(selection.counts(data))}"
     return common.finish(figure, data, caption, missing, handles)

@@ -1,11 +1,11 @@
-"""What was asked beside what was measured: the rows that the benchmarks page gathers at its top."""
+"""Targets beside what was measured: the rows that the benchmarks page gathers at its top."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 
-HEAD = "| what | asked | measured: median (quartiles) | |\n|---|---|---|---|"
+HEAD = "| what | target | measured: median (quartiles) | |\n|---|---|---|---|"
 
 
 def middle(values: Sequence[float]) -> str:
@@ -21,15 +21,15 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 100 else f"{value:#.3g}"
 
 
-def row(what: str, values: Sequence[float], asked: str, unit: str = "", *, explained: str = "") -> str:
-    """values: of each round. asked: "≥ 2", "≤ 0.25", or "–" where nothing was. explained: why it may be missed."""
-    if asked == "–":
+def row(what: str, values: Sequence[float], target: str, unit: str = "", *, explained: str = "") -> str:
+    """values: of each round. target: "≥ 2", "≤ 0.25", or "–" for none. explained: why it may be missed."""
+    if target == "–":
         return f"| {what} | – | {middle(values)} {unit} |  |"
-    sign, bound = asked.split()
+    sign, bound = target.split()
     median = statistics.median(values)
     met = median >= float(bound) if sign == "≥" else median <= float(bound)
     missed = f"missed: {explained}" if explained else "missed"
-    return f"| {what} | {asked} {unit} | {middle(values)} {unit} | {'met' if met else missed} |"
+    return f"| {what} | {target} {unit} | {middle(values)} {unit} | {'met' if met else missed} |"
 
 
 def table(rows: Sequence[str]) -> str:

@@ -14,19 +14,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.runs import Study
+from analysis.study import Study
+from harness.records.layout import TOKENS
 
 WIDTH, TOP = 0.025, 0.7
 BINS = round(TOP / WIDTH)
 _COLUMNS = ["abs_ratio_minus_1", "entropy", "kept", "text"]
 
 
-def bins(study: Study) -> pd.DataFrame:
+def by_ratio(study: Study) -> pd.DataFrame:
     """Tokens by |r − 1|; empty if no run recorded tokens."""
     return _table(study, "bins", _bins, ["run", "bin", "count", "entropy", "masked"])
 
 
-def words(study: Study) -> pd.DataFrame:
+def by_text(study: Study) -> pd.DataFrame:
     """Tokens by text; empty if no run recorded tokens."""
     return _table(study, "words", _words, ["run", "text", "count", "masked"])
 
@@ -34,7 +35,7 @@ def words(study: Study) -> pd.DataFrame:
 def rows(folder: Path) -> pd.DataFrame | None:
     """All token rows of a run folder, or None if it recorded none that can be read."""
     try:
-        return pq.read_table(folder / "tokens.parquet").to_pandas()
+        return pq.read_table(folder / TOKENS).to_pandas()
     except (FileNotFoundError, NotADirectoryError, pa.ArrowInvalid):
         return None
 

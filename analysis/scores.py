@@ -1,0 +1,177 @@
+"""What each run reached: accuracy curves, the numbers read off them, and their estimates over seeds.
+
+Every definition stands in docs/analysis.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import MissingData, unknown
+from analysis.statistics import estimate
+from analysis.study import Study
+
+
+def accuracy_curves(study: Study, metric: str = "sampled_accuracy", purpose: str = "report") -> pd.DataFrame:
+    """One row a run and evaluated update: `run update accuracy`, sorted.
+
+    purpose "select" reads the validation split. "report" reads the test split; without one, the mean over the
+    benchmarks; without those, validation itself (see `reported_split`).
+    """
+    rows = study.evaluations
+    if "split" not in rows.columns:
+        raise MissingData("needs evaluations (eval.jsonl)")
+    if metric not in rows.columns or metric in ("update", "run", "split"):
+        raise unknown("evaluation metric", metric, evaluation_metrics(study))
+    splits = _splits(study, purpose)
+    rows = rows[rows["split"].isin(splits) & rows[metric].notna()]
+    curves = rows.groupby(["run", "update"], observed=True)[metric].agg(["mean", "size"]).reset_index()
+    curves = curves[curves["size"] == curves["size"].max()]  # an average over fewer benchmarks is another one
+    curves = curves.drop(columns="size").rename(columns={"mean": "accuracy"})
+    return curves.sort_values(["run", "update"], ignore_index=True)
+
+
+def evaluation_metrics(study: Study) -> list[str]:
+    """The names in eval.jsonl that have numbers."""
+    rows = study.evaluations.select_dtypes("number")
+    return [n for n in rows.columns if n not in ("update", "n", "k", "staleness", "seed", "repeat", "reference")]
+
+
+def _splits(study: Study, purpose: str) -> list[str]:
+    known = sorted(study.evaluations["split"].dropna().unique())
+    if purpose == "select":
+        return ["validation"] if "validation" in known else known
+    if "test" in known:
+        return ["test"]
+    return [split for split in known if split != "validation"] or known
+
+
+def reported_splits(study: Study) -> list[str]:
+    """The splits that accuracies are reported on: test, else the benchmarks, else validation."""
+    return _splits(study, "report")
+
+
+def reported_split(study: Study) -> str:
+    """In words, which split the accuracies are from."""
+    splits = reported_splits(study)
+    return splits[0] if len(splits) == 1 else f"mean of {len(splits)} benchmarks"
+
+
+def per_run(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> pd.DataFrame:
+    """One row a run: identity, `best` (at the update best on validation), `final`, `last_k`, `collapse`."""
+    report = accuracy_curves(study, metric)
+    select = accuracy_curves(study, metric, "select")
+    chosen = select.loc[select.groupby("run", observed=True)["accuracy"].idxmax(), ["run", "update"]]
+    best = chosen.merge(report, on=["run", "update"]).set_index("run")
+    rows = []
+    for run, curve in report.groupby("run", observed=True):
+        updates, accuracy = curve["update"].to_numpy(), curve["accuracy"].to_numpy()
+        rows.append(
+            {
+                "run": run,
+                "best": best["accuracy"].get(run, math.nan),
+                "best_update": best["update"].get(run, math.nan),
+                "final": accuracy[-1],
+                "last_k": accuracy[-last:].mean(),
+                "initial": accuracy[0],
+                "collapse": collapse_onset(updates, accuracy),
+            }
+        )
+    identity = study.used.drop(columns=["config", "versions", "folder"])
+    return identity.merge(pd.DataFrame(rows), on="run", how="inner")
+
+
+def summarise(runs: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Per algorithm × staleness × setting: the estimate of `value` (columns value, low, high, n)."""
+    keys = ["algorithm", "staleness", "setting", "reference"]
+    rows = [
+        dict(zip(keys, key, strict=True)) | vars(estimate(group[value].to_numpy()))
+        for key, group in runs.groupby(keys, observed=True, sort=True)
+    ]
+    return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n"])
+
+
+def by_seed(runs: pd.DataFrame, value: str) -> pd.Series:
+    """`value` indexed by (seed, repeat): what pairs runs of two methods."""
+    return runs.set_index(["seed", "repeat"])[value]
+
+
+def updates_to_target(updates: np.ndarray, accuracy: np.ndarray, target: float) -> float:
+    """The first update at which the straight line between evaluations reaches `target`; inf if none does."""
+    reached = np.flatnonzero(np.asarray(accuracy) >= target)
+    if not len(reached):
+        return math.inf
+    at = int(reached[0])
+    if at == 0:
+        return float(updates[0])
+    share = (target - accuracy[at - 1]) / (accuracy[at] - accuracy[at - 1])
+    return float(updates[at - 1] + share * (updates[at] - updates[at - 1]))
+
+
+def collapse_onset(
+    updates: np.ndarray, accuracy: np.ndarray, *, share: float = 0.5, drop: float = 0.05, stays: int = 2
+) -> float:
+    """The update from which accuracy stays below `share` of the best before it, or NaN if it never does.
+
+    The fall must also be at least `drop` (absolute) deep, and the last `stays` evaluations must be below: one
+    bad evaluation at the end is not a collapse, nor is noise on a policy that never learned anything.
+    """
+    accuracy = np.asarray(accuracy, dtype=float)
+    best = np.maximum.accumulate(accuracy)
+    below = (accuracy < share * best) & (best - accuracy >= drop)
+    held = int(np.argmin(below[::-1])) if not below.all() else len(below)
+    return float(updates[len(updates) - held]) if held >= stays else math.nan
+
+
+@dataclass(frozen=True)
+class Target:
+    """An accuracy to reach, and what it is a share of."""
+
+    accuracy: float
+    words: str
+    baseline: tuple[str, int]
+
+
+def default_target(study: Study, share: float = 0.9) -> Target | None:
+    """`share` of the way from the starting accuracy to on-policy GRPO's last-k mean (else the best at s = 0)."""
+    final = per_run(study)
+    final = final[final["reference"] & (final["staleness"] == 0)]
+    if final.empty:
+        return None
+    ends = final.groupby("algorithm", observed=True)["last_k"].mean()
+    name = "grpo" if "grpo" in ends.index else str(ends.idxmax())
+    own = final[final["algorithm"] == name]
+    start, end = float(own["initial"].mean()), float(own["last_k"].mean())
+    words = f"{share:.0%} of what {name} gains on-policy"
+    return Target(start + share * (end - start), words, (name, 0))
+
+
+def cost_of_staleness(study: Study, target: Target) -> pd.DataFrame:
+    """Updates and samples until `target`, per run, and their ratio to the on-policy baseline of the same seed.
+
+    `updates_to_target` is inf for a run that never gets there: such a cell has no mean ratio.
+    """
+    curves = accuracy_curves(study)
+    runs = study.used[study.used["reference"]].set_index("run")
+    rows = []
+    for run, curve in curves[curves["run"].isin(runs.index)].groupby("run", observed=True):
+        reached = updates_to_target(curve["update"].to_numpy(), curve["accuracy"].to_numpy(), target.accuracy)
+        own = runs.loc[run]
+        rows.append(
+            {
+                "run": run,
+                **{k: own[k] for k in ("algorithm", "staleness", "setting", "reference", "seed", "repeat")},
+                "updates_to_target": reached,
+                "samples_to_target": reached * own["responses_per_update"],
+            }
+        )
+    frame = pd.DataFrame(rows)
+    base = frame[(frame["algorithm"] == target.baseline[0]) & (frame["staleness"] == target.baseline[1])]
+    baseline = base.groupby("seed")["updates_to_target"].mean().rename("baseline")
+    frame = frame.merge(baseline, on="seed", how="left")
+    frame["ratio"] = (frame["updates_to_target"] / frame["baseline"]).where(np.isfinite(frame["baseline"]))
+    return frame
