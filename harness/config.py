@@ -86,17 +86,9 @@ class RolloutConfig:
 @dataclass
 class LearnerConfig:
     lr: float = key(3e-5, "learning rate of AdamW", above=0)
-    schedule: str = key(
-        "constant",
-        "learning rate after the warm-up: constant, or falling to 0 at the run's end",
-        choices=("constant", "linear", "cosine"),
-    )
+    schedule: str = key("constant", "learning rate after the warm-up", choices=("constant", "linear", "cosine"))
     warmup: int = key(0, "updates in which the learning rate rises linearly to lr", low=0)
-    step_scale: str = key(
-        "none",
-        "factor on the learning rate: none, or the root of the share of effective sequences (VCPO)",
-        choices=("none", "sqrt_ess"),
-    )
+    step_scale: str = key("none", "factor on lr: √(ESS/B) of the sequences (VCPO)", choices=("none", "sqrt_ess"))
     beta1: float = key(0.9, "decay of AdamW's first moment", low=0, below=1)
     beta2: float = key(0.999, "decay of AdamW's second moment", low=0, below=1)
     weight_decay: float = key(0.01, "weight decay of AdamW", low=0)
@@ -114,11 +106,7 @@ class LearnerConfig:
     )
     advantage_shift: float = key(0.0, "taken from every advantage, also in groups whose rewards are all equal")
     kl_coefficient: float = key(0.0, "weight of the KL divergence from the reference policy; 0: there is none", low=0)
-    kl_in: str = key(
-        "loss",
-        "where it enters: k3 a token in the loss, or k1 summed over a response in its reward",
-        choices=("loss", "reward"),
-    )
+    kl_in: str = key("loss", "KL as k3 a token in the loss, or k1 in the reward", choices=("loss", "reward"))
     reference: str = key("initial", "reference policy: the model that the run starts from, or a model folder")
     entropy_bonus: float = key(0.0, "weight of the policy's entropy in the objective", low=0)
     truncated: str = key(
