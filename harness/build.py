@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from omegaconf import OmegaConf
+
+import algorithms
+from harness import PROJECT
 from harness.config import Config, ModelConfig
 from harness.drivers import queue
 from harness.drivers.generation import Generation, InlineGeneration, WorkerGeneration
@@ -16,6 +20,7 @@ from harness.drivers.weight_store import SnapshotStore
 from harness.errors import UserError, nearest
 from harness.lag.policy import StalenessPolicy
 from harness.learner.learner import Learner
+from harness.learner.shadow import Shadows
 from harness.models.loading import LoadedModel, load_model
 from harness.models.policy import Policy
 from harness.rollout.base import BaseEngine
@@ -107,7 +112,22 @@ def learner(config: Config, loaded: LoadedModel) -> Learner:
         record_tokens=None if window is None else (window[0], window[1]),
         updates=config.updates,
         reference=reference(config),
+        shadows=shadows(config),
     )
+
+
+def shadows(config: Config) -> Shadows:
+    """The methods that `record.shadow` names, as conf/algo has them; the one that trains, as the run has it."""
+    files = {path.stem: path for path in (PROJECT / "conf" / "algo").glob("*.yaml")}
+    names = algorithms.names() if config.record.shadow == "all" else config.record.shadow
+    methods: dict[str, Any] = {}
+    for name in names:
+        if name not in files:
+            raise UserError(f"record.shadow={name}: no such algo; {nearest(name, list(files))}")
+        node: Any = OmegaConf.to_container(OmegaConf.load(files[name]))
+        own = name == config.choices["algo"]
+        methods[name] = target("algo", config.algo if own else node, config.allow_code)
+    return Shadows(methods, config.record.shadow_every)
 
 
 def reference(config: Config) -> Policy | None:

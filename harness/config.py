@@ -18,18 +18,6 @@ from omegaconf import MISSING
 
 from harness.schema import Key, key, keys_of, leaves
 
-# 0.1.0's name of a key → its name now.
-RENAMED = {
-    "core": "driver",
-    "on_excess": "lag.on_excess",
-    "schedule": "lag.schedule",
-    "max_versions": "lag.max_versions",
-    "rollout.engine": "rollout",
-    "rollout.shards": "rollout.chunks",
-    "rollout.vllm.probe_tolerance": "rollout.probe_tolerance",
-    "ray.shard_timeout_s": "ray.chunk_timeout_s",
-}
-
 
 @dataclass
 class ModelConfig:
@@ -141,8 +129,19 @@ def _keeps_checkpoints(kept: Any) -> bool:
     return kept == "all" or (type(kept) is int and kept >= 1)
 
 
+def _are_methods(shadow: Any) -> bool:
+    return shadow == "all" or (isinstance(shadow, list) and all(isinstance(name, str) for name in shadow))
+
+
 @dataclass
 class RecordConfig:
+    shadow: Any = key(
+        list,
+        "methods asked what they would have done with the run's mini-batches: names of algo, or all",
+        "record",
+        valid=(_are_methods, "all, or a list of names of conf/algo such as [grpo,topr]"),
+    )
+    shadow_every: int = key(10, "updates between asking the shadow methods", "record", low=1)
     tokens: list[int] | None = key(
         None,
         "[first, last] updates whose tokens go to tokens.parquet",

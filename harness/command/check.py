@@ -34,6 +34,7 @@ def check(config: Config) -> None:
     check_values(config)
     _check_mode(config)
     build.algorithm(config)
+    build.shadows(config)
     build.task(config)
     build.staleness_policy(config).check(config)
     build.engine_class(config).check(config)

@@ -17,6 +17,7 @@ from harness.config import LearnerConfig
 from harness.learner.batch import MiniBatch, minibatch
 from harness.learner.gradient import Gradient, GradientMaker
 from harness.learner.penalties import penalised_rewards
+from harness.learner.shadow import Shadows
 from harness.learner.step_size import learning_rate, step_factor
 from harness.models.policy import Policy
 from harness.types import GradedRollouts, Refusal, Update
@@ -36,6 +37,7 @@ class Learner:
     record_tokens: first and last update of which per-token columns are kept; None keeps none.
     updates: of the whole run, where the learning rate falls.
     reference: policy that the KL divergence is measured from, where there is one.
+    shadows: methods asked what they would have done with the mini-batches.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Learner:
         record_tokens: tuple[int, int] | None = None,
         updates: int | None = None,
         reference: Policy | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         self.policy = policy
         self.loss = loss
@@ -63,6 +66,8 @@ class Learner:
         self._record_tokens = record_tokens
         self._updates = updates
         self._reference = reference
+        self._shadows = shadows or Shadows()
+        self._max_length = max_new_tokens
         self._gradient = GradientMaker(policy, loss, config, temperature, max_new_tokens)
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -88,13 +93,17 @@ class Learner:
     def _prepared(self, part: GradedRollouts, version: int) -> MiniBatch:
         """The mini-batch of one update, with what other policies say of it. version: of the policy that will learn."""
         batch = minibatch(part, version, self._behaviour, self._advantages, str(self.policy.model.device))
-        if "logp_proximal" in self.loss.needs:
+        if "logp_proximal" in self.loss.needs or self._shadow_needs_proximal(version):
             batch = replace(batch, logp_proximal=self._gradient.scores(batch).logp)
         if self._reference is not None:
             batch = replace(batch, logp_reference=self._gradient.scores(batch, self._reference).logp)
             if self._config.kl_in == "reward":
                 batch = replace(batch, advantages=self._penalised_advantages(batch))
         return batch
+
+    def _shadow_needs_proximal(self, version: int) -> bool:
+        """Not in the first update of a step, where the proximal policy is the current one."""
+        return version > self.version and self._shadows.due(version) and self._shadows.need("logp_proximal")
 
     def _advantages(self, rewards: Tensor) -> Tensor:
         """[B] float64 → [B] float64."""
@@ -124,6 +133,8 @@ class Learner:
             self._step_optimizer(result.metrics)
         metrics = self._metrics(batch, result, refused=refusal is not None)
         metrics["time/update_s"] = time.perf_counter() - started
+        if result is not None and result.valid_tokens and refusal is None and self._shadows.due(self.version):
+            metrics |= self._shadows.measure(result.stats, self.loss, result.weights, self._max_length)
         tokens = self._token_rows(batch, result) if result is not None else None
         self.version += 1
         return Update(metrics, refusal, tokens)
