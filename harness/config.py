@@ -18,18 +18,6 @@ from omegaconf import MISSING
 
 from harness.schema import Key, key, keys_of, leaves
 
-# 0.1.0's name of a key → its name now.
-RENAMED = {
-    "core": "driver",
-    "on_excess": "lag.on_excess",
-    "schedule": "lag.schedule",
-    "max_versions": "lag.max_versions",
-    "rollout.engine": "rollout",
-    "rollout.shards": "rollout.chunks",
-    "rollout.vllm.probe_tolerance": "rollout.probe_tolerance",
-    "ray.shard_timeout_s": "ray.chunk_timeout_s",
-}
-
 
 @dataclass
 class ModelConfig:
@@ -74,6 +62,9 @@ class RolloutConfig:
 @dataclass
 class LearnerConfig:
     lr: float = key(3e-5, "learning rate of AdamW", above=0)
+    schedule: str = key("constant", "learning rate after the warm-up", choices=("constant", "linear", "cosine"))
+    warmup: int = key(0, "updates in which the learning rate rises linearly to lr", low=0)
+    step_scale: str = key("none", "factor on lr: √(ESS/B) of the sequences (VCPO)", choices=("none", "sqrt_ess"))
     beta1: float = key(0.9, "decay of AdamW's first moment", low=0, below=1)
     beta2: float = key(0.999, "decay of AdamW's second moment", low=0, below=1)
     weight_decay: float = key(0.01, "weight decay of AdamW", low=0)
@@ -84,9 +75,14 @@ class LearnerConfig:
     )
     advantage: str = key(
         "group_normalised",
-        "reward minus its group's mean, over its deviation; centred: not divided (Dr. GRPO)",
-        choices=("group_normalised", "group_centred"),
+        "reward relative to its group; group_centred is Dr. GRPO, none the reward itself",
+        choices=("group_normalised", "group_centred", "rloo", "none"),
     )
+    advantage_shift: float = key(0.0, "taken from every advantage, also in groups whose rewards are all equal")
+    kl_coefficient: float = key(0.0, "weight of the KL divergence from the reference policy; 0: there is none", low=0)
+    kl_in: str = key("loss", "KL as k3 a token in the loss, or k1 in the reward", choices=("loss", "reward"))
+    reference: str = key("initial", "reference policy: the model that the run starts from, or a model folder")
+    entropy_bonus: float = key(0.0, "weight of the policy's entropy in the objective", low=0)
     truncated: str = key(
         "grade",
         "a response without an end token is graded as it is, earns 0, or is left out of the loss",
@@ -113,6 +109,8 @@ class EvalConfig:
 class RecordConfig:
     tokens: list[int] | None = key(None, "[first, last] updates whose tokens go to tokens.parquet", "record")
     keep_checkpoints: Any = key(2, "newest checkpoints kept beside the best, or all, or a list of updates", "place")
+    shadow: Any = key(list, "methods asked what they would have done with the run's mini-batches: names, or all", "record")
+    shadow_every: int = key(10, "updates between asking the shadow methods", "record", low=1)
 
 
 @dataclass
