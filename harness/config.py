@@ -109,7 +109,9 @@ class EvalConfig:
 class RecordConfig:
     tokens: list[int] | None = key(None, "[first, last] updates whose tokens go to tokens.parquet", "record")
     keep_checkpoints: Any = key(2, "newest checkpoints kept beside the best, or all, or a list of updates", "place")
-    shadow: Any = key(list, "methods asked what they would have done with the run's mini-batches: names, or all", "record")
+    shadow: Any = key(
+        list, "methods asked what they would have done with the run's mini-batches: names, or all", "record"
+    )
     shadow_every: int = key(10, "updates between asking the shadow methods", "record", low=1)
 
 
