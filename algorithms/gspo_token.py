@@ -25,7 +25,7 @@ class GSPOToken(Algorithm):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Of s."""
+        """Log of the sequence ratio s_i, as GSPO clips it."""
         return 1 - self.epsilon_low, 1 + self.epsilon_high
 
     def ratio(self, stats: TokenStats) -> Tensor:

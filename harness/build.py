@@ -50,7 +50,7 @@ def named_class(section: str, path: object, allow_code: list[str], kind: type = 
         raise UserError(f"{section}._target_={path}: cannot be imported ({error})") from error
     if not inspect.isclass(cls):
         raise UserError(f"{section}._target_={path}: not a class")
-    if not issubclass(cls, kind):
+    if not issubclass(cls, kind) or cls is kind or inspect.isabstract(cls):
         raise UserError(f"{section}._target_={path}: expected a class derived from {kind.__module__}.{kind.__name__}")
     return cls
 
@@ -86,11 +86,16 @@ def target(section: str, node: dict[str, Any], allow_code: list[str], *given: An
 
 
 def algorithm(config: Config) -> Any:
-    return target("algo", config.algo, config.allow_code)
+    return target("algo", config.algo, config.allow_code, kind=algorithms.Algorithm)
 
 
 def task(config: Config) -> Task:
     made: Task = target("task", config.task, config.allow_code)
+    missing = [name for name in ("train", "split", "grade", "evaluation_splits") if not hasattr(made, name)]
+    if missing:
+        raise UserError(
+            f"task._target_={config.task['_target_']}: has no {', '.join(missing)}; see harness/tasks/interface.py"
+        )
     return made
 
 

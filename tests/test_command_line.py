@@ -97,7 +97,8 @@ def test_an_old_key_is_told_its_new_name_on_the_command_line_and_in_yaml(old, tm
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\n" + json.dumps(content))
     with pytest.raises(UserError) as error:
         plan([f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"])
-    assert str(error.value) == f"{old}: is now {RENAMED[old]}; write that in the yaml file"
+    how = "- override /rollout: OPTION under defaults" if RENAMED[old] == "rollout" else "that in the yaml file"
+    assert str(error.value) == f"{old}: is now {RENAMED[old]}; write {how}"
 
 
 # yaml of a user's experiment → what the one line must contain

@@ -37,7 +37,8 @@ RENAMED = {
     "ray.shard_timeout_s": "ray.chunk_timeout_s",
 }
 NAMED_GROUPS = ("algo", "task", "model", "lag", "rollout")
-ERRORS = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
+# Hydra asserts where a yaml file or a sweeper's own key has the wrong shape.
+ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError, yaml.YAMLError)
 # What OmegaConf says → what it means for the key {}.
 MESSAGES = {
     "mandatory value": "{0}: has no value; give {0}=VALUE",
@@ -171,7 +172,7 @@ def _refuse_renamed(override: Override) -> None:
     old = override.key_or_group
     if old in RENAMED:
         value = str(override.input_line).partition("=")[2]
-        raise UserError(f"{old}: is now {RENAMED[old]}; type {RENAMED[old]}={value}")
+        raise UserError(f"{old}: is now {RENAMED[old]}; type {RENAMED[old]}={value or 'VALUE'}")
 
 
 def _refuse_unknown_option(override: Override, groups: dict[str, list[str]]) -> None:
@@ -214,7 +215,11 @@ def _about(error: BaseException) -> str:
 
 def _no_such_key(key: str, names: Collection[str]) -> str:
     if key in RENAMED:
-        return f"{key}: is now {RENAMED[key]}; write that in the yaml file"
+        new = RENAMED[key]
+        where = (
+            "that in the yaml file" if new in schema() or "." in new else f"- override /{new}: OPTION under defaults"
+        )
+        return f"{key}: is now {new}; write {where}"
     group, dot, _ = key.partition(".")
     below = [name for name in names if name.startswith(group + ".") and not name.endswith("_target_")]
     if dot and below:

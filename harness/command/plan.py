@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.command.compose import compose_cells
 from harness.config import Config
 from harness.errors import UserError
+from harness.records.layout import SWEEPS
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Plan:
     def sweep_folder(self) -> Path:
         """Where sweep.json, figures, table and report go: a function of the cells."""
         digest = hashlib.sha256("".join(cell.sha256() for cell in self.cells).encode()).hexdigest()
-        return Path(self.cells[0].runs_dir) / "sweeps" / f"{self.name}-{digest[:10]}"
+        return Path(self.cells[0].runs_dir) / SWEEPS / f"{self.name}-{digest[:10]}"
 
 
 def plan(arguments: Sequence[str]) -> Plan:

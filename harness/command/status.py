@@ -20,7 +20,7 @@ from rich.text import Text
 
 from harness.errors import printable
 from harness.records.files import lock_owner, read_json
-from harness.records.layout import LOCK, MANIFEST, METRICS, SWEEP
+from harness.records.layout import HEARTBEAT, LOCK, MANIFEST, METRICS, SWEEP
 from harness.records.state import find, status_of
 from harness.records.tail import last_row
 
@@ -104,7 +104,7 @@ def _detail(folder: Path, status: str, manifest: dict[str, Any]) -> str:
     if status == "failed":
         return str(manifest.get("error"))
     if status == "running":
-        heartbeat = folder / "heartbeat"
+        heartbeat = folder / HEARTBEAT
         ago = f"{time.time() - heartbeat.stat().st_mtime:.0f} s ago" if heartbeat.is_file() else "none yet"
         return f"heartbeat {ago}, {lock_owner(folder / LOCK)}"
     if status in ("interrupted", "paused"):

@@ -89,8 +89,7 @@ def check_schedule(path: str, config: Config) -> None:
 
 
 def _batch(line: dict[str, Any]) -> list[ScheduledChunk]:
-    indices = line["chunks"] if "chunks" in line else line["shards"]  # their name in 0.1.0
-    columns = zip(indices, line["versions"], line["trained"], strict=True)
+    columns = zip(line["chunks"], line["versions"], line["trained"], strict=True)
     return [ScheduledChunk(int(index), int(version), bool(trained)) for index, version, trained in columns]
 
 

@@ -40,7 +40,7 @@ KEEP = 2  # newest checkpoints kept where record.keep_checkpoints lists updates
 def check_kept(config: Config) -> None:
     """Raises UserError for a `record.keep_checkpoints` that is none, or lists updates that end no step of this run."""
     keep, unit = config.record.keep_checkpoints, config.updates_per_step
-    if not (keep == "all" or isinstance(keep, list) or (type(keep) is int and keep >= 1)):
+    if not (keep == "all" or (isinstance(keep, list) and keep) or (type(keep) is int and keep >= 1)):
         raise UserError(f"record.keep_checkpoints={keep}: expected a number of at least 1, all, or a list of updates")
     for update in keep if isinstance(keep, list) else ():
         if type(update) is not int or update % unit or not 0 < update <= config.updates:
@@ -88,15 +88,15 @@ class Checkpoints:
         Returns its folder. Raises RunFailed when the disk is full or cannot be written; what was there stays good.
         """
         final = self._root / f"{update:06d}"
-        if final.exists() and defect(final) is None:
-            return final
+        if final.exists() and defect(final) is None and _counters(final) == json.loads(json.dumps(state.counters)):
+            return final  # this very moment; another one's counters do not fit the rows of today
         partial = self._root / f".{update:06d}.partial"
         try:
             self._remove_partial()
             partial.mkdir(parents=True)
             self._write(partial, update, state)
             if final.exists():
-                shutil.rmtree(final)  # it was found defective, or we would not have come here
+                shutil.rmtree(final)  # of a run that started again before it, or defective
             partial.rename(final)
             sync(self._root)
         except OSError as error:
@@ -181,7 +181,7 @@ def newest_good(
     complaints: list[str] = []
     for folder in reversed(_folders(root)):
         # What overwrites nothing is hashed while it is read for good; the weights overwrite the model's, so are not.
-        problem = defect(folder, unread=(OPTIMIZER, ROLLOUTS)) or usable(read_json(folder / CHECKPOINT)["counters"])
+        problem = defect(folder, unread=(OPTIMIZER, ROLLOUTS)) or usable(_counters(folder))
         if problem is None:
             try:
                 return _read(folder, device), complaints
@@ -189,6 +189,10 @@ def newest_good(
                 problem = f"cannot be read ({type(error).__name__}: {error})"
         complaints.append(f"{folder}: {problem}; using the one before")
     return None, complaints
+
+
+def _counters(folder: Path) -> Any:
+    return read_json(folder / CHECKPOINT)["counters"]
 
 
 def _read(folder: Path, device: str) -> Checkpoint:

@@ -8,7 +8,6 @@ import pytest
 from short_runs import configured
 
 from harness.errors import UserError
-from harness.lag.schedule import read_schedule
 
 FREE = ("lag=bounded", "staleness=11", "rollout.chunks=4", "updates=24", "eval.every=24")
 
@@ -65,14 +64,6 @@ def test_a_file_that_is_no_schedule_is_refused(bounded: Any, tmp_path: Path) -> 
             configured(tmp_path, "lag=replay", f"lag.schedule={path}", *FREE[2:])
     with pytest.raises(UserError, match="cannot be read"):
         configured(tmp_path, "lag=replay", f"lag.schedule={tmp_path / 'none'}", *FREE[2:])
-
-
-def test_a_schedule_that_says_shards_as_in_0_1_0_is_read(bounded: Any, tmp_path: Path) -> None:
-    path = bounded.folder / "schedule.jsonl"
-    old = tmp_path / "schedule.jsonl"
-    old.write_text(path.read_text().replace('"chunks":', '"shards":'))
-    assert old.read_text() != path.read_text()
-    assert read_schedule(str(old)).batches == read_schedule(str(path)).batches
 
 
 @pytest.mark.parametrize(

@@ -67,3 +67,18 @@ def test_a_listed_update_that_ends_no_step_is_refused(tmp_path: Path) -> None:
     for update in (6, 20):
         with pytest.raises(UserError, match=f"update {update} ends no step .* multiples of updates_per_step=4"):
             configured(tmp_path, f"record.keep_checkpoints=[4,{update}]")
+
+
+def test_a_checkpoint_of_forgotten_rows_is_written_anew(run: Run) -> None:
+    """Rows lost, so the run starts over: the checkpoint at its old place belongs to rows that are no more."""
+    run_is = (*LENGTH, "staleness=4")
+    folder = run(*run_is, "stop_at=8").folder
+    before = json.loads((folder / "checkpoints/000008/checkpoint.json").read_text())["counters"]["records"]["streams"]
+    rows = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_bytes(b"".join(rows[:-1]))
+    assert run(*run_is, "stop_at=8").outcome == "paused"
+    now = json.loads((folder / "checkpoints/000008/checkpoint.json").read_text())["counters"]["records"]["streams"]
+    assert now != before
+    first = (folder / "metrics.jsonl").read_bytes()
+    assert run(*run_is).outcome == "finished"
+    assert (folder / "metrics.jsonl").read_bytes().startswith(first)

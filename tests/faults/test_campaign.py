@@ -24,9 +24,9 @@ def run(*arguments: str, seconds: float) -> None:
 
 
 def test_twenty_faults_lose_nothing() -> None:
-    run("benchmarks.faults", "--faults", "20", "--seed", "7", seconds=480)
+    run("benchmarks.faults", "--faults", "20", "--seed", "7", seconds=900)
 
 
 def test_killed_runs_resume_to_the_same_bits() -> None:
     """Every method, and every pair of driver, staleness and moment; the rest in `make faults`."""
-    run("benchmarks.resume", seconds=480)
+    run("benchmarks.resume", seconds=900)
