@@ -78,6 +78,7 @@ warmstart: .venv/.base  ## make the embedded base policy again (about 2 minutes)
 STUDY = $(addprefix docs/records/,$(addsuffix .parquet,tokens study learning_rate m2_threshold rivals asymmetric))
 
 figures: .venv/.base  ## every figure of the docs again, from the committed records
+	$(BIN)/python -m benchmarks.weight_curves
 	$(BIN)/python -m analysis figures docs/records/demo.parquet --only accuracy_vs_updates --out docs/figures/demo
 	$(BIN)/python -m analysis figures docs/records/stabilisers.parquet --only stabilisers --out docs/figures/stabilisers
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study

@@ -47,6 +47,13 @@ LOOKS = {
     "opsm": Look("OPSM", "#999999", "8"),
     "m2_penalty": Look("M2 penalty", "#F5A582", "H"),
     "engine_mismatch": Look("engine mismatch", "#7F3C8D", "1"),
+    "reinforce": Look("REINFORCE (w = 1)", "#4D4D4D", "x"),
+    "naive_proximal": Look("naive proximal", "#B15928", "+"),
+    "reject": Look("rejection", "#CAB2D6", "3"),
+    "vespo": Look("VESPO", "#1F78B4", "4"),
+    "gmpo": Look("GMPO", "#33A02C", "|"),
+    "snis": Look("SNIS", "#B2A300", "_"),
+    "per_decision": Look("per-decision IS", "#FB9A99", "."),
 }
 _SPARE = (("#1B9E77", "$a$"), ("#7570B3", "$b$"), ("#E7298A", "$c$"), ("#66A61E", "$d$"), ("#A6761D", "$e$"))
 _DASHES: tuple[Any, ...] = ("-", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 3)), (0, (8, 3)))

@@ -49,7 +49,7 @@ def test_verl_has_nineteen():
 def test_the_naive_proximal_baseline_goes_by_several_names():
     stats = random_batch(32).stats()
     naive = algorithms.make("decoupled", mode="none").weights(stats)
-    for name in ("areal_decoupled", "slime"):
+    for name in ("naive_proximal", "areal_decoupled", "slime"):
         assert torch.equal(preset(name).weights(stats).weights, naive.weights)
     # verl adds its dual clip: what it keeps has the same weight.
     verl = preset("verl_disabled").weights(stats)
