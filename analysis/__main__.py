@@ -96,14 +96,14 @@ def _study(choices: argparse.Namespace):
 def _load(choices: argparse.Namespace, paths: Sequence[str], conditions: Sequence[str]):
     from analysis import runs
 
-    wanted = {}
+    expected = {}
     for condition in conditions:
         column, equals, value = condition.partition("=")
         if not equals:
             raise AnalysisError(f"{condition!r}: expected COLUMN=VALUE")
-        wanted[column] = value
+        expected[column] = value
     study = runs.load(paths, incomplete=choices.incomplete, tracking_uri=choices.tracking_uri)
-    return study.where(**wanted) if wanted else study
+    return study.where(**expected) if expected else study
 
 
 def _tell(study, side: str = "") -> None:
@@ -120,13 +120,13 @@ def _figures(choices: argparse.Namespace) -> None:
 
     index = figures.write(_study(choices), choices.out, only=choices.only, curves=choices.curve,
                           columns=choices.columns, metric=choices.metric)  # fmt: skip
-    for name, told in index.items():
-        if told["drawn"]:
-            lacks = f" (missing: {'; '.join(told['missing'])})" if told["missing"] else ""
+    for name, entry in index.items():
+        if entry["drawn"]:
+            lacks = f" (missing: {'; '.join(entry['missing'])})" if entry["missing"] else ""
             print(f"{choices.out / name}.png{lacks}")
-    for name, told in index.items():
-        if not told["drawn"]:
-            print(f"not drawn: {name}: {told['why_not']}")
+    for name, entry in index.items():
+        if not entry["drawn"]:
+            print(f"not drawn: {name}: {entry['why_not']}")
 
 
 def _table(choices: argparse.Namespace) -> None:

@@ -33,7 +33,12 @@ class Comparison:
 
 
 def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
-    """Raises AnalysisError when a side is not one series, or the sides are of different tasks."""
+    """Compares two series seed by seed.
+
+    a, b: studies of one series each. metric: the accuracy, a name in eval.jsonl.
+    Returns what differs in their configurations, each side's numbers with the paired difference, and both curves.
+    Raises AnalysisError when a side is not one series, or the sides are of different tasks.
+    """
     sides = [_one_series(a, "A"), _one_series(b, "B")]
     tasks = [side.used["task"].iloc[0] for side in sides]
     if tasks[0] != tasks[1]:
@@ -94,14 +99,14 @@ def _differences(sides: list[Study]) -> dict[str, tuple[str, str]]:
     """Keys whose set of values over the runs of A is not that of B's, seeds and places apart."""
     configs = [[json.loads(config) for config in side.used["config"]] for side in sides]
     keys = sorted({key for side in configs for config in side for key in config})
-    found = {}
+    result = {}
     for key in keys:
         if key in ("seed", "repeat", "runs_dir") or key.startswith("tracking."):
             continue
         a, b = (" | ".join(sorted({_text(config.get(key)) for config in side})) for side in configs)
         if a != b:
-            found[key] = (a, b)
-    return found
+            result[key] = (a, b)
+    return result
 
 
 def _text(value: object) -> str:
@@ -112,7 +117,7 @@ def _text(value: object) -> str:
 
 
 def show(comparison: Comparison) -> None:
-    """On the terminal: the configuration, the metrics, and both curves in a line each."""
+    """Prints a comparison: the configuration, the metrics, and both curves in a line each."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -149,17 +154,23 @@ def _short(e: Estimate) -> str:
 
 
 def sparkline(curves: pd.DataFrame, side: str, width: int = 48) -> str:
-    """The centre of a side as block characters, both sides on one scale."""
+    """The centre of a side as block characters, both sides on one scale.
+
+    curves: rows of `Comparison.curves`. side: "A" or "B". width: characters.
+    """
     centre = curves[curves["kind"] == "centre"]
     low, high = centre["value"].min(), centre["value"].max()
     mine = centre.loc[centre["side"] == side, "value"].to_numpy()
     places = [int(i * len(mine) / min(width, len(mine))) for i in range(min(width, len(mine)))]
     scale = (len(_BARS) - 1) / (high - low or 1)
-    return "".join(_BARS[round((mine[place] - low) * scale)] for place in places)
+    return "".join(_BARS[round((mine[index] - low) * scale)] for index in places)
 
 
 def write(comparison: Comparison, out: Path) -> None:
-    """compare.png, .pdf and .csv in `out`: both curves, and the paired differences beside them."""
+    """Writes compare.png, .pdf and .csv: both curves, and the paired differences beside them.
+
+    out: folder that exists.
+    """
     with common.options():
         common.save(draw(comparison), out, "compare")
 
@@ -176,9 +187,9 @@ def draw(comparison: Comparison) -> common.Drawing:
     common.thin_updates(left)
     left.set_ylabel("accuracy")
     shown = [(name, e[2]) for name, e in comparison.metrics.items() if name.endswith(" accuracy") and e[2].n]
-    for place, (_, e) in enumerate(shown):
-        right.plot(e.value, place, "o", color="#222222")
-        right.hlines(place, e.low, e.high, color="#222222")
+    for index, (_, e) in enumerate(shown):
+        right.plot(e.value, index, "o", color="#222222")
+        right.hlines(index, e.low, e.high, color="#222222")
     right.axvline(0, color="#888888", linewidth=0.8, linestyle="--")
     right.set_yticks(range(len(shown)), [name for name, _ in shown])
     right.set_ylim(len(shown) - 0.5, -0.5)

@@ -40,10 +40,13 @@ _LAYOUT = 1  # raise it when what is fetched changes
 
 
 def fetch(source: str, uri: str | None = None) -> tuple[dict[str, Path | str], list[str]]:
-    """Name of each run → its folder in the cache, or why it has none; and notes on cells that have not begun.
+    """Fetches the runs of an MLflow experiment as run folders into the cache.
 
-    uri: of the tracking store (default: $MLFLOW_TRACKING_URI, else runs/mlflow.db). Raises AnalysisError, in one
-    line, when the store does not answer, there is no such experiment, or the cache cannot be written.
+    source: "mlflow:EXPERIMENT".
+    uri: of the tracking store (default: $MLFLOW_TRACKING_URI, else runs/mlflow.db).
+    Returns name of each run → its folder in the cache, or why it has none; and notes on cells that have not begun.
+    Raises AnalysisError, in one line, when the store does not answer, there is no such experiment, or the cache cannot
+    be written.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     shown = re.sub(r"//[^/@]*@", "//", uri)  # without a password
@@ -76,15 +79,15 @@ def _fetch(name: str, uri: str, shown: str, cache: Path) -> tuple[dict[str, Path
     entries = [cache / hashlib.sha256(f"{uri} {run.info.run_id}".encode()).hexdigest()[:32] for run in cells.values()]
     with ThreadPoolExecutor(8) as pool:
         folders = pool.map(partial(_fetch_run, client), cells.values(), entries)
-        found = dict(zip(cells, folders, strict=True))
-    return found, _not_begun(client, sweeps, [_folder(run) for run in cells.values()])
+        folder_of = dict(zip(cells, folders, strict=True))
+    return folder_of, _not_begun(client, sweeps, [_folder(run) for run in cells.values()])
 
 
 def _runs(client: MlflowClient, name: str, shown: str) -> list[Run]:
     experiment = client.get_experiment_by_name(name) if name else None
     if experiment is None or experiment.lifecycle_stage != "active":
-        known = [each.name for each in client.search_experiments()]
-        raise AnalysisError(f"{unknown('MLflow experiment', name, known)} (in {shown})")
+        names = [each.name for each in client.search_experiments()]
+        raise AnalysisError(f"{unknown('MLflow experiment', name, names)} (in {shown})")
     runs: list[Run] = []
     page = client.search_runs([experiment.experiment_id])
     while page.token:

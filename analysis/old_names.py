@@ -25,20 +25,22 @@ MOVED = {  # folders of the repository that values name
 }
 COLUMNS = {"core": "driver"}  # of the run table in a pack
 
-# What a key was for in 0.1.0, by key or by group; everything else was science.
+# What each key of 0.1.0 is for, by key or by group, as today's schema says of the same keys; the others are science.
 ROLES = {
     "driver": "driver",
     "ray": "driver",
     "torch_threads": "driver",
     "device": "driver",
-    "mode": "driver",
-    "checkpoint": "place",
-    "checkpoint_every": "record",
+    "model.gradient_checkpointing": "driver",
+    "rollout.vllm": "driver",
+    "rollout.probe_tolerance": "driver",
     "eval": "record",
     "record": "record",
-    "tracking": "record",
-    "dry_run": "driver",
-    "retry_failed": "driver",
+    "checkpoint_every": "record",
+    "tracking": "place",
+    "model.parameters": "place",
+    "dry_run": "place",
+    "retry_failed": "place",
     "allow_code": "place",
     "runs_dir": "place",
 }

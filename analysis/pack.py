@@ -25,10 +25,12 @@ _DERIVED = ["used", "setting", "reference"]  # found anew on reading
 
 
 def write(study: Study, path: Path, every: int = 0) -> int:
-    """Write `study` to `path` and return k: `every`, or the smallest that keeps the file within 5 MB.
+    """Writes a study as one Parquet file.
 
-    k has no factor in common with the updates per step: otherwise only the first update of every step, the
-    least stale one, would be kept. A run's last update always stays. Raises AnalysisError if nothing fits.
+    path: ends in .parquet. every: keep one update in so many; 0: the smallest k that keeps the file within 5 MB.
+    Returns k. It has no factor in common with the updates per step: otherwise only the first update of every step, the
+    least stale one, would be kept. A run's last update always stays.
+    Raises AnalysisError if nothing fits or the file cannot be written.
     """
     if path.suffix != ".parquet":
         raise AnalysisError(f"a pack's name ends in .parquet, not {path.name!r}")
@@ -49,10 +51,13 @@ def write(study: Study, path: Path, every: int = 0) -> int:
 
 
 def read(path: Path) -> Study:
-    """The study that a pack holds (before it is decided which runs count, as from folders)."""
+    """The study that a pack holds, before it is decided which runs count.
+
+    path: a pack of any release. Raises AnalysisError if it is missing or no pack.
+    """
     try:
         table = pq.read_table(path)
-        told = json.loads((table.schema.metadata or {})[b"lagrange"])
+        header = json.loads((table.schema.metadata or {})[b"lagrange"])
     except FileNotFoundError:
         raise AnalysisError(f"no run found: {path} does not exist") from None
     except (OSError, KeyError, ValueError) as error:
@@ -61,9 +66,9 @@ def read(path: Path) -> Study:
     runs = _current(kinds["run"]).astype({"repeat": "Int64", "staleness": "Int64", "seed": "Int64"}).assign(folder="")
     for column in runs.select_dtypes("Int64"):
         runs[column] = runs[column].fillna(0).astype("int64")
-    notes = list(told["notes"])
-    if told["every"] > 1:
-        notes.append(f"{path.name}: a pack of every {told['every']}th update; its means are over those")
+    notes = list(header["notes"])
+    if header["every"] > 1:
+        notes.append(f"{path.name}: a pack of every {header['every']}th update; its means are over those")
     reduced = {kind: kinds[kind] for kind in ("bins", "words") if len(kinds[kind])}
     return Study(runs, _whole(kinds["update"]), _whole(kinds["evaluation"]), tuple(notes), reduced)
 
@@ -101,8 +106,8 @@ def _write(parts: dict[str, pd.DataFrame], study: Study, path: Path, k: int) -> 
         table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
         tables.append(table.add_column(0, "kind", pa.array([kind] * len(table))))
     whole = pa.concat_tables(tables, promote_options="permissive")
-    told = {"every": k, "notes": list(study.notes)}
-    whole = whole.replace_schema_metadata({b"lagrange": json.dumps(told).encode()})
+    header = {"every": k, "notes": list(study.notes)}
+    whole = whole.replace_schema_metadata({b"lagrange": json.dumps(header).encode()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")

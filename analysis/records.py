@@ -50,7 +50,10 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """The record of one run folder, from the cache when its files are unchanged."""
+    """The record of one run folder, from the cache when its files are unchanged.
+
+    Raises ForeignFolder for a folder that no run of this project wrote, or whose records cannot be read.
+    """
     signature = _signature(folder)
     entry = cache_folder() / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:32]}.parquet"
     cached = _from_cache(entry, folder, signature)
@@ -62,7 +65,7 @@ def read_record(folder: Path) -> Record:
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"learner": {"lr": 1}} → {"learner.lr": 1}; lists stay whole."""
+    """A nested mapping as a flat one: {"learner": {"lr": 1}} → {"learner.lr": 1}; lists stay whole."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         name = f"{prefix}{key}"
@@ -107,9 +110,11 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path, key: tuple[str, ...], notes: list[str]) -> pa.Table:
-    """A JSONL file as a table of float64 columns (`split` is text); empty if there is no file.
+    """A JSONL file as a table, a row a line.
 
-    A line cut off by a crash ends the file. Of two rows with the same key the later one counts.
+    path: a missing file is an empty table. key: columns that number the rows; of two with one key the later counts.
+    notes: gets a sentence for everything that could not be used; a line cut off by a crash ends the file.
+    Returns float64 columns; `split` is text, other text is left out.
     """
     try:
         text = path.read_bytes()
@@ -186,7 +191,7 @@ def _last_of_each(table: pa.Table, key: tuple[str, ...], name: str, notes: list[
         notes.append(f"{name}: rows carry no {' and '.join(key)}; not used")
         return pa.table({"update": pa.array([], pa.float64())})
     rows = list(zip(*(table[part].to_pylist() for part in key), strict=True))
-    last = {row: place for place, row in enumerate(rows) if None not in row}
+    last = {row: index for index, row in enumerate(rows) if None not in row}
     keep = sorted(last.values())
     if len(keep) == len(rows):
         return table
@@ -207,6 +212,7 @@ def _signature(folder: Path) -> str:
 
 
 def cache_folder() -> Path:
+    """Where what was read is kept: $LAGRANGE_CACHE, else lagrange in the user's cache folder."""
     if chosen := os.environ.get("LAGRANGE_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lagrange"

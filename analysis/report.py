@@ -99,7 +99,10 @@ def page(study: Study, title: str = "", metric: str = "sampled_accuracy", notice
 
 
 def curves(study: Study, metric: str) -> dict[str, Any]:
-    """The data of the interactive plot: series with their look, and each run's points by quantity."""
+    """The data of the interactive plot.
+
+    metric: the accuracy. Returns series with their look, and each run's points by quantity.
+    """
     study, _ = selection.one_model(study)
     quantities = {}
     for name, (label, log) in CURVES.items():
@@ -192,15 +195,15 @@ def _configuration(study: Study) -> dict[str, list[tuple[str, str]]]:
 
 def _samples(study: Study) -> list[dict[str, Any]]:
     """Model answers at the end of the first reference runs, where the run folders hold them."""
-    found: list[dict[str, Any]] = []
+    result: list[dict[str, Any]] = []
     firsts = study.used[study.used["reference"]].drop_duplicates(["algorithm", "staleness"])
     for row in firsts.itertuples():
         path = Path(str(row.folder)) / layout.SAMPLES
-        if not row.folder or not path.is_file() or len(found) >= SAMPLES:
+        if not row.folder or not path.is_file() or len(result) >= SAMPLES:
             continue
         samples = _last_samples(path)
-        found += [{"run": row.run, **sample} for sample in samples[: max(1, SAMPLES // len(firsts))]]
-    return found[:SAMPLES]
+        result += [{"run": row.run, **sample} for sample in samples[: max(1, SAMPLES // len(firsts))]]
+    return result[:SAMPLES]
 
 
 def _last_samples(path: Path) -> list[dict[str, Any]]:

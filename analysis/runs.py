@@ -28,10 +28,12 @@ _COUNTS = ["staleness", "seed", "repeat", "updates", "updates_done", "updates_pe
 
 
 def load(paths: Sequence[str | Path], *, incomplete: bool = False, tracking_uri: str | None = None) -> Study:
-    """Everything below `paths` as one study; with `incomplete`, unfinished runs count too.
+    """Reads runs from anywhere as one study.
 
-    tracking_uri: where MLflow experiments are (default: $MLFLOW_TRACKING_URI, else runs/mlflow.db). Raises
-    AnalysisError when no run is found or none can be used.
+    paths: run folders, sweep folders, any folder above them, packs (.parquet), "mlflow:EXPERIMENT".
+    incomplete: also use runs that have not finished.
+    tracking_uri: where MLflow experiments are (default: $MLFLOW_TRACKING_URI, else runs/mlflow.db).
+    Raises AnalysisError when no run is found or none can be used.
     """
     experiments = [str(path) for path in paths if str(path).startswith(experiment.PREFIX)]
     packs = [Path(path) for path in paths if str(path).endswith(".parquet")]
@@ -48,7 +50,12 @@ def load(paths: Sequence[str | Path], *, incomplete: bool = False, tracking_uri:
 
 
 def discover(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
-    """All run folders named by `paths`, in a stable order, and notes on cells that have not begun."""
+    """Finds run folders.
+
+    paths: run folders, sweep folders, or any folder above them.
+    Returns the folders in a stable order, and notes on cells that have not begun.
+    Raises AnalysisError for a path that is no folder, or a sweep's record that cannot be read.
+    """
     folders: dict[Path, None] = {}
     notes: list[str] = []
     for path in map(Path, paths):
@@ -80,10 +87,10 @@ def _cells(sweep: Path, notes: list[str]) -> list[Path]:
 
 
 def _load_experiment(source: str, uri: str | None) -> Study:
-    found, notes = experiment.fetch(source, uri)
-    if not found:
+    located, notes = experiment.fetch(source, uri)
+    if not located:
         raise AnalysisError(f"no run found: {source} holds none")
-    study = _load_records(found, notes)
+    study = _load_records(located, notes)
     return replace(study, notes=(*study.notes, *_thinned(study, source)))
 
 
@@ -93,16 +100,16 @@ def _thinned(study: Study, source: str) -> list[str]:
     apart = sorted({int(np.diff(updates, prepend=0).max()) for _, updates in mirrored} - {1})
     if not apart:
         return []
-    told = " to ".join(dict.fromkeys([str(apart[0]), str(apart[-1])]))
-    return [f"{source}: one update in {told} was mirrored (tracking.every); means of metrics are over those"]
+    words = " to ".join(dict.fromkeys([str(apart[0]), str(apart[-1])]))
+    return [f"{source}: one update in {words} was mirrored (tracking.every); means of metrics are over those"]
 
 
-def _load_records(found: Mapping[str, Path | str], notes: list[str]) -> Study:
+def _load_records(located: Mapping[str, Path | str], notes: list[str]) -> Study:
     """found: name of each run → its folder, or why it has none."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        read = list(pool.map(_read_or_reason, found.values()))
+        read = list(pool.map(_read_or_reason, located.values()))
     rows, updates, evaluations = [], [], []
-    for (name, folder), record in zip(found.items(), read, strict=True):
+    for (name, folder), record in zip(located.items(), read, strict=True):
         if isinstance(record, str):
             place = str(folder) if isinstance(folder, Path) else ""
             rows.append({"run": name, "folder": place, "used": False, "why_not": record})

@@ -17,10 +17,13 @@ from analysis.study import Study
 
 
 def accuracy_curves(study: Study, metric: str = "sampled_accuracy", purpose: str = "report") -> pd.DataFrame:
-    """One row a run and evaluated update: `run update accuracy`, sorted.
+    """The accuracy of every run at every evaluation.
 
-    purpose "select" reads the validation split. "report" reads the test split; without one, the mean over the
+    metric: a name in eval.jsonl.
+    purpose: "select" reads the validation split. "report" reads the test split; without one, the mean over the
     benchmarks; without those, validation itself (see `reported_split`).
+    Returns one row a run and evaluated update: `run update accuracy`, sorted.
+    Raises MissingData without evaluations, AnalysisError for an unknown metric.
     """
     rows = study.evaluations
     if "split" not in rows.columns:
@@ -42,12 +45,12 @@ def evaluation_metrics(study: Study) -> list[str]:
 
 
 def _splits(study: Study, purpose: str) -> list[str]:
-    known = sorted(study.evaluations["split"].dropna().unique())
+    names = sorted(study.evaluations["split"].dropna().unique())
     if purpose == "select":
-        return ["validation"] if "validation" in known else known
-    if "test" in known:
+        return ["validation"] if "validation" in names else names
+    if "test" in names:
         return ["test"]
-    return [split for split in known if split != "validation"] or known
+    return [split for split in names if split != "validation"] or names
 
 
 def reported_splits(study: Study) -> list[str]:
@@ -62,7 +65,12 @@ def reported_split(study: Study) -> str:
 
 
 def per_run(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> pd.DataFrame:
-    """One row a run: identity, `best` (at the update best on validation), `final`, `last_k`, `collapse`."""
+    """The numbers of each run that tables and figures show.
+
+    metric: the accuracy, a name in eval.jsonl. last: evaluations in the last-k mean.
+    Returns one row a run: its identity, `best` (at the update best on validation), `best_update`, `final`, `last_k`,
+    `initial`, `collapse` (update of onset, NaN if none).
+    """
     report = accuracy_curves(study, metric)
     select = accuracy_curves(study, metric, "select")
     chosen = select.loc[select.groupby("run", observed=True)["accuracy"].idxmax(), ["run", "update"]]
@@ -86,7 +94,11 @@ def per_run(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> pd
 
 
 def summarise(runs: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Per algorithm × staleness × setting: the estimate of `value` (columns value, low, high, n)."""
+    """The estimate of one number per algorithm × staleness × setting.
+
+    runs: rows of `per_run`. value: a column of them.
+    Returns columns algorithm, staleness, setting, reference, value, low, high, n.
+    """
     keys = ["algorithm", "staleness", "setting", "reference"]
     rows = [
         dict(zip(keys, key, strict=True)) | vars(estimate(group[value].to_numpy()))
@@ -96,12 +108,18 @@ def summarise(runs: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def by_seed(runs: pd.DataFrame, value: str) -> pd.Series:
-    """`value` indexed by (seed, repeat): what pairs runs of two methods."""
+    """One number of each run, indexed by (seed, repeat): what pairs runs of two methods.
+
+    runs: rows of `per_run`, one series. value: a column of them.
+    """
     return runs.set_index(["seed", "repeat"])[value]
 
 
 def updates_to_target(updates: np.ndarray, accuracy: np.ndarray, target: float) -> float:
-    """The first update at which the straight line between evaluations reaches `target`; inf if none does."""
+    """The first update at which the straight line between evaluations reaches a target.
+
+    updates, accuracy: [n], of one run. target: accuracy. Returns updates; inf if none does.
+    """
     reached = np.flatnonzero(np.asarray(accuracy) >= target)
     if not len(reached):
         return math.inf
@@ -115,10 +133,12 @@ def updates_to_target(updates: np.ndarray, accuracy: np.ndarray, target: float) 
 def collapse_onset(
     updates: np.ndarray, accuracy: np.ndarray, *, share: float = 0.5, drop: float = 0.05, stays: int = 2
 ) -> float:
-    """The update from which accuracy stays below `share` of the best before it, or NaN if it never does.
+    """The update from which accuracy stays far below the best before it.
 
-    The fall must also be at least `drop` (absolute) deep, and the last `stays` evaluations must be below: one
-    bad evaluation at the end is not a collapse, nor is noise on a policy that never learned anything.
+    updates, accuracy: [n], of one run. share: below this share of the best. drop: and at least so far below it.
+    stays: the last so many evaluations must be below: one bad evaluation at the end is no collapse, nor is noise on a
+    policy that never learned anything.
+    Returns the update of onset, NaN if there is none.
     """
     accuracy = np.asarray(accuracy, dtype=float)
     best = np.maximum.accumulate(accuracy)
@@ -137,7 +157,11 @@ class Target:
 
 
 def default_target(study: Study, share: float = 0.9) -> Target | None:
-    """`share` of the way from the starting accuracy to on-policy GRPO's last-k mean (else the best at s = 0)."""
+    """The accuracy that `cost_of_staleness` asks for.
+
+    share: of the way from the starting accuracy to on-policy GRPO's last-k mean (else that of the best at s = 0).
+    Returns None without on-policy runs.
+    """
     final = per_run(study)
     final = final[final["reference"] & (final["staleness"] == 0)]
     if final.empty:
@@ -151,9 +175,9 @@ def default_target(study: Study, share: float = 0.9) -> Target | None:
 
 
 def cost_of_staleness(study: Study, target: Target) -> pd.DataFrame:
-    """Updates and samples until `target`, per run, and their ratio to the on-policy baseline of the same seed.
+    """Updates and samples until a target, per run, and their ratio to the on-policy baseline of the same seed.
 
-    `updates_to_target` is inf for a run that never gets there: such a cell has no mean ratio.
+    Returns a row a run; `updates_to_target` is inf for a run that never gets there: such a cell has no mean ratio.
     """
     curves = accuracy_curves(study)
     runs = study.used[study.used["reference"]].set_index("run")

@@ -66,7 +66,10 @@ def _roles(text: str) -> dict[str, str]:
 
 
 def decide(runs: pd.DataFrame, incomplete: bool) -> pd.DataFrame:
-    """`runs` with `used` and `why_not`: unfinished runs and all but the first of each duplicate are out."""
+    """Which runs count: all but unfinished ones, evaluations, and all but the first of each duplicate.
+
+    runs: the run table. incomplete: unfinished runs count too. Returns it with `used` and `why_not`.
+    """
     runs = runs.copy()
     if "algorithm" not in runs:
         runs[["algorithm", "status", "config"]] = None
@@ -81,8 +84,8 @@ def decide(runs: pd.DataFrame, incomplete: bool) -> pd.DataFrame:
 
 def _why_not(row: dict[Any, Any], incomplete: bool) -> str:
     if row["status"] != "finished" and not (incomplete and row["updates_done"] > 0):
-        told = f" ({row['error']})" if row["error"] else ""
-        return f"{row['status']} after {row['updates_done']:.0f} updates{told}"
+        reason = f" ({row['error']})" if row["error"] else ""
+        return f"{row['status']} after {row['updates_done']:.0f} updates{reason}"
     if json.loads(row["config"]).get("mode") == "evaluate":
         return "an evaluation, not a training run"
     return ""
@@ -92,7 +95,7 @@ def _mark_duplicates(runs: pd.DataFrame) -> None:
     """Under an exact lag driver and repeat change nothing: such runs are one run, and must agree bit for bit."""
     first: dict[str, Any] = {}
     candidates = runs[runs["why_not"] == ""].sort_values("status", key=lambda s: s != "finished", kind="stable")
-    for place, row in zip(candidates.index, candidates.to_dict("records"), strict=True):
+    for index, row in zip(candidates.index, candidates.to_dict("records"), strict=True):
         settings = settings_of(row)
         repeat = row["repeat"] if row["lag"] == "bounded" else 0
         identity = [
@@ -111,11 +114,15 @@ def _mark_duplicates(runs: pd.DataFrame) -> None:
         other = first[key]
         hashes = {row["final_weights_sha256"], other["final_weights_sha256"]}
         agree = "same final weights" if len(hashes) == 1 else "but with OTHER final weights"
-        runs.loc[place, "why_not"] = f"duplicate of {other['run']}, {agree if all(hashes) else 'no weights hash'}"
+        runs.loc[index, "why_not"] = f"duplicate of {other['run']}, {agree if all(hashes) else 'no weights hash'}"
 
 
 def describe(runs: pd.DataFrame) -> pd.DataFrame:
-    """`runs` with `reference` and `setting`: what differs from the method's reference, as text ("" if nothing)."""
+    """Names the setting of each run, and which is the reference.
+
+    runs: the run table, with `used`.
+    Returns it with `reference`, and `setting`: what differs from the method's reference, as text ("" if nothing).
+    """
     runs = runs.copy()
     texts: dict[Any, str] = {}
     references: set[Any] = set()
@@ -131,15 +138,15 @@ def describe(runs: pd.DataFrame) -> pd.DataFrame:
             places = chosen.get(str(algorithm), [])
             references |= set(places)
             own = settings[places[0]] if places else _part(anyone, algo=False)
-            for place in same.index:
-                texts[place] = _difference(settings[place], own, with_algo=bool(places))
-    runs["setting"] = pd.Series([texts.get(place, "") for place in runs.index], index=runs.index, dtype=object)
-    runs["reference"] = [place in references for place in runs.index]
+            for index in same.index:
+                texts[index] = _difference(settings[index], own, with_algo=bool(places))
+    runs["setting"] = pd.Series([texts.get(index, "") for index in runs.index], index=runs.index, dtype=object)
+    runs["reference"] = [index in references for index in runs.index]
     return runs
 
 
 def reference_words(runs: pd.DataFrame) -> str:
-    """The keys outside `algo.*` that differ among the used runs, with the values the reference has."""
+    """The keys outside `algo.*` that differ among the used runs, with the reference's values, as text."""
     used = runs[runs["used"]]
     parts = {part for text in used["setting"] for part in text.split(", ") if "=" in part}
     keys = sorted({part.split("=")[0] for part in parts} - {"driver"})
@@ -168,8 +175,8 @@ def _varying(settings: dict[Any, dict[str, Any]]) -> dict[Any, str]:
     keys = sorted({key for each in settings.values() for key in each})
     varying = [key for key in keys if len({json.dumps(each.get(key)) for each in settings.values()}) > 1]
     return {
-        place: ", ".join(f"{key}={_text(each[key])}" for key in varying if each.get(key) is not None)
-        for place, each in settings.items()
+        index: ", ".join(f"{key}={_text(each[key])}" for key in varying if each.get(key) is not None)
+        for index, each in settings.items()
     }
 
 

@@ -27,7 +27,10 @@ def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Interquartile mean: the ⌊n/4⌋ smallest and largest values are left out. For n < 4 it is the mean."""
+    """Interquartile mean: the ⌊n/4⌋ smallest and largest values are left out; for n < 4 the mean.
+
+    values: n values along `axis`.
+    """
     ordered = np.sort(np.asarray(values, dtype=float), axis=axis)
     n = ordered.shape[axis]
     cut = n // 4
@@ -41,10 +44,11 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> np.ndarray:
-    """Stratified bootstrap replicates [resamples, ...] of the mean over strata of `statistic` over seeds.
+    """Stratified bootstrap over seeds.
 
-    Each stratum (a staleness, a benchmark) is an array [n, ...] whose first axis, the seeds, is drawn with
-    replacement on its own; strata count alike whatever their n.
+    strata: a staleness or benchmark each, [n, …]; the first axis, the seeds, is drawn with replacement on its own.
+    statistic: of the values along an axis. resamples: how many. seed: of the generator.
+    Returns [resamples, …], the mean over strata of the statistic; strata count alike whatever their n.
     """
     rng = np.random.default_rng(seed)
     replicates = []
@@ -62,7 +66,13 @@ def interval(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap interval; NaN where the smallest stratum has fewer than three seeds."""
+    """Percentile bootstrap interval.
+
+    At n = 3 it is the range of the values: one resample in 27 holds nothing but the smallest.
+
+    strata, statistic, resamples: as in `bootstrap`. level: nominal coverage.
+    Returns low and high, NaN where the smallest stratum has fewer than three seeds.
+    """
     shape = np.asarray(strata[0]).shape[1:]
     if min(len(s) for s in strata) < MIN_SEEDS:
         return np.full(shape, np.nan), np.full(shape, np.nan)
@@ -89,7 +99,10 @@ class Estimate:
 
 
 def estimate(values: Sequence[float] | np.ndarray, statistic: Statistic = iqm) -> Estimate:
-    """The statistic of finite `values` (one a seed) with its interval."""
+    """A statistic over seeds with its interval.
+
+    values: one a seed; those that are not finite are left out. statistic: of the values along an axis.
+    """
     kept = np.asarray([v for v in values if v is not None and np.isfinite(v)], dtype=float)
     if not len(kept):
         return Estimate(math.nan, math.nan, math.nan, 0)
@@ -98,31 +111,40 @@ def estimate(values: Sequence[float] | np.ndarray, statistic: Statistic = iqm) -
 
 
 def estimate_over_strata(strata: Sequence[np.ndarray], statistic: Statistic = iqm) -> Estimate:
-    """The mean over strata of the statistic over seeds; n is the smallest stratum's."""
+    """The mean over strata of a statistic over seeds, with its interval.
+
+    strata: one array of seeds each, [n]. Returns an estimate whose n is the smallest stratum's.
+    """
     value = float(np.mean([statistic(np.asarray(s, dtype=float)) for s in strata]))
     low, high = interval(strata, statistic)
     return Estimate(value, float(low), float(high), min(len(s) for s in strata))
 
 
 def paired_difference(a: pd.Series, b: pd.Series) -> Estimate:
-    """Mean of a − b over the seeds both have.
+    """Mean of a − b over the seeds both have, with its interval.
 
-    Runs with one seed see the same prompts in the same order, so their difference has less noise than the
-    difference of two means; pairs are what is resampled.
+    Runs with one seed see the same prompts in the same order, so their difference has less noise than the difference
+    of two means; pairs are what is resampled.
+
+    a, b: indexed by what pairs them.
     """
     return estimate(differences(a, b).to_numpy(), mean)
 
 
 def differences(a: pd.Series, b: pd.Series) -> pd.Series:
-    """a − b of every seed both have."""
+    """a − b of every seed both have.
+
+    a, b: indexed by what pairs them.
+    """
     pairs = pd.concat([a, b], axis=1, join="inner").dropna()
     return pairs.iloc[:, 0] - pairs.iloc[:, 1]
 
 
 def probability_of_improvement(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Estimate:
-    """P(a run of A beats a run of B), ties half, averaged over strata: the Mann–Whitney U divided by n·m.
+    """Share of pairs (a run of A, a run of B) in which A is larger, ties half: Mann–Whitney's U divided by n·m.
 
-    `a` and `b` hold one array of seeds a stratum (task or benchmark). Seeds of A and B are resampled apart.
+    a, b: one array of seeds a stratum (task or benchmark), over which the share is averaged.
+    Returns an estimate; seeds of A and B are resampled apart.
     """
     pairs = [(np.asarray(x, float), np.asarray(y, float)) for x, y in zip(a, b, strict=True)]
     n = min(min(len(x), len(y)) for x, y in pairs)

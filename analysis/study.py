@@ -80,13 +80,13 @@ def identify(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     used = runs[runs["used"]].reset_index(drop=True)
     names = pd.Categorical(rows["run"])
-    place = pd.Index(used["run"]).get_indexer(pd.Index(names.categories))[names.codes]
-    added = {column: _taken(used[column], place) for column in IDENTITY}
+    index = pd.Index(used["run"]).get_indexer(pd.Index(names.categories))[names.codes]
+    added = {column: _taken(used[column], index) for column in IDENTITY}
     return pd.concat([rows.drop(columns=list(added), errors="ignore"), pd.DataFrame(added, index=rows.index)], axis=1)
 
 
-def _taken(values: pd.Series, place: np.ndarray) -> np.ndarray | pd.Categorical:
+def _taken(values: pd.Series, index: np.ndarray) -> np.ndarray | pd.Categorical:
     if values.dtype == object or isinstance(values.dtype, pd.StringDtype):
         categories, codes = np.unique(values.astype(str).to_numpy(dtype=object), return_inverse=True)
-        return pd.Categorical.from_codes(codes[place], pd.Index(categories))
-    return values.to_numpy()[place]
+        return pd.Categorical.from_codes(codes[index], pd.Index(categories))
+    return values.to_numpy()[index]

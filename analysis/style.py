@@ -86,24 +86,33 @@ def look(algorithm: str) -> Look:
 
 def order(algorithms: Iterable[str]) -> list[str]:
     """Methods in the order of the palette, then the others by name."""
-    known = list(LOOKS)
-    return sorted(set(algorithms), key=lambda a: (known.index(a) if a in known else len(known), a))
+    names = list(LOOKS)
+    return sorted(set(algorithms), key=lambda a: (names.index(a) if a in names else len(names), a))
 
 
 def dashes(staleness: Iterable[int]) -> dict[int, Any]:
-    """On-policy is dashed (as in the paper), the largest staleness solid, the others in between."""
+    """A line style for each staleness: on-policy dashed (as in the paper), the largest solid.
+
+    Returns staleness → matplotlib line style.
+    """
     rest = sorted(set(staleness) - {0}, reverse=True)
-    return {0: (0, (4, 1.6))} | {s: _DASHES[place % len(_DASHES)] for place, s in enumerate(rest)}
+    return {0: (0, (4, 1.6))} | {s: _DASHES[index % len(_DASHES)] for index, s in enumerate(rest)}
 
 
 def shades(staleness: Iterable[int]) -> dict[int, str]:
-    """Colours for a figure about one method: dark for fresh, light for stale (also in grey)."""
+    """A colour for each staleness, for a figure about one method: dark for fresh, light for stale (also in grey).
+
+    Returns staleness → "#rrggbb".
+    """
     values = sorted(set(staleness))
-    return {s: to_hex(colormaps["viridis"](0.85 * place / max(1, len(values) - 1))) for place, s in enumerate(values)}
+    return {s: to_hex(colormaps["viridis"](0.85 * index / max(1, len(values) - 1))) for index, s in enumerate(values)}
 
 
 def label(algorithm: str, staleness: int | None = None, setting: str = "") -> str:
-    """ "M2PO, s = 256", with the setting when there are several."""
+    """How a legend names a series: "M2PO, s = 256".
+
+    staleness: None to leave it out. setting: added in brackets when there are several.
+    """
     parts = [look(algorithm).label]
     if staleness is not None:
         parts.append("on-policy" if staleness == 0 else f"s = {staleness}")

@@ -31,7 +31,10 @@ UNTUNED = "Each method stands at the setting it was run with: a table of untuned
 
 
 def summary(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> Table:
-    """The sweep's own table: one row an algorithm × staleness × setting."""
+    """The sweep's own table: a row an algorithm × staleness × setting.
+
+    metric: the accuracy, a name in eval.jsonl. last: evaluations in the last-k mean.
+    """
     runs = scores.per_run(study, metric, last)
     several = _several_settings(runs)
     unused = study.unused.groupby(["algorithm", "staleness"]).size().to_dict() if len(study.unused) else {}
@@ -49,9 +52,11 @@ def summary(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> Ta
 
 
 def table1(study: Study, metric: str = "sampled_accuracy") -> Table:
-    """Table 1's shape: a column a benchmark and their average, a row a method and staleness.
+    """The shape of the M2PO paper's Table 1: a column a benchmark and their average, a row a method and staleness.
 
     Each run is read at the update that is best on its validation split, never on the benchmarks themselves.
+
+    metric: the accuracy, a name in eval.jsonl.
     """
     runs = scores.per_run(study, metric)
     chosen = runs[["run", "best_update"]].rename(columns={"best_update": "update"})
@@ -71,7 +76,10 @@ def table1(study: Study, metric: str = "sampled_accuracy") -> Table:
 
 
 def leaderboard(study: Study, metric: str = "sampled_accuracy") -> Table:
-    """Methods in the order of their final accuracy under staleness, strata = the staleness values they share."""
+    """Methods in the order of their final accuracy under staleness, over the staleness values they share.
+
+    metric: the accuracy, a name in eval.jsonl.
+    """
     runs = scores.per_run(study, metric)
     shared = _shared_staleness(runs)
     base = runs[(runs["algorithm"] == "grpo") & runs["reference"]]
@@ -81,8 +89,8 @@ def leaderboard(study: Study, metric: str = "sampled_accuracy") -> Table:
         names = [style.look(str(algorithm)).label, *([setting or "reference"] if several else [])]
         cells = [group.loc[group["staleness"] == s, "last_k"].to_numpy() for s in shared]
         if not all(map(len, cells)):
-            held = ", ".join(str(s) for s in shared if s not in set(group["staleness"]))
-            lacking.append([*names, len(group), f"no run at s = {held}", "–", "–", _collapsed(group)])
+            absent = ", ".join(str(s) for s in shared if s not in set(group["staleness"]))
+            lacking.append([*names, len(group), f"no run at s = {absent}", "–", "–", _collapsed(group)])
             continue
         score = statistics.estimate_over_strata(cells)
         worst = min(float(statistics.iqm(cell)) for cell in cells)
@@ -111,12 +119,12 @@ def _shared_staleness(runs: pd.DataFrame) -> list[int]:
 
 def _groups(runs: pd.DataFrame, several: bool) -> list[tuple[list[object], pd.DataFrame]]:
     """Series in the palette's order, with the cells that name them."""
-    found = []
+    result = []
     for key, group in runs.groupby(["algorithm", "staleness", "setting"], observed=True):
         algorithm, staleness, setting = map(str, key)
         names: list[object] = [style.look(algorithm).label, int(staleness)]
-        found.append(((_rank(algorithm), int(staleness), setting), names + [setting or "reference"] * several, group))
-    return [(names, group) for _, names, group in sorted(found, key=lambda item: item[0])]
+        result.append(((_rank(algorithm), int(staleness), setting), names + [setting or "reference"] * several, group))
+    return [(names, group) for _, names, group in sorted(result, key=lambda item: item[0])]
 
 
 def _names(several: bool) -> list[str]:
@@ -129,20 +137,20 @@ def _several_settings(runs: pd.DataFrame) -> bool:
 
 def _collapsed(group: pd.DataFrame) -> str:
     onsets = sorted(group["collapse"].dropna())
-    told = f"{len(onsets)}/{len(group)}"
-    return told + (f" at {', '.join(f'{u:.0f}' for u in onsets)}" if onsets else "")
+    text = f"{len(onsets)}/{len(group)}"
+    return text + (f" at {', '.join(f'{u:.0f}' for u in onsets)}" if onsets else "")
 
 
 def _rank(algorithm: str) -> tuple[int, str]:
-    known = list(style.LOOKS)
-    return (known.index(algorithm) if algorithm in known else len(known), algorithm)
+    names = list(style.LOOKS)
+    return (names.index(algorithm) if algorithm in names else len(names), algorithm)
 
 
 # ------------------------------------------------------------------------------------------- writers
 
 
 def texts(table: Table) -> list[list[str]]:
-    """Every cell as text."""
+    """Every cell as text, row by row."""
     return [[_text(cell) for cell in row] for row in table.rows]
 
 
@@ -171,7 +179,7 @@ def latex(table: Table) -> str:
 
 
 def frame(table: Table) -> pd.DataFrame:
-    """Estimates spread over four columns: value, low, high, n."""
+    """The table as a DataFrame: an estimate is spread over four columns (value, low, high, n)."""
     rows = []
     for row in table.rows:
         flat: dict[str, object] = {}
@@ -190,7 +198,10 @@ def frame(table: Table) -> pd.DataFrame:
 
 
 def write(table: Table, out: Path, name: str) -> list[Path]:
-    """`name`.md, .tex and .csv in `out`."""
+    """Writes a table as Markdown, LaTeX and CSV.
+
+    out: folder that exists. name: of the files, without suffix. Returns the paths.
+    """
     paths = [out / f"{name}.{kind}" for kind in ("md", "tex", "csv")]
     paths[0].write_text(markdown(table), encoding="utf-8")
     paths[1].write_text(latex(table), encoding="utf-8")

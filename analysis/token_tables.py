@@ -23,12 +23,18 @@ _COLUMNS = ["abs_ratio_minus_1", "entropy", "kept", "text"]
 
 
 def by_ratio(study: Study) -> pd.DataFrame:
-    """Tokens by |r − 1|; empty if no run recorded tokens."""
+    """Tokens by |r − 1|.
+
+    Returns rows `run bin count entropy masked`; none if no run recorded tokens.
+    """
     return _table(study, "bins", _bins, ["run", "bin", "count", "entropy", "masked"])
 
 
 def by_text(study: Study) -> pd.DataFrame:
-    """Tokens by text; empty if no run recorded tokens."""
+    """Tokens by text.
+
+    Returns rows `run text count masked`; none if no run recorded tokens.
+    """
     return _table(study, "words", _words, ["run", "text", "count", "masked"])
 
 
@@ -52,10 +58,10 @@ def _table(study: Study, kind: str, reduce: Callable[[pd.DataFrame], pd.DataFram
 
 def _bins(tokens: pd.DataFrame) -> pd.DataFrame:
     # the small number keeps .2 out of the bin that ends at .2 although .2 / .025 is 8 − ε in places
-    place = np.minimum((tokens["abs_ratio_minus_1"].to_numpy(float) / WIDTH + 1e-9).astype(int), BINS)
-    count = np.bincount(place, minlength=BINS + 1)
-    entropy = np.bincount(place, tokens["entropy"].to_numpy(float), BINS + 1)
-    masked = np.bincount(place, ~tokens["kept"].to_numpy(bool), BINS + 1)
+    index = np.minimum((tokens["abs_ratio_minus_1"].to_numpy(float) / WIDTH + 1e-9).astype(int), BINS)
+    count = np.bincount(index, minlength=BINS + 1)
+    entropy = np.bincount(index, tokens["entropy"].to_numpy(float), BINS + 1)
+    masked = np.bincount(index, ~tokens["kept"].to_numpy(bool), BINS + 1)
     return pd.DataFrame({"bin": np.arange(BINS + 1), "count": count, "entropy": entropy, "masked": masked})
 
 

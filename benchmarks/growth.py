@@ -5,7 +5,7 @@
 An update with its share of a rollout batch: generating, grading, learning. Model, batch and length: GRPO, random
 weights, and responses that never end before their limit, so that the tokens are the same everywhere. A batch that
 is more than one micro-batch costs a method of batch scope another pass without gradient: M2PO's row. Staleness: the
-default run's own loop, its delay line filled. Growth in proportion is 1 in the last column; attention grows with the
+default run's own loop, its rollout queue filled. Growth in proportion is 1 in the last column; attention grows with the
 square of the length.
 """
 

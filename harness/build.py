@@ -120,6 +120,8 @@ def shadows(config: Config) -> Shadows:
     """The methods that `record.shadow` names, as conf/algo has them; the one that trains, as the run has it."""
     files = {path.stem: path for path in (PROJECT / "conf" / "algo").glob("*.yaml")}
     names = algorithms.names() if config.record.shadow == "all" else config.record.shadow
+    if not isinstance(names, list):
+        raise UserError(f"record.shadow={names}: expected all, or a list of names of conf/algo such as [grpo,topr]")
     methods: dict[str, Any] = {}
     for name in names:
         if name not in files:
@@ -145,8 +147,8 @@ def reference_model(config: Config) -> ModelConfig:
 
 def staleness_policy(config: Config) -> StalenessPolicy:
     """The policy that `lag` names, made as cls(staleness, updates_per_step, **further keys of lag)."""
-    known = config.staleness, config.updates_per_step
-    policy: StalenessPolicy = target("lag", config.lag, config.allow_code, *known, kind=StalenessPolicy)
+    units = config.staleness, config.updates_per_step
+    policy: StalenessPolicy = target("lag", config.lag, config.allow_code, *units, kind=StalenessPolicy)
     return policy
 
 

@@ -70,7 +70,13 @@ def draw(
     columns: int | None = None,
     metric: str = "sampled_accuracy",
 ) -> Iterable[tuple[str, Drawing | str]]:
-    """(name, drawing) of each figure, or (name, why it is not drawn); `curves` adds metrics against updates."""
+    """Draws figures one after the other.
+
+    only: names of figures (default: all). curves: metrics of metrics.jsonl to draw against updates as well.
+    columns: width, 1 or 2 columns of a paper (default: each figure's own). metric: the accuracy, a name in eval.jsonl.
+    Returns (name, drawing) of each figure, or (name, why it is not drawn).
+    Raises AnalysisError for an unknown figure or metric.
+    """
     for name in only:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)
@@ -88,7 +94,12 @@ def draw(
 
 
 def write(study: Study, out: Path, **choices) -> dict[str, dict]:
-    """Draw into `out`; returns (and writes as figures.json) each figure's caption, or why it is not there."""
+    """Draws into a folder, as PNG, PDF and CSV, with an index figures.json.
+
+    out: folder, made if it is missing. choices: those of `draw`.
+    Returns the index: name → title and caption, or why it is not there.
+    Raises AnalysisError for runs of several tasks, an unknown name, or a folder that cannot be written.
+    """
     one_task(study)
     prepare(out)
     index: dict[str, dict] = {}
@@ -106,13 +117,13 @@ def one_task(study: Study) -> None:
     """Accuracies on different tasks are different quantities: refuse to draw them on one axis."""
     tasks = study.used["task"].value_counts()
     if len(tasks) > 1:
-        told = ", ".join(f"{task} ({n} runs)" for task, n in sorted(tasks.items()))
+        counts = ", ".join(f"{task} ({n} runs)" for task, n in sorted(tasks.items()))
         first = sorted(tasks.index)[0]
-        raise AnalysisError(f"runs of different tasks: {told}; choose one with --where task={first}")
+        raise AnalysisError(f"runs of different tasks: {counts}; choose one with --where task={first}")
 
 
 def prepare(out: Path) -> None:
-    """Make the output folder, or say in one line why it cannot be written."""
+    """Makes the output folder. Raises AnalysisError, in one line, if it cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"

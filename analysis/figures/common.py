@@ -39,7 +39,10 @@ class Drawing:
 
 @contextmanager
 def options(columns: int | None = None, metric: str = "sampled_accuracy"):
-    """Draw for one or two columns (default: each figure's own choice), with this accuracy."""
+    """While the block runs figures are drawn for so many columns, with this accuracy.
+
+    columns: 1 or 2 (default: each figure's own choice). metric: a name in eval.jsonl.
+    """
     held = _columns.set(columns), _metric.set(metric)
     try:
         with matplotlib.rc_context(style.RC):
@@ -57,7 +60,12 @@ def metric() -> str:
 def canvas(
     columns: int = 2, height: float = 3.1, panels: int = 1, rows: int = 0, **more: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of one or two columns' width with its panels side by side (`height` is that of a row, inches)."""
+    """A figure with its panels side by side.
+
+    columns: width, 1 or 2 columns of a paper. height: of a row, inches. panels: how many.
+    rows: of panels (0: as few as fit the width).
+    Returns the figure and its axes, a panel each.
+    """
     columns = _columns.get() or columns
     width = style.COLUMN if columns == 1 else style.PAGE
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -74,7 +82,10 @@ def canvas(
 def finish(
     figure: Figure, data: pd.DataFrame, caption: str, missing: Iterable[str] = (), handles: Sequence[Any] = ()
 ) -> Drawing:
-    """Legend above the axes (it covers nothing), caption with n below."""
+    """Adds the legend above the axes (it covers nothing) and the caption below.
+
+    data: the numbers drawn. missing: what the figure lacks; an Aside goes into the caption. handles: of the legend.
+    """
     width = figure.get_size_inches()[0]
     if handles:
         across = _legend_columns([len(str(h.get_label())) for h in handles], width)
@@ -98,7 +109,10 @@ def _legend_columns(lengths: list[int], width: float) -> int:
 
 
 def sampling_words(counts: Iterable[int]) -> str:
-    """What a caption says about n, the interval, and its absence."""
+    """What a caption says about n, the interval, and its absence.
+
+    counts: n of every series drawn.
+    """
     counts = sorted({int(c) for c in counts if c > 0})
     if not counts:
         return ""
@@ -122,7 +136,11 @@ def draw_series(
     marker: str = "",
     label: str = "",
 ) -> Line2D:
-    """One series on an axes: thin seeds, and with n ≥ 3 the centre and its band. Returns the legend's handle."""
+    """One series on an axes: thin seeds, and with n ≥ 3 the centre and its band.
+
+    rows: of `selection.over_seeds`, one series. dash: a matplotlib line style. width: of the centre, points.
+    Returns the legend's handle.
+    """
     centre = rows[rows["kind"] == "centre"].sort_values("update")
     n = int(centre["n"].max()) if len(centre) else 0
     seeds = rows[rows["kind"] == "seed"]
@@ -142,11 +160,15 @@ def draw_series(
 def draw_estimates(
     ax: Axes, x: Any, table: pd.DataFrame, look: style.Look, seeds: tuple[Any, Any] = ((), ())
 ) -> Line2D:
-    """Estimates (value, low, high) of one method at places `x`: a line, bars where known, the seeds as points."""
+    """Estimates of one method: a line, bars where there is an interval, the seeds as points.
+
+    x: one place an estimate. table: columns value, low, high. seeds: places and values of the single seeds.
+    Returns the line, a legend's handle.
+    """
     at = np.asarray(x, dtype=float)
-    known = table["low"].notna().to_numpy()
-    low, high = (table[side].to_numpy(float)[known] for side in ("low", "high"))
-    ax.vlines(at[known], low, high, color=look.colour, linewidth=1.1, zorder=2)
+    has_interval = table["low"].notna().to_numpy()
+    low, high = (table[side].to_numpy(float)[has_interval] for side in ("low", "high"))
+    ax.vlines(at[has_interval], low, high, color=look.colour, linewidth=1.1, zorder=2)
     ax.plot(*seeds, ".", color=look.colour, alpha=0.4, markersize=3)
     (line,) = ax.plot(
         at, table["value"], color=look.colour, marker=look.marker, linewidth=look.width, label=look.label, zorder=3
@@ -163,7 +185,10 @@ def thin_updates(ax: Axes) -> None:
 
 
 def fraction_scale(ax: Axes, values: pd.Series, axis: str = "y") -> None:
-    """A log scale that still shows 0: fractions span decades and M2PO's is often exactly 0."""
+    """A log scale that still shows 0: fractions span decades and M2PO's is often exactly 0.
+
+    values: what is drawn, ≥ 0. axis: "x" or "y".
+    """
     positive = values[values > 0]
     if positive.empty:
         return
@@ -180,7 +205,10 @@ def fraction_scale(ax: Axes, values: pd.Series, axis: str = "y") -> None:
 
 
 def staleness_axis(ax: Axes, values: Iterable[int]) -> None:
-    """Staleness as 0, then a log scale: symlog that starts at the smallest positive value."""
+    """An x axis of staleness: 0, then a log scale from the smallest positive value on.
+
+    values: staleness values, updates.
+    """
     ticks = sorted(set(values))
     positive = [s for s in ticks if s > 0]
     if positive:
@@ -191,9 +219,13 @@ def staleness_axis(ax: Axes, values: Iterable[int]) -> None:
     ax.set_xlabel("staleness s (updates)")
 
 
-def side_by_side(staleness: pd.Series, place: int, of: int, first: int) -> np.ndarray:
-    """Places on a staleness axis for the `place`-th of `of` methods, or their bars would lie on each other."""
-    factor = 1 + min(0.035, 0.2 / of) * (place - (of - 1) / 2)
+def side_by_side(staleness: pd.Series, index: int, of: int, first: int) -> np.ndarray:
+    """Places on a staleness axis that keep the bars of several methods apart.
+
+    staleness: of one method's points, updates. index, of: which of how many methods. first: smallest staleness > 0.
+    Returns one place a point.
+    """
+    factor = 1 + min(0.035, 0.2 / of) * (index - (of - 1) / 2)
     s = staleness.to_numpy(dtype=float)
     return np.where(s == 0, first * (factor - 1), s * factor)
 
@@ -202,7 +234,10 @@ def side_by_side(staleness: pd.Series, place: int, of: int, first: int) -> np.nd
 
 
 def save(drawing: Drawing, out: Path, name: str) -> list[Path]:
-    """PNG, PDF and the CSV behind them; the same bytes every time."""
+    """Writes PNG, PDF and the CSV behind them; the same drawing gives the same bytes.
+
+    out: folder that exists. Returns the three paths.
+    """
     png, pdf, csv = (out / f"{name}.{kind}" for kind in ("png", "pdf", "csv"))
     drawing.figure.savefig(png, metadata={"Software": None})
     drawing.figure.savefig(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None})

@@ -31,7 +31,7 @@ def masked_fraction_vs_updates(study: Study) -> Drawing:
 
 
 def curve_of(name: str):
-    """A figure of any metric of metrics.jsonl against updates."""
+    """A figure of any metric of metrics.jsonl against updates, as a function of a study."""
 
     def drawn(study: Study) -> Drawing:
         study, missing = selection.reference(study)
@@ -106,12 +106,12 @@ def _against_staleness(ax, table: pd.DataFrame, runs: pd.DataFrame, value: str) 
     ticks = sorted(table["staleness"].unique())
     first = min((s for s in ticks if s > 0), default=1)
     algorithms = style.order(table["algorithm"])
-    for place, algorithm in enumerate(algorithms):
+    for index, algorithm in enumerate(algorithms):
         look = style.look(algorithm)
         part = table[table["algorithm"] == algorithm].sort_values("staleness")
-        x = common.side_by_side(part["staleness"], place, len(algorithms), first)
+        x = common.side_by_side(part["staleness"], index, len(algorithms), first)
         single = runs[runs["algorithm"] == algorithm]
-        seeds = common.side_by_side(single["staleness"], place, len(algorithms), first), single[value]
+        seeds = common.side_by_side(single["staleness"], index, len(algorithms), first), single[value]
         handles.append(common.draw_estimates(ax, x, part, look, seeds))
     common.staleness_axis(ax, ticks)
     return handles

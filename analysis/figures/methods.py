@@ -23,13 +23,13 @@ def stabilisers(study: Study) -> Drawing:
         raise MissingData(f"needs runs of at least {AT_LEAST} methods beside GRPO at one staleness")
     figure, axes = common.canvas(2, 1.5, len(methods), rows=-(-len(methods) // 4), sharex=True, sharey=True)
     figure.set_size_inches(style.PAGE, 1.3 * -(-len(methods) // 4) + 0.5)
-    for place, (ax, method) in enumerate(zip(axes, methods, strict=True)):
+    for index, (ax, method) in enumerate(zip(axes, methods, strict=True)):
         common.draw_series(ax, rows[rows["algorithm"] == BASELINE], "#9a9a9a", "-", width=1.1)
         look = style.look(method)
         common.draw_series(ax, rows[rows["algorithm"] == method], look.colour, "-")
         ax.set_title(look.label, fontsize=7.5, loc="left", pad=2)
         common.thin_updates(ax)
-        if place < len(methods) - 4:
+        if index < len(methods) - 4:
             ax.set_xlabel("")  # the bottom row says it for its column
     figure.supylabel(f"accuracy ({scores.reported_split(study)})", fontsize=8)
     caption = (

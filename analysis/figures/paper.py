@@ -57,7 +57,7 @@ def with_and_without_trust_region(study: Study) -> Drawing:
     figure, axes = common.canvas(2, 3.2, len(models), sharey=True)
     parts: list[pd.DataFrame] = []
     missing: list[str] = []
-    told: list[str] = []
+    onset_words: list[str] = []
     handles: dict[str, Line2D] = {}
     for ax, model in zip(axes, models, strict=True):
         one, notes = selection.reference(study.keep(study.runs[study.runs["model"] == model]))
@@ -69,14 +69,14 @@ def with_and_without_trust_region(study: Study) -> Drawing:
         for update in onsets["collapse"]:
             ax.axvline(update, color=style.look("no_trust_region").colour, linewidth=0.6, linestyle=":")
         if len(onsets):
-            told.append(f"{model}: {', '.join(f'{u:.0f}' for u in sorted(onsets['collapse']))}")
+            onset_words.append(f"{model}: {', '.join(f'{u:.0f}' for u in sorted(onsets['collapse']))}")
         ax.set_title(model if len(models) > 1 else "")
         parts.append(rows.assign(model=model))
     if len(models) < 2:
         missing.append("a second base model")
     axes[0].set_ylabel(f"accuracy ({scores.reported_split(study)})")
     rows = pd.concat(parts, ignore_index=True)
-    collapse = f" Dotted: onset of collapse, at update {'; '.join(told)}." if told else ""
+    collapse = f" Dotted: onset of collapse, at update {'; '.join(onset_words)}." if onset_words else ""
     caption = f"With (GRPO) and without a trust region (F3).{collapse} {_n(rows)}"
     return common.finish(figure, rows, caption, missing, list(handles.values()))
 
@@ -108,10 +108,10 @@ def mean_clipping_ratio(study: Study) -> Drawing:
     parts, seeds, missing = [], [], []
     for model in models:
         one, notes = selection.reference(study.keep(study.runs[study.runs["model"] == model]))
-        wanted, lacking = _there(one, [ON_POLICY, GRPO, M2PO])
+        present, lacking = _there(one, [ON_POLICY, GRPO, M2PO])
         means = acting_fraction(one).groupby("run", observed=True)["value"].mean().rename("clipping")
         runs = one.used.merge(means, on="run")
-        for line in wanted:
+        for line in present:
             chosen = runs[(runs["algorithm"] == line.algorithm) & (runs["staleness"] == line.staleness)]
             cell = {"model": model, **vars(line)}
             seeds += [cell | {"value": value} for value in chosen["clipping"]]
@@ -163,24 +163,29 @@ def kl(study: Study) -> Drawing:
 def _there(study: Study, lines: Sequence[Line]) -> tuple[list[Line], list[str]]:
     """The lines that have runs, STALE replaced by the number, and a word on each that has none."""
     pairs = set(zip(study.used["algorithm"], study.used["staleness"], strict=True))
-    found, missing = [], []
+    present, missing = [], []
     for line in lines:
         s = line.staleness if line.staleness != STALE else selection.stalest(study)
         if (line.algorithm, s) in pairs:
-            found.append(Line(line.algorithm, s))
+            present.append(Line(line.algorithm, s))
         else:
             missing.append(style.label(line.algorithm, s))
-    return found, missing
+    return present, missing
 
 
 def pick(study: Study, curve: pd.DataFrame, lines: Sequence[Line]) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of `over_seeds` that belong to `lines`, in their order; MissingData if none has a value."""
-    found, missing = _there(study, lines)
+    """The points of some lines.
+
+    curve: `run update value`. lines: which.
+    Returns the rows of `selection.over_seeds` in the order of the lines, and a word on each that has none.
+    Raises MissingData if none has a value.
+    """
+    present, missing = _there(study, lines)
     rows = selection.over_seeds(study, curve)
-    chosen = [rows[(rows["algorithm"] == line.algorithm) & (rows["staleness"] == line.staleness)] for line in found]
+    chosen = [rows[(rows["algorithm"] == line.algorithm) & (rows["staleness"] == line.staleness)] for line in present]
     missing += [
         f"values of {style.label(line.algorithm, line.staleness)}"
-        for line, part in zip(found, chosen, strict=True)
+        for line, part in zip(present, chosen, strict=True)
         if part.empty
     ]
     if not any(len(part) for part in chosen):
@@ -255,13 +260,13 @@ def _bars(ax, table: pd.DataFrame, seeds: pd.DataFrame, models: Sequence[str]) -
     """Grouped bars with their interval, the seeds as points; on-policy is hatched."""
     lines = list(dict.fromkeys(zip(table["algorithm"], table["staleness"], strict=True)))
     width = 0.8 / len(lines)
-    for place, (algorithm, s) in enumerate(lines):
+    for index, (algorithm, s) in enumerate(lines):
         part = table[(table["algorithm"] == algorithm) & (table["staleness"] == s)]
-        x = np.array([models.index(m) for m in part["model"]]) + width * (place - (len(lines) - 1) / 2)
+        x = np.array([models.index(m) for m in part["model"]]) + width * (index - (len(lines) - 1) / 2)
         ax.bar(x, part["value"], width * 0.9, color=style.look(algorithm).colour, alpha=0.45 if s == 0 else 1.0,
                hatch="//" if s == 0 else "", edgecolor="white", label=style.label(algorithm, s))  # fmt: skip
-        known = part["low"].notna().to_numpy()
-        ax.vlines(x[known], part["low"][known], part["high"][known], color="#444444", linewidth=1)
+        has_interval = part["low"].notna().to_numpy()
+        ax.vlines(x[has_interval], part["low"][has_interval], part["high"][has_interval], color="#444444", linewidth=1)
         mine = seeds[(seeds["algorithm"] == algorithm) & (seeds["staleness"] == s)]
         centre = dict(zip(part["model"], x, strict=True))
         ax.plot([centre[m] + 0.2 * width for m in mine["model"]], mine["value"], ".", color="#444444", markersize=3)

@@ -20,14 +20,14 @@ LOSS_TIMES = ("time/loss_s", "time/update_s")  # the first that was recorded
 def tis_with_grpo_and_m2po(study: Study) -> Drawing:
     """Truncated importance sampling alone, and on top of GRPO (decoupled, truncate) and M2PO (areal)."""
     one, missing = selection.one_model(study)
-    wanted = {
+    variants = {
         "GRPO": ("grpo", {}),
         "TIS": ("tis", {}),
         "GRPO with TIS": ("decoupled", {"algo.mode": "truncate"}),
         "M2PO": ("m2po", {}),
         "M2PO with decoupled weights": ("m2po", {"algo.variant": "areal"}),
     }
-    return _variants(one, wanted, "TIS with GRPO and M2PO (later version).", missing, at_least=3)
+    return _variants(one, variants, "TIS with GRPO and M2PO (later version).", missing, at_least=3)
 
 
 def asymmetric_clipping(study: Study) -> Drawing:
@@ -37,9 +37,9 @@ def asymmetric_clipping(study: Study) -> Drawing:
     uppers = {json.loads(config).get("algo.epsilon_high") for config in grpo["config"]} - {None}
     if len(uppers) < 2:
         raise MissingData("needs grpo runs at several algo.epsilon_high")
-    wanted: dict = {f"GRPO, ε_high = {e:g}": ("grpo", {"algo.epsilon_high": e}) for e in sorted(uppers)}
-    wanted["M2PO"] = ("m2po", {})
-    return _variants(one, wanted, "Asymmetric clipping (later version).", missing, at_least=2)
+    variants: dict = {f"GRPO, ε_high = {e:g}": ("grpo", {"algo.epsilon_high": e}) for e in sorted(uppers)}
+    variants["M2PO"] = ("m2po", {})
+    return _variants(one, variants, "Asymmetric clipping (later version).", missing, at_least=2)
 
 
 def m2po_and_grpo(study: Study) -> Drawing:
@@ -80,18 +80,18 @@ def loss_time(study: Study) -> Drawing:
     ]
     table = pd.DataFrame(rows).set_index("algorithm").loc[style.order(runs["algorithm"])].reset_index()
     figure, (ax,) = common.canvas(1, 0.9 + 0.26 * len(table))
-    place = range(len(table))
-    ax.barh(place, 1000 * table["value"], color=[style.look(a).colour for a in table["algorithm"]], height=0.65)
-    known = table["low"].notna()
+    index = range(len(table))
+    ax.barh(index, 1000 * table["value"], color=[style.look(a).colour for a in table["algorithm"]], height=0.65)
+    has_interval = table["low"].notna()
     ax.hlines(
-        [p for p in place if known[p]],
-        1000 * table["low"][known],
-        1000 * table["high"][known],
+        [p for p in index if has_interval[p]],
+        1000 * table["low"][has_interval],
+        1000 * table["high"][has_interval],
         color="#777777",
     )
     row = {algorithm: p for p, algorithm in enumerate(table["algorithm"])}
     ax.plot(1000 * runs["seconds"], [row[a] + 0.2 for a in runs["algorithm"]], ".", color="#777777", markersize=2)
-    ax.set_yticks(place, [style.look(a).label for a in table["algorithm"]])
+    ax.set_yticks(index, [style.look(a).label for a in table["algorithm"]])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("loss (ms an update)" if name == LOSS_TIMES[0] else "whole update (ms)")
@@ -101,13 +101,13 @@ def loss_time(study: Study) -> Drawing:
     return common.finish(figure, table, caption.replace("seed", "run"), missing)
 
 
-def _variants(study: Study, wanted: dict, caption: str, missing: list[str], at_least: int) -> Drawing:
+def _variants(study: Study, variants: dict, caption: str, missing: list[str], at_least: int) -> Drawing:
     """Accuracy curves of configurations at the largest staleness; a method may appear in several settings."""
     s = selection.stalest(study)
     configs = {run: json.loads(config) for run, config in zip(study.used["run"], study.used["config"], strict=True)}
     rows = selection.over_seeds(study, selection.evaluated(study))
     shown, taken = {}, set()
-    for name, (algorithm, keys) in wanted.items():
+    for name, (algorithm, keys) in variants.items():
         used = study.used[(study.used["algorithm"] == algorithm) & (study.used["staleness"] == s)]
         if keys:
             has = [all(configs[run].get(k) == v for k, v in keys.items()) for run in used["run"]]
@@ -129,13 +129,13 @@ def _variants(study: Study, wanted: dict, caption: str, missing: list[str], at_l
     dash: dict[str, int] = {}
     for name, part in shown.items():
         look = style.look(part["algorithm"].iloc[0])
-        place = dash[look.label] = dash.get(look.label, -1) + 1
+        index = dash[look.label] = dash.get(look.label, -1) + 1
         handles.append(
             common.draw_series(
                 ax,
                 part,
                 look.colour,
-                ("-", "--", ":", "-.")[place % 4],
+                ("-", "--", ":", "-.")[index % 4],
                 width=look.width,
                 marker=look.marker,
                 label=name,

@@ -50,7 +50,11 @@ def stalest(study: Study) -> int:
 
 
 def windowed(study: Study, name: str) -> pd.DataFrame:
-    """A metric of metrics.jsonl as means over windows of whole steps: `run update value` (window's end)."""
+    """A metric of metrics.jsonl as means over windows of whole steps.
+
+    name: of the metric. Returns `run update value`, the update being the window's last.
+    Raises MissingData if no run has it.
+    """
     rows = study.updates
     if name not in rows.columns or not rows[name].notna().any():
         raise MissingData(f"needs {name} in metrics.jsonl")
@@ -70,9 +74,10 @@ def evaluated(study: Study) -> pd.DataFrame:
 
 
 def over_seeds(study: Study, curve: pd.DataFrame) -> pd.DataFrame:
-    """`run update value` → long rows per series: the seeds (`seed` set) and the centre with its interval.
+    """The seeds of every series and, where all of them have a value, their centre.
 
-    The centre covers the updates that every seed of the series has.
+    curve: `run update value`.
+    Returns long rows: kind "seed" (with `seed`, `repeat`), and kind "centre" with value, low, high and n.
     """
     keys = ["algorithm", "staleness", "setting"]
     identity = study.used[["run", *keys, "seed", "repeat"]]
@@ -85,8 +90,8 @@ def over_seeds(study: Study, curve: pd.DataFrame) -> pd.DataFrame:
         values = table.to_numpy()
         low, high = statistics.interval([values])
         centre = {"update": table.columns, "value": statistics.iqm(values, axis=0), "low": low, "high": high}
-        known = dict(zip(keys, key, strict=True)) | {"kind": "centre", "n": len(table)}
-        parts.append(pd.DataFrame(centre | known))
+        constant = dict(zip(keys, key, strict=True)) | {"kind": "centre", "n": len(table)}
+        parts.append(pd.DataFrame(centre | constant))
     columns = [*keys, "kind", "seed", "repeat", "update", "value", "low", "high", "n"]
     return pd.concat(parts, ignore_index=True).reindex(columns=columns)
 

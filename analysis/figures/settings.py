@@ -18,24 +18,33 @@ THRESHOLD = "algo.m2_threshold"
 
 
 def config_value(runs: pd.DataFrame, key: str) -> pd.Series:
-    """A key of the runs' configurations as numbers (NaN where absent)."""
+    """A key of the runs' configurations as numbers, NaN where it is absent or no number.
+
+    runs: rows of the run table. key: dotted.
+    """
     values = [json.loads(config).get(key) for config in runs["config"]]
     return pd.Series(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(), index=runs.index)
 
 
 def with_value(study: Study, key: str) -> pd.DataFrame:
-    """The scores of all runs with `key` as a column."""
+    """The scores of all runs with one key of their configuration as a column.
+
+    key: dotted; also the column's name.
+    """
     runs = scores.per_run(study, common.metric())
     values = config_value(study.used, key).set_axis(study.used["run"])
     return runs.assign(**{key: runs["run"].map(values)})
 
 
 def only_differs(study: Study, key: str, algorithm: str | None = None) -> Study:
-    """The runs that differ from their method's reference in `key` alone (or not at all)."""
+    """The runs that differ from their method's reference in one key alone, or not at all.
+
+    key: dotted. algorithm: only this method's (default: all).
+    """
     used = study.used if algorithm is None else study.used[study.used["algorithm"] == algorithm]
     rest = pd.Series([_settings_without(key, run) for run in used.to_dict("records")], index=used.index)
-    wanted = dict(zip(used.loc[used["reference"], "algorithm"], rest[used["reference"]], strict=True))
-    same = [own == wanted.get(name) for own, name in zip(rest, used["algorithm"], strict=True)]
+    expected = dict(zip(used.loc[used["reference"], "algorithm"], rest[used["reference"]], strict=True))
+    same = [own == expected.get(name) for own, name in zip(rest, used["algorithm"], strict=True)]
     return study.keep(used[np.array(same, dtype=bool)])
 
 
@@ -68,10 +77,12 @@ def accuracy_by_threshold(study: Study) -> Drawing:
         missing.append("a second base model")
     figure, (ax,) = common.canvas(1, 3.0)
     shade, marker = style.shades(range(len(models))), "os^Dv"
-    for place, (model, part) in enumerate(table.groupby("model")):
-        ax.plot(part["threshold"], part["value"], color=shade[place], marker=marker[place % 5], label=model)
-        known = part["low"].notna()
-        ax.vlines(part["threshold"][known], part["low"][known], part["high"][known], color=shade[place])
+    for index, (model, part) in enumerate(table.groupby("model")):
+        ax.plot(part["threshold"], part["value"], color=shade[index], marker=marker[index % 5], label=model)
+        has_interval = part["low"].notna()
+        ax.vlines(
+            part["threshold"][has_interval], part["low"][has_interval], part["high"][has_interval], color=shade[index]
+        )
         for row in part[part["collapsed"] > 0].itertuples():
             ax.annotate(f"{row.collapsed}/{row.n} collapse", (row.threshold, row.value), xytext=(0, -11),
                         textcoords="offset points", ha="center", fontsize=6.5, color="#b00020")  # fmt: skip
@@ -83,9 +94,9 @@ def accuracy_by_threshold(study: Study) -> Drawing:
     ax.set_xlabel("M2 threshold τ")
     ax.set_ylabel(f"best accuracy ({scores.reported_split(study)})")
     ax.margins(x=0.08, y=0.15)
-    told = f"M2PO at s = {', '.join(map(str, sorted(table['staleness'].unique())))} (F8); best: chosen on validation."
+    text = f"M2PO at s = {', '.join(map(str, sorted(table['staleness'].unique())))} (F8); best: chosen on validation."
     handles = ax.get_legend_handles_labels()[0] if len(models) > 1 else []
-    return common.finish(figure, table, f"{told} {common.sampling_words(table['n'])}", missing, handles)
+    return common.finish(figure, table, f"{text} {common.sampling_words(table['n'])}", missing, handles)
 
 
 def threshold_heatmap(study: Study) -> Drawing:
@@ -143,9 +154,9 @@ def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
     table = pd.DataFrame(rows)
     figure, (ax,) = common.canvas(1, 3.0)
     handles = []
-    for place, algorithm in enumerate(style.order(shown)):
+    for index, algorithm in enumerate(style.order(shown)):
         look, part = style.look(algorithm), table[table["algorithm"] == algorithm]
-        shift = 1 + 0.02 * place
+        shift = 1 + 0.02 * index
         single = runs[runs["algorithm"] == algorithm]
         seeds = single["learner.lr"] * shift, single["last_k"]
         handles.append(common.draw_estimates(ax, part["learning_rate"] * shift, part, look, seeds))

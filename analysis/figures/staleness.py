@@ -66,9 +66,8 @@ def _lines(ax, table: pd.DataFrame, seeds: pd.DataFrame) -> dict:
         part = table[table["algorithm"] == algorithm].sort_values("staleness")
         (line,) = ax.plot(part["staleness"], part["value"], color=look.colour, marker=look.marker, markersize=3.5,
                           linewidth=look.width * 0.8, label=look.label)  # fmt: skip
-        known = part["low"].notna()
-        ax.fill_between(part["staleness"][known], part["low"][known], part["high"][known], color=look.colour,
-                        alpha=0.15, linewidth=0)  # fmt: skip
+        banded = part[part["low"].notna()]
+        ax.fill_between(banded["staleness"], banded["low"], banded["high"], color=look.colour, alpha=0.15, linewidth=0)
         single = seeds[seeds["algorithm"] == algorithm]
         ax.plot(single["staleness"], single["value"], ".", color=look.colour, alpha=0.4, markersize=3)
         handles[look.label] = line
@@ -90,11 +89,11 @@ def staleness_protocols(study: Study) -> Drawing:
     _along_the_run(axes[0], one, table, protocols)
     _ranges(axes[1], table, protocols)
     n = table.groupby("protocol").size()
-    told = "; ".join(f"{name}: {n[name]} run{'s' if n[name] > 1 else ''}" for name in protocols)
+    counts = "; ".join(f"{name}: {n[name]} run{'s' if n[name] > 1 else ''}" for name in protocols)
     caption = (
         "Staleness of the tokens trained on, as measured. Left: mean of each update, a line a run (colours as on the "
         "right; dashed: overlapped, dotted: ray). Right: mean "
-        f"of each run (point) and its smallest and largest token staleness (line). {told}. An exact lag is drawn "
+        f"of each run (point) and its smallest and largest token staleness (line). {counts}. An exact lag is drawn "
         "once: its drivers give the same run."
     )
     return common.finish(figure, table, caption, missing)
@@ -122,7 +121,7 @@ def _along_the_run(ax, study: Study, table: pd.DataFrame, protocols: list[str]) 
     curve = selection.windowed(study, "staleness_mean")
     curve = curve.astype({"run": str}).merge(table, on="run")
     shade = style.shades(range(len(protocols)))
-    for place, name in enumerate(protocols):
+    for index, name in enumerate(protocols):
         part = curve[curve["protocol"] == name]
         runs = part["run"].unique()
         if part["lag"].iloc[0] == "exact":
@@ -130,20 +129,20 @@ def _along_the_run(ax, study: Study, table: pd.DataFrame, protocols: list[str]) 
         dash = DASH.get(part["driver"].iloc[0], "-")
         for run in runs:
             one = part[part["run"] == run]
-            ax.plot(one["update"], one["value"], color=shade[place], linewidth=0.9, linestyle=dash, alpha=0.8)
+            ax.plot(one["update"], one["value"], color=shade[index], linewidth=0.9, linestyle=dash, alpha=0.8)
     common.thin_updates(ax)
     ax.set_ylabel("mean token staleness (updates)")
 
 
 def _ranges(ax, table: pd.DataFrame, protocols: list[str]) -> None:
     shade = style.shades(range(len(protocols)))
-    for place, name in enumerate(protocols):
+    for index, name in enumerate(protocols):
         part = table[table["protocol"] == name]
         if part["lag"].iloc[0] == "exact":
             part = part.drop_duplicates(["mean", "smallest", "largest"])
-        y = place + np.linspace(-0.28, 0.28, len(part)) if len(part) > 1 else np.array([float(place)])
-        ax.hlines(y, part["smallest"], part["largest"], color=shade[place], linewidth=1)
-        ax.plot(part["mean"], y, "o", color=shade[place], markersize=3.5)
+        y = index + np.linspace(-0.28, 0.28, len(part)) if len(part) > 1 else np.array([float(index)])
+        ax.hlines(y, part["smallest"], part["largest"], color=shade[index], linewidth=1)
+        ax.plot(part["mean"], y, "o", color=shade[index], markersize=3.5)
     ax.set_yticks(range(len(protocols)), protocols)
     ax.invert_yaxis()
     ax.set_xlabel("token staleness (updates)")
@@ -177,8 +176,8 @@ def accuracy_by_protocol(study: Study) -> Drawing:
         exact = lag == "exact"
         for ax, x in zip(axes, ("staleness", "realised"), strict=True):
             ax.plot(seeds[x], seeds["final"], ".", color=look.colour, alpha=0.4, markersize=3)
-            known = part[part["low"].notna()]
-            ax.vlines(known[x], known["low"], known["high"], color=look.colour, linewidth=1.1)
+            has_interval = part[part["low"].notna()]
+            ax.vlines(has_interval[x], has_interval["low"], has_interval["high"], color=look.colour, linewidth=1.1)
             (line,) = ax.plot(
                 part[x], part["value"], color=look.colour, linestyle="-" if exact else "--", marker=look.marker,
                 markerfacecolor=look.colour if exact else "white", label=f"{look.label}, {lag}",
@@ -206,10 +205,10 @@ def cost_of_staleness(study: Study) -> Drawing:
     handles, top = [], _highest(table) * 1.12
     ticks = sorted(table["staleness"].unique())
     first, algorithms = min((s for s in ticks if s > 0), default=1), style.order(table["algorithm"])
-    for place, algorithm in enumerate(algorithms):
+    for index, algorithm in enumerate(algorithms):
         look = style.look(algorithm)
         part = table[table["algorithm"] == algorithm].sort_values("staleness")
-        x = common.side_by_side(part["staleness"], place, len(algorithms), first)
+        x = common.side_by_side(part["staleness"], index, len(algorithms), first)
         reached = part["value"].notna().to_numpy()
         handles.append(common.draw_estimates(ax, x[reached], part[reached], look))
     _not_reached(ax, table, top * 1.12)
@@ -253,8 +252,8 @@ def _ratios(runs: pd.DataFrame) -> pd.DataFrame:
 def _not_reached(ax, table: pd.DataFrame, height: float) -> None:
     """A hollow marker for each method without a ratio, in a row above its staleness."""
     for _, part in table[table["value"].isna()].groupby("staleness"):
-        for place, algorithm in enumerate(part["algorithm"]):
-            shift = 1.085 ** (place - (len(part) - 1) / 2)
+        for index, algorithm in enumerate(part["algorithm"]):
+            shift = 1.085 ** (index - (len(part) - 1) / 2)
             look = style.look(algorithm)
             x = float(part["staleness"].iloc[0]) * shift
             ax.plot(x, height, marker=look.marker, color=look.colour, fillstyle="none", markersize=4.5, linestyle="")

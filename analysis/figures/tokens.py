@@ -21,9 +21,15 @@ def entropy_by_ratio(study: Study) -> Drawing:
     table = _entropy_table(runs)
     figure, (ax, below) = common.canvas(1, 3.9, 2, rows=2, height_ratios=[3, 1], sharex=True)
     look = style.look(algorithm)
-    known = table["low"].notna()
+    has_interval = table["low"].notna()
     ax.plot(table["ratio"], table["value"], color=look.colour, marker=look.marker, markersize=3)
-    ax.fill_between(table["ratio"][known], table["low"][known], table["high"][known], color=look.colour, alpha=0.15)
+    ax.fill_between(
+        table["ratio"][has_interval],
+        table["low"][has_interval],
+        table["high"][has_interval],
+        color=look.colour,
+        alpha=0.15,
+    )
     ax.set_ylabel("mean token entropy (nats)")
     below.bar(table["ratio"], table["tokens"], token_tables.WIDTH * 0.9, color="#999999")
     below.set_yscale("log")
@@ -58,8 +64,14 @@ def masked_tokens(study: Study) -> Drawing:
     shown = table.head(14).iloc[::-1]
     colour = style.look(algorithm).colour
     right.barh(range(len(shown)), shown["value"], color=colour, height=0.7)
-    known = shown["low"].notna().to_numpy()
-    right.hlines(np.flatnonzero(known), shown["low"][known], shown["high"][known], color="#222222", linewidth=1)
+    has_interval = shown["low"].notna().to_numpy()
+    right.hlines(
+        np.flatnonzero(has_interval),
+        shown["low"][has_interval],
+        shown["high"][has_interval],
+        color="#222222",
+        linewidth=1,
+    )
     right.axvline(1, color="#888888", linewidth=0.8, linestyle="--")
     right.set_yticks(range(len(shown)), [visible(text) for text in shown["text"]], family="monospace")
     right.set_xlabel("share among masked tokens / share among all tokens")
@@ -97,14 +109,14 @@ def _recorded(
 
 def _entropy_table(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for place in range(token_tables.BINS):
-        group = runs[runs["bin"] == place]
+    for index in range(token_tables.BINS):
+        group = runs[runs["bin"] == index]
         if group["count"].sum() < FEWEST:
             continue
         filled = group[group["count"] > 0]
         means = (filled["entropy"] / filled["count"]).to_numpy()
         rows.append(
-            {"ratio": (place + 0.5) * token_tables.WIDTH, "tokens": int(group["count"].sum())}
+            {"ratio": (index + 0.5) * token_tables.WIDTH, "tokens": int(group["count"].sum())}
             | vars(statistics.estimate(means))
         )
     return pd.DataFrame(rows)

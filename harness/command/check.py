@@ -60,12 +60,13 @@ def check_values(config: Config) -> None:
     prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
     if chunks > prompts:
         raise UserError(f"rollout.chunks={chunks}: more chunks than the {prompts} prompts of a step")
+    window = config.record.tokens
+    if window is not None and not (len(window) == 2 and 0 <= window[0] <= window[1]):
+        raise UserError(f"record.tokens={window}: expected [first, last] updates, for instance [800,1200]")
 
 
 def _expected(key: Key, value: Any) -> str | None:
     """What a value should have been; None if it is that."""
-    if key.valid and not key.valid[0](value):
-        return key.valid[1]
     if key.choices and value not in key.choices:
         return f"one of {', '.join(key.choices)}"
     if isinstance(value, float) and not math.isfinite(value):

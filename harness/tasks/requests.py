@@ -19,6 +19,10 @@ class Requests:
 
     Problems are keyed by the order of submission, which under an exact lag is that of consumption: the same for every
     algorithm and staleness. So are the samples' random numbers.
+
+    config: of the run.
+    task: gives the problems.
+    encode: problem → token ids.
     """
 
     config: Config

@@ -8,17 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness.config import role_of
+
 LONGEST_PARAM = 6000
 PARAM_ROLES = ("science", "driver")  # the whole configuration is config.yaml, an artifact
-NOT_PARAMS_OF_0_1_0 = (  # its manifests do not say the role of each key
-    "runs_dir",
-    "tracking.",
-    "dry_run",
-    "retry_failed",
-    "record.",
-    "checkpoint_every",
-    "allow_code",
-)
 IN_FOLDER = ("algo", "staleness", "seed")  # overrides that the name of a run folder tells already
 NAMES = {"algo": "algorithm"}  # as in manifest.json and in every table
 UNSET = ("None", "", "[]", "{}")
@@ -41,7 +34,7 @@ def params(config: dict[str, Any], roles: dict[str, str]) -> dict[str, str]:
     """What was chosen, without what is unset or belongs to a driver or engine not in use.
 
     config: as in config.yaml.
-    roles: role of each dotted key, as in the manifest; {} for a run of 0.1.0.
+    roles: role of each dotted key, as in the manifest; for a key without one that of today's schema.
     Returns dotted key ("learner.lr") → value as text; chosen options under the name of their group.
     """
     choices = {NAMES.get(group, group): str(name) for group, name in config.get("choices", {}).items()}
@@ -50,13 +43,9 @@ def params(config: dict[str, Any], roles: dict[str, str]) -> dict[str, str]:
     chosen = {}
     for key, value in _flat({name: value for name, value in config.items() if name != "choices"}).items():
         hidden = value in UNSET or key.endswith("._target_") or key.startswith(tuple(idle))
-        if not hidden and _is_param(key, roles):
+        if not hidden and (roles.get(key) or role_of(key)) in PARAM_ROLES:
             chosen[_plain(key)] = value if len(value) <= LONGEST_PARAM else "long: see config.yaml"
     return choices | chosen
-
-
-def _is_param(key: str, roles: dict[str, str]) -> bool:
-    return roles.get(key, "science") in PARAM_ROLES if roles else not key.startswith(NOT_PARAMS_OF_0_1_0)
 
 
 def cell_names(sweep: Path, cells: list[dict[str, Any]]) -> dict[Path, str]:

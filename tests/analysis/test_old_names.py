@@ -12,6 +12,7 @@ import synthetic
 import yaml
 
 from analysis import old_names, runs, series, tables
+from harness.config import RENAMED, role_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = sorted((ROOT / "docs" / "records").glob("*.parquet"))
@@ -41,6 +42,19 @@ SHORT = {"updates": 8, "eval_every": 4}
 def test_each_old_key_has_its_new_name(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert old_names.current(old) == new
     assert old_names.current(new) == new
+
+
+def test_what_a_command_says_of_an_old_key_and_what_the_analysis_makes_of_it_agree() -> None:
+    for old, new in RENAMED.items():
+        assert old_names.RENAMED[old] in (new, f"choices.{new}")
+    assert old_names.RENAMED.keys() - RENAMED.keys() == {"lag"}  # still valid as a word on the command line
+
+
+def test_the_frozen_roles_are_those_of_the_schema() -> None:
+    configs = [json.loads(text) for pack in RECORDS for text in runs.load([pack]).used["config"]]
+    keys = {key for config in configs for key in config} - {"repeat"}  # a column of its own
+    for key in sorted(keys):
+        assert old_names.role(key, old_names.ROLES) == role_of(key), key
 
 
 def test_a_folder_of_0_1_0_and_one_of_today_are_one_series(tmp_path: Path) -> None:

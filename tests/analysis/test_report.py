@@ -112,5 +112,9 @@ def test_a_notice_stands_above_the_findings_and_stays_text(study, few_figures, t
     assert "a table of untuned methods does not rank them" in text
 
 
+def test_a_sample_says_its_update(page):
+    assert ", update 20, test, reward 1</summary>" in page
+
+
 def test_figures_have_titles_a_reader_knows(page):
     assert "Accuracy under the largest staleness (paper, 1 left) <code>f1_left</code>" in page
