@@ -75,7 +75,7 @@ class LearnerConfig:
     )
     advantage: str = key(
         "group_normalised",
-        "reward minus its group's mean, over its deviation; centred: not divided (Dr. GRPO); none: the reward itself",
+        "reward relative to its group; group_centred is Dr. GRPO, none the reward itself",
         choices=("group_normalised", "group_centred", "rloo", "none"),
     )
     advantage_shift: float = key(0.0, "taken from every advantage, also in groups whose rewards are all equal")
@@ -107,10 +107,12 @@ class EvalConfig:
 
 @dataclass
 class RecordConfig:
-    shadow: Any = key(list, "methods asked what they would have done: names of conf/algo, or all", "record")
-    shadow_every: int = key(10, "updates between asking the shadow methods", "record", low=1)
     tokens: list[int] | None = key(None, "[first, last] updates whose tokens go to tokens.parquet", "record")
     keep_checkpoints: Any = key(2, "newest checkpoints kept beside the best, or all, or a list of updates", "place")
+    shadow: Any = key(
+        list, "methods asked what they would have done with the run's mini-batches: names, or all", "record"
+    )
+    shadow_every: int = key(10, "updates between asking the shadow methods", "record", low=1)
 
 
 @dataclass
