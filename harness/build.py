@@ -16,6 +16,7 @@ from harness.errors import UserError, nearest
 from harness.lag.policy import StalenessPolicy
 from harness.learner.learner import Learner
 from harness.models.loading import LoadedModel, load_model
+from harness.rewards import sandbox
 from harness.rollout.base import BaseEngine
 from harness.tasks.interface import Task
 from harness.types import Request
@@ -83,6 +84,7 @@ def algorithm(config: Config) -> Any:
 
 
 def task(config: Config) -> Task:
+    sandbox.switch(config.sandbox == "on")
     made: Task = target("task", config.task, config.allow_code)
     return made
 
