@@ -1,7 +1,8 @@
 """Every verifier of reasoning-gym that is offered, asked about hostile answers; prints a JSON line a task.
 
 Run as a process of its own: what the interpreter does is watched through an audit hook, which nothing can take away.
-A task is tried in a child, confined as a grading worker is. Further arguments: tasks to try in place of those offered.
+A task is tried in a child, confined as a grading worker is.
+Arguments: tasks to try in place of those offered, with the first answer only.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from reasoning_gym.factory import DATASETS
 from harness.rewards import sandbox
 from harness.rewards.reasoning_gym import refused
 
-LIMIT_S = 30.0  # CPU time to make a problem and grade all answers
+LIMIT_S = 5.0  # CPU time to make a problem and grade all answers
 MARK = "pwned"
 HOSTILE = {
     "a command": f"__import__('os').system('touch {MARK}')",
@@ -56,7 +57,7 @@ def tried(name: str) -> dict[str, Any]:
     entry, scores = data[3], {}
     right = data.score_answer(answer=str(entry["answer"]).strip(), entry=entry)
     watching[0] = True
-    for kind, answer in HOSTILE.items():
+    for kind, answer in list(HOSTILE.items())[: 1 if sys.argv[1:] else None]:
         try:
             scores[kind] = float(data.score_answer(answer=answer, entry=entry))
         except Exception as error:  # counted as a failure by the worker
