@@ -77,7 +77,7 @@ def test_memory_is_limited() -> None:
 
 
 def test_where_no_kernel_confines_sandbox_off_must_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["task=gsm8k_small", "dry_run=true", *SMALL]
+    words = ["task=gsm8k_small", "dry_run=true"]
     monkeypatch.setattr(sandbox, "_why_not", lambda: "Unable to find libseccomp")
     with pytest.raises(UserError, match=r"Unable to find libseccomp.*add sandbox=off") as refusal:
         plan(words)
