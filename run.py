@@ -6,21 +6,21 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from harness.command.compose import config_of_job, set_project_root
+from harness.command.compose import SHOW_ONLY, check_shown, config_of_job, set_project_root
 from harness.command.help import help_text
 from harness.command.plan import Plan, plan
 from harness.errors import UserError
 
 HELP = {"--help", "-h"}
-SHOW_ONLY = {"--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 
 
 def main(arguments: list[str]) -> int:
     set_project_root()
-    if SHOW_ONLY & {argument.split("=")[0] for argument in arguments}:
-        cell()
-        return 0
     try:
+        if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):
+            check_shown(arguments)
+            cell()
+            return 0
         if HELP & set(arguments):
             return show(help_text(arguments))
         planned = plan(arguments)

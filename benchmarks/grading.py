@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import targets
-from harness.rewards.pool import Job, Pool
+from harness.rewards.pool import Pool
+from harness.rewards.process import Job
 
 REASONING = "She has 16 eggs and eats 3 of them, so 16 - 3 = 13 remain, which she sells for $2 each. " * 8
 

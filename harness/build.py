@@ -23,6 +23,7 @@ from harness.learner.learner import Learner
 from harness.learner.shadow import Shadows
 from harness.models.loading import LoadedModel, load_model
 from harness.models.policy import Policy
+from harness.rewards import sandbox
 from harness.rollout.base import BaseEngine
 from harness.tasks.interface import Task
 from harness.types import Request
@@ -90,6 +91,7 @@ def algorithm(config: Config) -> Any:
 
 
 def task(config: Config) -> Task:
+    sandbox.switch(config.sandbox == "on")
     made: Task = target("task", config.task, config.allow_code)
     missing = [name for name in ("train", "split", "grade", "evaluation_splits") if not hasattr(made, name)]
     if missing:

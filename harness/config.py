@@ -167,6 +167,7 @@ class Config:
     dry_run: bool = key(False, "print cells, folders and estimates, and stop", "place")
     retry_failed: bool = key(False, "run failed cells again", "place")
     allow_code: list[str] = key(list, "packages beside ours that a _target_ may name", "place")
+    sandbox: str = key("on", "grade model answers in processes that can only answer", "place", choices=("on", "off"))
     runs_dir: str = key("runs", "folder of the run folders, from where the command is typed", "place")
     choices: dict[str, str] = field(default_factory=dict, metadata={"omegaconf_ignore": True})
     """The chosen options of the config groups that name things: {"algo": "m2po", "task": "carry", …}."""

@@ -20,10 +20,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import PROJECT
+from harness.command.targets import check_targets
 from harness.config import Config, known_keys, schema
 from harness.errors import UserError, first_line, nearest
 
 CONF = PROJECT / "conf"
+MULTIRUN = ("-m", "--multirun")
+SHOW_ONLY = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+FLAGS = (*MULTIRUN, *SHOW_ONLY, "--run", "-r", "--resolve", "--package", "-p")
 
 # 0.1.0's name of a key → its name now.
 RENAMED = {
@@ -62,13 +66,22 @@ def compose_cells(arguments: Sequence[str]) -> tuple[list[Config], list[list[str
     Returns the configs, the overrides of each, the sweep's name ("" for a single run), and whether its launcher
     starts other processes. Raises UserError.
     """
-    given, multirun = overrides_of(arguments), any(a in ("-m", "--multirun") for a in arguments)
+    _refuse_flags(arguments)
+    given, multirun = overrides_of(arguments), any(a in MULTIRUN for a in arguments)
     set_project_root()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         lines, name = _expand(given, multirun)
         composed = [compose_one(line) for line in lines]
         parallel = bool(name) and "BasicLauncher" not in str(composed[0].hydra.launcher._target_)
         return [build_config(cfg) for cfg in composed], lines, name, parallel
+
+
+def check_shown(arguments: Sequence[str]) -> None:
+    """Raises UserError where a command line that only shows something would run code from outside, or is wrong."""
+    _refuse_flags(arguments)
+    set_project_root()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        compose_one([word for word in overrides_of(arguments) if "=" in word])
 
 
 def overrides_of(arguments: Sequence[str]) -> list[str]:
@@ -84,9 +97,11 @@ def compose_one(overrides: list[str]) -> DictConfig:
         _refuse_renamed(override)
         _refuse_unknown_option(override, groups)
     try:
-        return compose("config", overrides=overrides, return_hydra_config=True)
+        cfg = compose("config", overrides=overrides, return_hydra_config=True)
     except ERRORS as error:
         raise UserError(_explain(parsed, groups, error)) from error
+    check_targets(cfg)
+    return cfg
 
 
 def build_config(cfg: DictConfig) -> Config:
@@ -165,6 +180,13 @@ def _expand(given: list[str], multirun: bool) -> tuple[list[list[str]], str]:
 
 
 # Errors --------------------------------------------------------------------------------------------------
+
+
+def _refuse_flags(arguments: Sequence[str]) -> None:
+    """Raises UserError for flags by which Hydra would run another configuration than the one that was checked."""
+    for flag in (argument.partition("=")[0] for argument in arguments):
+        if flag.startswith("-") and flag not in FLAGS:
+            raise UserError(f"{flag}: no such flag here; a folder of configurations goes in hydra.searchpath=[PATH]")
 
 
 def _refuse_renamed(override: Override) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,7 +75,23 @@ def check_model(config: ModelConfig) -> Any:
             f"model.path={config.path}: no *.safetensors in it; expected weights as safetensors "
             "(convert them with save_pretrained; pickled weights are not loaded)"
         )
+    _check_index(config, folder)
     return architecture
+
+
+def _check_index(config: ModelConfig, folder: Path) -> None:
+    """Raises UserError for an index of weights that names a file which would have to be unpickled."""
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            names = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"model.path={config.path}: {index.name} is no index of weights ({error!r})") from error
+        pickled = sorted(str(name) for name in names if not str(name).endswith(".safetensors"))
+        if pickled:
+            raise UserError(
+                f"model.path={config.path}: {index.name} names {pickled[0]}; expected *.safetensors "
+                "(convert the weights with save_pretrained; pickled weights are not loaded)"
+            )
 
 
 def _architecture(path: str) -> Any:

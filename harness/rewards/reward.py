@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from math import inf
 
 from harness.errors import require
-from harness.rewards.pool import Job, Outcome, shared_pool
+from harness.rewards.pool import shared_pool
+from harness.rewards.process import Job, Outcome
+from harness.rewards.sandbox import require_sandbox
 from harness.types import Grade, Problem
 
 REWARDS = ("math", "gsm8k", "exact")
@@ -19,7 +21,7 @@ class Reward:
 
     verifier: math (math-verify on the last \\boxed{}), gsm8k (the number after ####) or exact (the whole response).
     format_reward: added to 0 or 1 for an answer that stands where the prompt asks for it.
-    timeout_s: seconds of wall clock for grading one answer.
+    timeout_s: seconds of CPU time for grading one answer.
     workers: grading processes.
     """
 
@@ -44,13 +46,14 @@ class Reward:
 
 
 def check_pool(timeout_s: float, workers: int) -> None:
-    """Raises UserError for settings that no pool of grading processes can have.
+    """Raises UserError for settings that no pool of grading processes can have, and where none can be confined.
 
-    timeout_s: seconds of wall clock an answer.
+    timeout_s: seconds of CPU time an answer.
     workers: processes.
     """
     require(0 < timeout_s < inf, "task.reward_timeout_s", timeout_s, "a positive number of seconds")
     require(workers >= 1, "task.reward_workers", workers, "at least 1 grading process")
+    require_sandbox()
 
 
 def as_grade(outcome: Outcome, format_reward: float = 0.0) -> Grade:

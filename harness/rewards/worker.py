@@ -1,7 +1,8 @@
 """A grading worker: `python -m harness.rewards.worker LIMIT_S`, a JSON line in, a JSON line out.
 
 A process of its own, so that whatever a response does to a verifier (a hang, a gigabyte, a crash of the
-interpreter) ends here. It ends itself when its parent is gone or one answer takes far too long.
+interpreter) ends here; and a confined one, so that a response which comes to run as code can do nothing else.
+The kernel ends it when one answer takes more than its CPU time.
 """
 
 from __future__ import annotations
@@ -9,15 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import signal
 import sys
 import warnings
 from typing import Any
 
+from harness.rewards import sandbox
 from harness.rewards.verifiers import VERIFIERS
-
-MEMORY_BYTES = 4 * 2**30
 
 
 def main() -> None:
@@ -25,23 +24,18 @@ def main() -> None:
     limit = float(sys.argv[1])
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not pass for a reply
-    _confine()
-    _warm_up(sys.argv[2:])
-    print("{}", file=replies, flush=True)
-    for line in sys.stdin:
-        # The parent kills at the limit; this is for a parent that was itself killed meanwhile.
-        signal.setitimer(signal.ITIMER_REAL, 2 * limit + 1)
-        reply = _graded(json.loads(line))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps(reply), file=replies, flush=True)
-
-
-def _confine() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    _warm_up(sys.argv[2:])
+    (sandbox.confine if sandbox.is_on() else sandbox.limit)()
+    print("{}", file=replies, flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, limit)  # SIGPROF ends the process: nobody handles it
+        reply = {"index": job["index"], "nonce": job["nonce"], **_graded(job)}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        print(json.dumps(reply), file=replies, flush=True)
 
 
 def _warm_up(verifiers: list[str]) -> None:

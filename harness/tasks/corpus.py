@@ -13,7 +13,8 @@ import numpy as np
 
 from harness import randomness
 from harness.errors import UserError, require
-from harness.rewards.pool import Job, shared_pool
+from harness.rewards.pool import shared_pool
+from harness.rewards.process import Job
 from harness.rewards.reward import Reward
 from harness.rewards.verifiers import gsm8k_answer, last_boxed
 from harness.tasks.sources import Source, load
@@ -63,7 +64,7 @@ class Corpus:
     max_dropped_share: share of problems that may be dropped (unreadable answer, long prompt, overlap).
     reward: verifier: math, gsm8k or exact.
     format_reward: added to 0 or 1 for an answer that stands where the prompt asks for it.
-    reward_timeout_s: seconds of wall clock for grading one answer.
+    reward_timeout_s: seconds of CPU time for grading one answer.
     reward_workers: grading processes.
     """
 

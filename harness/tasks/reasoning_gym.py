@@ -1,4 +1,7 @@
-"""`task=reasoning_gym task.name=…`: any of reasoning-gym's procedural tasks, graded by its own verifier."""
+"""`task=reasoning_gym task.name=…`: reasoning-gym's procedural tasks, graded by their own verifiers.
+
+Tasks whose verifier evaluates text are refused (harness/rewards/reasoning_gym.py).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from harness.errors import UserError
-from harness.rewards.pool import Job, shared_pool
+from harness.rewards.pool import shared_pool
+from harness.rewards.process import Job
 from harness.rewards.reasoning_gym import Options, dataset
 from harness.rewards.reward import as_grade, check_pool
 from harness.tasks.generated import GeneratedTask, different
@@ -27,7 +31,7 @@ class ReasoningGym(GeneratedTask):
 
     name: of a reasoning-gym data set.
     options: settings of that data set.
-    reward_timeout_s: seconds of wall clock for grading one answer.
+    reward_timeout_s: seconds of CPU time for grading one answer.
     reward_workers: grading processes.
     """
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from harness.command.compose import check_shown
 from harness.command.plan import plan
 from harness.errors import UserError
 from tests.conftest import ROOT, SMALL
@@ -46,6 +49,59 @@ def test_no_source_unpickles_or_evaluates() -> None:
 
 def _true(node: ast.expr) -> bool:
     return not (isinstance(node, ast.Constant) and node.value is False)
+
+
+EVIL = "{_target_: os.system, command: 'touch pwned'}"
+THROUGH_HYDRA = {
+    "a callback": [f"+hydra.callbacks.x={EVIL}"],
+    "a callback's argument": ["+hydra.callbacks.x={_target_: logging.StreamHandler, stream: " + EVIL + "}"],
+    "a callback by interpolation": [f"+task.options={EVIL}", "+hydra.callbacks.x=${task.options}"],
+    "a launcher": ["hydra.launcher._target_=os.system"],
+    "a sweeper": ["hydra.sweeper._target_=os.system"],
+    "a log handler": ["+hydra.job_logging.handlers={x: {class: os.system, command: 'touch pwned'}}"],
+    "a log handler's class": ["+hydra.hydra_logging.handlers={x: {class: logging.os.system}}"],
+}
+
+
+@pytest.mark.parametrize("way", THROUGH_HYDRA)
+def test_what_hydra_would_call_needs_allow_code(tmp_path: Path, way: str) -> None:
+    """The same check in each of the ways to run, to sweep and to show a configuration."""
+    words = [word.replace(": ", ":") for word in THROUGH_HYDRA[way]]
+    for look in (plan, check_shown):
+        with pytest.raises(UserError, match=r"hydra\..*code from outside.*allow_code=\[") as refused:
+            look([*words, f"runs_dir={tmp_path}", *SMALL])
+        assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shared_experiment_file_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nhydra:\n  callbacks:\n    x: {_target_: sympy.sympify, a: 'print(1)'}\n"
+    (tmp_path / "experiment" / "shared.yaml").write_text(text)
+    words = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=shared", "dry_run=true", *SMALL]
+    with pytest.raises(UserError, match=r"hydra.callbacks.x._target_=sympy.sympify.*allow_code=\[sympy\]"):
+        plan(words)
+    plan([*words, "allow_code=[sympy]"])
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "submitit_slurm"])
+def test_stock_launchers_need_nothing(launcher: str) -> None:
+    plan([f"hydra/launcher={launcher}", "dry_run=true", *SMALL])
+
+
+@pytest.mark.parametrize("flag", ["--config-dir=x", "-cn=other", "--config-path=x", "--experimental-rerun=x.pickle"])
+def test_flags_that_swap_the_configuration_are_refused(flag: str) -> None:
+    with pytest.raises(UserError, match=flag.partition("=")[0]):
+        plan([flag, *SMALL])
+
+
+def test_an_index_of_weights_that_names_a_pickle_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "harness" / "assets" / "carry", tmp_path / "model")
+    index = {"metadata": {}, "weight_map": {"a": "pytorch_model.bin"}}
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"names pytorch_model.bin; expected \*.safetensors"):
+        plan([f"model.path={tmp_path / 'model'}", f"runs_dir={tmp_path / 'runs'}", *SMALL])
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

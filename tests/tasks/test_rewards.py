@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from harness.errors import UserError
-from harness.rewards.pool import Job, Outcome, Pool
+from harness.rewards import process
+from harness.rewards.pool import Pool
+from harness.rewards.process import Job, Outcome
 from harness.rewards.reward import Reward
 from harness.rewards.verifiers import exact, gsm8k, gsm8k_answer, last_boxed, last_tagged, normal_number
 from harness.types import Problem
@@ -107,8 +114,8 @@ def test_hostile_answers_get_nothing_within_the_limit(pool: Pool, verifier: str)
         started = time.monotonic()
         (outcome,) = pool.run([Job(verifier, {"response": response, "answer": "5"})])
         assert outcome.score == 0, name
-        # A worker killed at the limit is replaced when the next answer comes.
-        assert time.monotonic() - started < LIMIT_S + 8, name
+        # Asked twice, of two workers; a busy machine gives a second of CPU time in several of the clock.
+        assert time.monotonic() - started < 2 * (LIMIT_S + 15), name
 
 
 def test_a_time_out_costs_its_own_answer_only(pool: Pool) -> None:
@@ -124,13 +131,80 @@ def test_a_crash_is_a_counted_failure(pool: Pool) -> None:
     assert outcome == Outcome(failure="TypeError")
 
 
+RIGHT = Job("gsm8k", {"response": "#### 5", "answer": "5"})
+
+
 def test_a_dead_worker_is_replaced() -> None:
     pool = Pool(1, LIMIT_S)
-    job = Job("gsm8k", {"response": "#### 5", "answer": "5"})
-    assert pool.run([job])[0].score == 1
+    assert pool.run([RIGHT])[0].score == 1
     pool._workers[0].process.kill()
     pool._workers[0].process.wait()
-    assert pool.run([job, job])[-1].score == 1
+    assert [o.score for o in pool.run([RIGHT, RIGHT])] == [1, 1]
+    pool.close()
+
+
+@pytest.mark.parametrize("struck", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "suspended"])
+def test_a_worker_struck_while_it_grades_costs_no_answer(struck: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LEAST_WALL_S", 5.0)
+    pool = Pool(2, 0.4)
+    pool.run([RIGHT] * 32)
+    victims = [worker.process.pid for worker in pool._workers]
+    killer = threading.Timer(0.05, lambda: [os.kill(pid, struck) for pid in victims])
+    killer.start()
+    outcomes = pool.run([RIGHT] * 20_000)
+    killer.join()
+    assert {(o.score, o.failure) for o in outcomes} == {(1.0, "")}
+    pool.close()
+
+
+def test_a_worker_killed_while_it_starts_is_started_again() -> None:
+    pool = Pool(1, LIMIT_S)
+    pool._start_workers(1)
+    pool._workers[0].process.kill()
+    assert pool.run([RIGHT])[0].score == 1
+    pool.close()
+
+
+REPLY = {"index": 3, "nonce": "abc", "score": 1.0, "formatted": True}
+ODD = {
+    "no JSON": b"1.0",
+    "not an object": b"[1.0]",
+    "another index": {**REPLY, "index": 2},
+    "another nonce": {**REPLY, "nonce": "abd"},
+    "no nonce": {"index": 3, "score": 1.0},
+    "more than all": {**REPLY, "score": 2.0},
+    "not a number": {**REPLY, "score": float("nan")},
+    "text for a score": {**REPLY, "score": "1.0"},
+    "an unknown field": {**REPLY, "more": 1},
+    "a failure that steers a terminal": {**REPLY, "failure": "\x1b[31m"},
+    "a failure that is no text": {**REPLY, "failure": [1]},
+    "deep": b"[" * 50_000,
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_odd_reply_counts_for_nothing(kind: str) -> None:
+    line = ODD[kind]
+    asked = process.Item(3, "abc", b"")
+    assert process.parsed(line if isinstance(line, bytes) else json.dumps(line).encode(), asked) is None
+    assert process.parsed(json.dumps(REPLY).encode(), asked) == Outcome(1.0, True)
+
+
+def test_a_forging_worker_crashes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that writes one reply too many, of its own making, and goes on."""
+    forged = "print('{}')\ninput()\nwhile True: print('{\"score\": 1.0, \"formatted\": true}', flush=True)"
+    start = process.GradingProcess._start
+
+    def start_forger(self: process.GradingProcess, command: Sequence[str]) -> None:
+        monkeypatch.setattr(process.GradingProcess, "_start", start)  # the first worker only
+        start(self, [sys.executable, "-uc", forged])
+
+    monkeypatch.setattr(process.GradingProcess, "_start", start_forger)
+    pool = Pool(2, LIMIT_S)
+    wrong = Job("gsm8k", {"response": "#### 4", "answer": "5"})
+    outcomes = pool.run([wrong, RIGHT] * 100)
+    assert [o.score for o in outcomes] == [0, 1] * 100
+    assert not any(o.failure for o in outcomes)
     pool.close()
 
 
