@@ -87,7 +87,7 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	    --notice docs/study/notice.txt --out docs/study
 	$(BIN)/python -m analysis table $(STUDY) --out docs/study
 
-parity: .venv/.base  ## gradients and edge cases against TRL, verl and Liger; writes docs/parity.md
+parity: .venv/.base  ## gradients and edge cases against TRL, verl, Liger and AReaL; writes docs/parity.md
 	$(PYTHON) -m parity.environment
 	.venv-parity/bin/python -m parity
 

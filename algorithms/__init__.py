@@ -7,6 +7,7 @@ from algorithms.decoupled import Decoupled
 from algorithms.diagnostics import diagnose
 from algorithms.dppo import DPPO
 from algorithms.engine_mismatch import EngineMismatch
+from algorithms.gmpo import GMPO
 from algorithms.gppo import GPPO
 from algorithms.grpo import GRPO
 from algorithms.gspo import GSPO
@@ -17,10 +18,15 @@ from algorithms.m2po import M2PO
 from algorithms.mis import MIS
 from algorithms.no_trust_region import NoTrustRegion
 from algorithms.opsm import OPSM
+from algorithms.per_decision import PerDecision
 from algorithms.registry import METHODS, make, names, parameters
+from algorithms.reinforce import Reinforce
+from algorithms.reject import Reject
 from algorithms.sapo import SAPO
+from algorithms.snis import SNIS
 from algorithms.tis import TIS
 from algorithms.topr import TOPR
+from algorithms.vespo import VESPO
 
 METHODS |= {
     "bapo": BAPO,
@@ -28,6 +34,7 @@ METHODS |= {
     "decoupled": Decoupled,
     "dppo": DPPO,
     "engine_mismatch": EngineMismatch,
+    "gmpo": GMPO,
     "gppo": GPPO,
     "grpo": GRPO,
     "gspo": GSPO,
@@ -37,9 +44,14 @@ METHODS |= {
     "mis": MIS,
     "no_trust_region": NoTrustRegion,
     "opsm": OPSM,
+    "per_decision": PerDecision,
+    "reinforce": Reinforce,
+    "reject": Reject,
     "sapo": SAPO,
+    "snis": SNIS,
     "tis": TIS,
     "topr": TOPR,
+    "vespo": VESPO,
 }
 
 __all__ = [

@@ -1,9 +1,40 @@
-"""Rewards to advantages: normalised within the group of responses to one prompt."""
+"""Rewards to advantages, relative to the group of responses to one prompt."""
 
 import torch
 from torch import Tensor
 
 STD_FLOOR = 1e-6
+ESTIMATORS = ("group_normalised", "group_centred", "rloo", "none")
+
+
+def advantages(rewards: Tensor, estimator: str = "group_normalised", shift: float = 0.0) -> Tensor:
+    """A = the reward relative to its group, minus a shift.
+
+    rewards: [..., n], one group of n responses along the last axis.
+    estimator: group_normalised (GRPO) · group_centred (Dr. GRPO) · rloo, R − mean of the *other* rewards of the group
+        = centred · n/(n − 1) (arXiv 2402.14740) · none, R itself.
+    shift: δ, taken from every A, so that a group whose rewards are all equal has A = −δ; with group_centred
+        A = R − (mean + δ), the baseline of AsymRE (arXiv 2506.20520).
+    Returns the same shape in float64. Raises ValueError for another estimator, or rloo on groups of one.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"unknown advantage {estimator!r}; valid: {', '.join(ESTIMATORS)}")
+    if estimator == "none":
+        found = rewards.detach().double()
+    else:
+        found = group_advantages(rewards, divide_by_std=estimator == "group_normalised")
+    if estimator == "rloo":
+        found = found * _leave_one_out(rewards.shape[-1])
+    return found - shift if shift else found
+
+
+def _leave_one_out(size: int) -> float:
+    """n/(n − 1): R minus the mean of the others, over R minus the mean of all."""
+    if size < 2:
+        raise ValueError(
+            "rloo compares a reward with the others of its group; expected at least 2 responses to a prompt"
+        )
+    return size / (size - 1)
 
 
 def group_advantages(rewards: Tensor, *, divide_by_std: bool = True) -> Tensor:

@@ -21,15 +21,20 @@ class BAPO(Algorithm):
             if c_high + high_step ≤ high_end: c_high += high_step
             else: c_low += low_step
 
-    with ρ = P/(P + Q), P = Σ_{A>0} p·A·min(r, c_high) and Q = Σ_{A<0} p·|A|·max(r, c_low).
+    or, in the order of the authors' code, the other way round: first c_low to its end, then c_high. In both
+    ρ = P/(P + Q), P = Σ_{A>0} p·A·min(r, c_high) and Q = Σ_{A<0} p·|A|·max(r, c_low).
     positive_share: ρ0, a share (0.4 in the paper, 0.5 in the authors' README).
     p: "behaviour" is π_behav(a) (the paper, eq. 8), "one" the authors' code.
+    order: which bound moves first: c_high ("paper") or c_low ("code").
+    dual_clip: c > 1 also zeroes A<0 with r>c, 3 in the authors' code; None switches it off.
     low_start, low_end, low_step, high_start, high_end, high_step: ratios.
     Metrics: bapo_low, bapo_high (ratios) and bapo_positive_share (ρ at those bounds).
     """
 
     positive_share: float = number(0.4, low=0.0, high=1.0)
     p: Literal["behaviour", "one"] = "behaviour"
+    order: Literal["paper", "code"] = "paper"
+    dual_clip: float | None = number(None, low=1.0)
     low_start: float = number(0.6, low=0.0)
     low_end: float = number(0.9, low=0.0)
     low_step: float = number(0.02, low=1e-6)
@@ -43,6 +48,8 @@ class BAPO(Algorithm):
         """The states (c_low, c_high) that the loop passes if ρ stays below the share, in order."""
         lows = _steps(self.low_start, self.low_end, self.low_step)
         highs = _steps(self.high_start, self.high_end, self.high_step)
+        if self.order == "code":
+            return [(low, highs[0]) for low in lows] + [(lows[-1], high) for high in highs[1:]]
         if len(lows) == 1:
             return [(lows[0], highs[0])]
         return [(lows[0], high) for high in highs] + [(low, highs[-1]) for low in lows[1:]]
@@ -68,12 +75,13 @@ class BAPO(Algorithm):
     def weights(self, stats: TokenStats) -> TokenWeights:
         low, high, share = self.bounds(stats)
         metrics = {"bapo_low": low, "bapo_high": high, "bapo_positive_share": share}
-        kept = ~clipped(stats.ratio, stats.advantage, low, high)
+        kept = ~clipped(stats.ratio, stats.advantage, low, high, self.dual_clip)
         return weigh(stats, stats.ratio, kept=kept, metrics=metrics)
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:
         low, high = weights.metrics["bapo_low"], weights.metrics["bapo_high"]
-        return clip(stats.ratio, stats.advantage, low, high) * stats.advantage
+        dual = None if self.dual_clip is None else low.new_tensor(self.dual_clip)
+        return clip(stats.ratio, stats.advantage, low, high, dual) * stats.advantage
 
 
 def _steps(start: float, end: float, step: float) -> list[float]:

@@ -23,8 +23,11 @@ def diagnose(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
     """
     return {
         "clip_fraction": clip_fraction(stats, weights),
+        "acted": clip_fraction(stats, weights),
         **_masks(stats, weights),
-        **_divergences(stats, weights),
+        **_divergences(stats),
+        "ess_weighted": ess_weighted(stats, weights),
+        **_sequences(stats),
         **_ratio_quantiles(stats),
         **_entropies(stats, weights),
         **_staleness(stats),
@@ -36,6 +39,17 @@ def diagnose(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
 def clip_fraction(stats: TokenStats, weights: TokenWeights) -> Tensor:
     """Share of the valid tokens that the rule changed, 0-d: the one metric that every peer logs."""
     return torch.count_nonzero(weights.changed) / stats.count
+
+
+def masked_fraction(stats: TokenStats, weights: TokenWeights) -> Tensor:
+    """Share of the valid tokens that the rule masked, 0-d."""
+    return (stats.count - torch.count_nonzero(weights.kept)) / stats.count
+
+
+def ess_weighted(stats: TokenStats, weights: TokenWeights) -> Tensor:
+    """Effective sample size of the method's weights, as a share of the valid tokens, 0-d."""
+    total = weights.weights.sum(dtype=torch.float64)
+    return total.square() / (_sum_of_squares(weights.weights) * stats.count)
 
 
 def _masks(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
@@ -50,7 +64,7 @@ def _masks(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
         "m2_after": kept_log_ratio.square().sum() / in_kept,
         "m2_valid": _sum_of_squares(stats.log_ratio64) / valid,
         "trust_region_fraction": in_region / valid,
-        "masked_fraction": (valid - torch.count_nonzero(weights.kept)) / valid,
+        "masked_fraction": masked_fraction(stats, weights),
         "mask_ratio_low": lowest.exp(),
         "mask_ratio_high": highest.exp(),
         "clamped_fraction": torch.count_nonzero(stats.log_ratio.abs() > LOG_RATIO_BOUND) / valid,
@@ -63,14 +77,13 @@ def _sum_of_squares(values: Tensor) -> Tensor:
     return torch.dot(flat, flat)
 
 
-def _divergences(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
-    """KL and χ² estimates over V, and effective sample sizes; the ratio is the clamped one."""
+def _divergences(stats: TokenStats) -> dict[str, Tensor]:
+    """KL and χ² estimates over V, effective sample size and perplexities; the ratio is the clamped one."""
     valid = stats.count
     excess = stats.ratio - 1  # 0 outside the mask, so plain sums are sums over V
     log_mean = stats.log_ratio64.sum() / valid
     excess_mean, excess_square = excess.sum(dtype=torch.float64) / valid, _sum_of_squares(excess) / valid
     ratio_square = 1 + 2 * excess_mean + excess_square
-    weight_sum, weight_square = weights.weights.sum(dtype=torch.float64), _sum_of_squares(weights.weights)
     return {
         "k1": -log_mean,
         "k2": _sum_of_squares(stats.log_ratio64) / valid / 2,
@@ -78,7 +91,58 @@ def _divergences(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
         "chi2": excess_square,
         "chi2_second_moment": ratio_square - 1,
         "ess": (1 + excess_mean).square() / ratio_square,
-        "ess_weighted": weight_sum.square() / (weight_square * valid),
+        "perplexity": (-stats.logp.sum(dtype=torch.float64) / valid).exp(),
+        "perplexity_behaviour": (-stats.behaviour.sum(dtype=torch.float64) / valid).exp(),
+        "perplexity_ratio": (-log_mean).exp(),
+    }
+
+
+def _sequences(stats: TokenStats) -> dict[str, Tensor]:
+    """Of the ratio of whole sequences, Π r, and its geometric mean: ESS, χ², mean, standard deviation, extremes.
+
+    Sequences without a valid token do not count. The ESS is that of the unclamped Π r: what VCPO (arXiv 2602.17616) and
+    verl watch, since it falls before a run collapses.
+    """
+    filled = stats.lengths > 0
+    count = filled.sum()
+    ratios = {
+        "sequence_ratio": _ratio64(stats.sequence_log_ratio("sum")[:, 0]),
+        "geometric_ratio": _ratio64(stats.sequence_log_ratio("mean")[:, 0]),
+    }
+    spread = {
+        f"{name}_{key}": value for name, ratio in ratios.items() for key, value in _spread(ratio, filled, count).items()
+    }
+    excess = torch.where(filled, ratios["sequence_ratio"] - 1, 0.0)
+    return {
+        "ess_sequence": _sequence_ess(stats, filled, count),
+        "chi2_sequence": _sum_of_squares(excess) / count,
+        **spread,
+    }
+
+
+def _ratio64(log_ratio: Tensor) -> Tensor:
+    """exp(clamp(l, ±20)) in float64."""
+    return log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()
+
+
+def _sequence_ess(stats: TokenStats, filled: Tensor, count: Tensor) -> Tensor:
+    """(Σ W)² / (n Σ W²) of W = Π r, unclamped, 0-d: divided by the largest W, so that nothing overflows."""
+    logs = torch.where(filled, stats.sequence_log_ratio("sum")[:, 0], -math.inf)
+    weights = (logs - torch.nn.functional.pad(logs, (0, 1), value=-math.inf).amax()).exp()
+    return weights.sum().square() / (weights.square().sum() * count)
+
+
+def _spread(values: Tensor, chosen: Tensor, count: Tensor) -> dict[str, Tensor]:
+    """Mean, standard deviation, smallest and largest of the chosen (bool) values, [B] each; NaN if there is none."""
+    mean = torch.where(chosen, values, 0.0).sum() / count
+    deviation = torch.where(chosen, values - mean, 0.0)
+    low = torch.nn.functional.pad(torch.where(chosen, values, math.inf), (0, 1), value=math.inf).amin()
+    high = torch.nn.functional.pad(torch.where(chosen, values, -math.inf), (0, 1), value=-math.inf).amax()
+    return {
+        "mean": mean,
+        "std": (_sum_of_squares(deviation) / count).sqrt(),
+        "min": torch.where(low.isinf(), math.nan, low),
+        "max": torch.where(high.isinf(), math.nan, high),
     }
 
 
@@ -116,16 +180,21 @@ def _entropies(stats: TokenStats, weights: TokenWeights) -> dict[str, Tensor]:
 
 
 def _staleness(stats: TokenStats) -> dict[str, Tensor]:
-    """Realised staleness over V, in updates."""
+    """Realised staleness over V, in updates; how far apart a response's tokens are; the drift that it amounts to."""
     if stats.staleness is None or stats.mask.numel() == 0:
         return {}
     staleness = stats.masked(stats.staleness.double())
-    low = torch.where(stats.mask, staleness, math.inf).amin()
-    high = torch.where(stats.mask, staleness, -math.inf).amax()
+    low = torch.where(stats.mask, staleness, math.inf).amin(dim=1)
+    high = torch.where(stats.mask, staleness, -math.inf).amax(dim=1)
+    mean = staleness.sum() / stats.count
+    span = (high - low).amax()
+    kl = (stats.ratio - 1 - stats.log_ratio64).sum() / stats.count
     return {
-        "staleness_min": torch.where(low.isinf(), math.nan, low),
-        "staleness_mean": staleness.sum() / stats.count,
-        "staleness_max": torch.where(high.isinf(), math.nan, high),
+        "staleness_min": torch.where(low.amin().isinf(), math.nan, low.amin()),
+        "staleness_mean": mean,
+        "staleness_max": torch.where(high.amax().isinf(), math.nan, high.amax()),
+        "version_span": torch.where(span.isinf(), math.nan, span),
+        "drift_per_update": torch.where(mean > 0, kl / mean, math.nan),
     }
 
 

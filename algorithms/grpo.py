@@ -22,7 +22,7 @@ def clipped(ratio: Tensor, advantage: Tensor, low: Any, high: Any, dual: float |
     return outside
 
 
-def clip(ratio: Tensor, advantage: Tensor, low: Any, high: Any, dual: float | None = None) -> Tensor:
+def clip(ratio: Tensor, advantage: Tensor, low: Any, high: Any, dual: Any = None) -> Tensor:
     """The ratio that PPO's surrogate takes: min(ratio, high) where A>0; max(ratio, low), at most `dual`, where A<0.
 
     Arguments as in `clipped`. Times A it is the surrogate, min(ratio·A, clip(ratio, low, high)·A).

@@ -37,6 +37,8 @@ def _check(name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> None:
         if value not in choices:
             near = get_close_matches(str(value), [str(c) for c in choices], 1, 0.0)[0]
             raise ValueError(f"{name}={value!r} is not one of {', '.join(choices)}; nearest: {near}")
+    elif kind is bool and not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}; expected true or false")
     elif kind is float or (kind == float | None and value is not None):
         low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:

@@ -26,7 +26,7 @@ class Wrapper(Algorithm):
     base: str = "grpo"
     base_parameters: Mapping[str, Any] = field(default_factory=dict)
 
-    own_scope: ClassVar[str] = "token"
+    own_scope: ClassVar[Any] = "token"
     own_needs: ClassVar[Any] = frozenset()
 
     @cached_property
@@ -51,10 +51,11 @@ class Wrapper(Algorithm):
 
 
 def multiply(stats: TokenStats, inner: TokenWeights, factor: Bounded) -> TokenWeights:
-    """The inner weights times a factor, [B,T] or [B,1]; the offsets are left as they are."""
+    """The inner weights and offsets times a factor, [B,T] or [B,1]."""
     return replace(
         inner,
         weights=inner.weights * factor.weight,
+        offsets=inner.offsets * factor.weight,
         kept=inner.kept & factor.kept,
         changed=inner.changed | (stats.mask & factor.changed),
     )

@@ -75,6 +75,7 @@ SECTIONS = (
     Section("The floor, and where the rest goes", "floor"),
     Section("Start-up", "startup"),
     Section("Checkpoints", "checkpoints"),
+    Section("Memory of a checkpoint", "checkpoint_memory"),
     Section("Graders", "grading"),
     Section("Analysis", "analysis"),
 )

@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory
 
-Staleness and batch: three steps of the default run, the rollout queue full. Vocabulary: log-probs of 2,048 tokens forward
+Staleness and batch: three steps of the default run, the queue full. Vocabulary: log-probs of 2,048 tokens forward
 and backward (`benchmarks/logprobs.py`), above the inputs; plain is `log_softmax` and `gather`.
 """
 

@@ -6,16 +6,23 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
-from harness.config import Config
+from omegaconf import OmegaConf
+
+import algorithms
+from harness import PROJECT
+from harness.config import Config, ModelConfig
 from harness.drivers import queue
 from harness.drivers.generation import Generation, InlineGeneration, WorkerGeneration
 from harness.drivers.weight_store import SnapshotStore
 from harness.errors import UserError, nearest
 from harness.lag.policy import StalenessPolicy
 from harness.learner.learner import Learner
+from harness.learner.shadow import Shadows
 from harness.models.loading import LoadedModel, load_model
+from harness.models.policy import Policy
 from harness.rollout.base import BaseEngine
 from harness.tasks.interface import Task
 from harness.types import Request
@@ -103,13 +110,45 @@ def learner(config: Config, loaded: LoadedModel) -> Learner:
         behaviour=config.rollout.behaviour,
         max_new_tokens=config.rollout.max_new_tokens,
         record_tokens=None if window is None else (window[0], window[1]),
+        updates=config.updates,
+        reference=reference(config),
+        shadows=shadows(config),
     )
+
+
+def shadows(config: Config) -> Shadows:
+    """The methods that `record.shadow` names, as conf/algo has them; the one that trains, as the run has it."""
+    files = {path.stem: path for path in (PROJECT / "conf" / "algo").glob("*.yaml")}
+    names = algorithms.names() if config.record.shadow == "all" else config.record.shadow
+    if not isinstance(names, list):
+        raise UserError(f"record.shadow={names}: expected all, or a list of names of conf/algo such as [grpo,topr]")
+    methods: dict[str, Any] = {}
+    for name in names:
+        if name not in files:
+            raise UserError(f"record.shadow={name}: no such algo; {nearest(name, list(files))}")
+        node: Any = OmegaConf.to_container(OmegaConf.load(files[name]))
+        own = name == config.choices["algo"]
+        methods[name] = target("algo", config.algo if own else node, config.allow_code)
+    return Shadows(methods, config.record.shadow_every)
+
+
+def reference(config: Config) -> Policy | None:
+    """The policy that the KL divergence is measured from, with weights of its own; None where there is no KL."""
+    if config.learner.kl_coefficient == 0:
+        return None
+    return load_model(reference_model(config), config.device).policy
+
+
+def reference_model(config: Config) -> ModelConfig:
+    """The model of the reference policy: the run's own as it starts, or another folder of the same kind."""
+    path = config.learner.reference
+    return config.model if path == "initial" else replace(config.model, path=path)
 
 
 def staleness_policy(config: Config) -> StalenessPolicy:
     """The policy that `lag` names, made as cls(staleness, updates_per_step, **further keys of lag)."""
-    known = config.staleness, config.updates_per_step
-    policy: StalenessPolicy = target("lag", config.lag, config.allow_code, *known, kind=StalenessPolicy)
+    units = config.staleness, config.updates_per_step
+    policy: StalenessPolicy = target("lag", config.lag, config.allow_code, *units, kind=StalenessPolicy)
     return policy
 
 

@@ -18,18 +18,6 @@ from omegaconf import MISSING
 
 from harness.schema import Key, key, keys_of, leaves
 
-# 0.1.0's name of a key → its name now.
-RENAMED = {
-    "core": "driver",
-    "on_excess": "lag.on_excess",
-    "schedule": "lag.schedule",
-    "max_versions": "lag.max_versions",
-    "rollout.engine": "rollout",
-    "rollout.shards": "rollout.chunks",
-    "rollout.vllm.probe_tolerance": "rollout.probe_tolerance",
-    "ray.shard_timeout_s": "ray.chunk_timeout_s",
-}
-
 
 @dataclass
 class ModelConfig:
@@ -41,9 +29,7 @@ class ModelConfig:
     system_prompt: str = key("", "first message of the chat template; empty: none")
     pad_token: str | None = key(None, "padding token, where the tokenizer names none")
     end_token: str | None = key(None, "end token, where it is another than the tokenizer names")
-    parameters: float | None = key(
-        None, "number of parameters, for dry_run where the model is not at hand", "place", above=0
-    )
+    parameters: float | None = key(None, "number of parameters, where dry_run has no model", "place", above=0)
 
 
 @dataclass
@@ -54,30 +40,20 @@ class VllmConfig:
     enforce_eager: bool = key(True, "run vLLM without CUDA graphs", "driver")
 
 
-def _full_softmax(top_p: float) -> bool:
-    return top_p == 1
-
-
 @dataclass
 class RolloutConfig:
     _target_: str = key(MISSING, "class of the engine")
     prompts_per_step: int = key(64, "prompts a rollout batch", low=2, multiple_of="updates_per_step")
     group_size: int = key(8, "responses a prompt; one alone has no advantage", low=2)
     temperature: float = key(1.0, "temperature of sampling, and of every log-prob", above=0)
-    top_p: float = key(
-        1.0,
-        "share of the distribution sampled from",
-        valid=(_full_softmax, "1.0: behaviour log-probs are those of the full softmax"),
-    )
+    top_p: float = key(1.0, "nucleus of sampling; log-probs are those of the full softmax", low=1, high=1)
     max_new_tokens: int = key(24, "longest response, in tokens", low=1)
     max_prompt_tokens: int = key(1024, "longest prompt, in tokens; longer ones are dropped", low=1)
     chunks: int = key(1, "parts that a batch is generated in", low=1)
     behaviour: str = key("trainer", "whose log-prob enters the ratio", choices=("trainer", "engine"))
-    inflight: str = key(
-        "drain", "what a publication does to running sequences", choices=("drain", "recompute", "keep_kv")
-    )
+    inflight: str = key("drain", "what new weights do to running sequences", choices=("drain", "recompute", "keep_kv"))
     probe_tolerance: float | None = key(
-        None, "mean difference of engine and trainer (nats) that ends the run; null: by dtype", "driver", above=0
+        None, "mean difference from the trainer's log-probs (nats) that ends the run; null: by dtype", "driver", above=0
     )
     options: dict[str, Any] = key(dict, "parameters of an engine from outside")
     vllm: VllmConfig = field(default_factory=VllmConfig)
@@ -86,24 +62,30 @@ class RolloutConfig:
 @dataclass
 class LearnerConfig:
     lr: float = key(3e-5, "learning rate of AdamW", above=0)
+    schedule: str = key("constant", "learning rate after the warm-up", choices=("constant", "linear", "cosine"))
+    warmup: int = key(0, "updates in which the learning rate rises linearly to lr", low=0)
+    step_scale: str = key("none", "factor on lr: √(ESS/B) of the sequences (VCPO)", choices=("none", "sqrt_ess"))
     beta1: float = key(0.9, "decay of AdamW's first moment", low=0, below=1)
     beta2: float = key(0.999, "decay of AdamW's second moment", low=0, below=1)
     weight_decay: float = key(0.01, "weight decay of AdamW", low=0)
     grad_clip: float = key(1.0, "largest norm of the gradient", above=0)
     micro_batch_tokens: int = key(16384, "padded tokens a forward pass", low=1)
     scope: str = key(
-        "declared",
-        "what a method sees at once: its declared scope or a micro-batch",
-        choices=("declared", "micro_batch"),
+        "declared", "what a method sees: all of its scope, or a micro-batch", choices=("declared", "micro_batch")
     )
     advantage: str = key(
         "group_normalised",
-        "reward relative to its group; group_centred is Dr. GRPO",
-        choices=("group_normalised", "group_centred"),
+        "reward relative to its group; group_centred is Dr. GRPO, none the reward itself",
+        choices=("group_normalised", "group_centred", "rloo", "none"),
     )
+    advantage_shift: float = key(0.0, "taken from every advantage, also in groups whose rewards are all equal")
+    kl_coefficient: float = key(0.0, "weight of the KL divergence from the reference policy; 0: there is none", low=0)
+    kl_in: str = key("loss", "KL as k3 a token in the loss, or k1 in the reward", choices=("loss", "reward"))
+    reference: str = key("initial", "reference policy: the model that the run starts from, or a model folder")
+    entropy_bonus: float = key(0.0, "weight of the policy's entropy in the objective", low=0)
     truncated: str = key(
         "grade",
-        "a response without an end token is graded as it is, gets reward 0, or is left out of the loss",
+        "a response without an end token is graded as it is, earns 0, or is left out of the loss",
         choices=("grade", "zero", "mask"),
     )
     max_refused_in_a_row: int = key(5, "non-finite updates in a row after which the run fails", low=1)
@@ -133,30 +115,14 @@ class EvalConfig:
     sample_responses: int = key(8, "responses a split written to samples.jsonl", "record", low=0)
 
 
-def _is_window(tokens: list[int]) -> bool:
-    return len(tokens) == 2 and 0 <= tokens[0] <= tokens[1]
-
-
-def _keeps_checkpoints(kept: Any) -> bool:
-    if isinstance(kept, list):
-        return all(type(update) is int and update > 0 for update in kept)
-    return kept == "all" or (type(kept) is int and kept >= 1)
-
-
 @dataclass
 class RecordConfig:
-    tokens: list[int] | None = key(
-        None,
-        "[first, last] updates whose tokens go to tokens.parquet",
-        "record",
-        valid=(_is_window, "[first, last] updates, for instance [800,1200]"),
+    tokens: list[int] | None = key(None, "[first, last] updates whose tokens go to tokens.parquet", "record")
+    keep_checkpoints: Any = key(2, "newest checkpoints kept beside the best, or all, or a list of updates", "place")
+    shadow: Any = key(
+        list, "methods asked what they would have done with the run's mini-batches: names, or all", "record"
     )
-    keep_checkpoints: Any = key(
-        2,
-        "how many of the newest checkpoints stay beside the best, or all, or a list of updates",
-        "place",
-        valid=(_keeps_checkpoints, "a number of at least 1, all, or a list of updates such as [400,800]"),
-    )
+    shadow_every: int = key(10, "updates between asking the shadow methods", "record", low=1)
 
 
 @dataclass
@@ -190,12 +156,7 @@ class Config:
     record: RecordConfig = field(default_factory=RecordConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
-    driver: str = key(
-        "serial",
-        "who generates, and when; the same bits under lag=exact",
-        "driver",
-        choices=("serial", "overlapped", "ray"),
-    )
+    driver: str = key("serial", "who generates, and when", "driver", choices=("serial", "overlapped", "ray"))
     staleness: int = key(0, "updates between sampling and training: exactly so many, or (bounded) at most", low=0)
     updates: int = key(400, "optimizer updates of the run", low=1, multiple_of="updates_per_step")
     updates_per_step: int = key(4, "updates a rollout batch", low=1)

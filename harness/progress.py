@@ -13,7 +13,13 @@ QUIET = "LAGRANGE_QUIET"  # set where another display shows the run
 
 
 class Progress:
-    """update, reward, accuracy, masked %, M2, updates/s, time left."""
+    """Shows update, reward, accuracy, masked share, M2, updates a second and the time left.
+
+    label: what the line begins with.
+    total: updates of the run.
+    first: update that the run carries on from.
+    stream: where the line goes.
+    """
 
     def __init__(self, label: str, total: int, first: int = 0, stream: TextIO = sys.stderr) -> None:
         self._label, self._total, self.first = label, total, first
@@ -32,10 +38,12 @@ class Progress:
         self._stream.write(("\r" if self._live else "") + f"{self._label}: {text}\n")
 
     def evaluated(self, row: dict[str, Any]) -> None:
+        """Remembers the accuracy on validation, from a row of eval.jsonl."""
         if row["split"] == "validation":
             self._accuracy = row["sampled_accuracy"]
 
     def updated(self, row: dict[str, Any]) -> None:
+        """Shows how far the run is, from a row of metrics.jsonl, a few times a second."""
         now = time.monotonic()
         if not self._live or (now - self._shown < 0.2 and row["update"] < self._total):
             return

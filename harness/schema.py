@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -19,7 +19,6 @@ class Key:
     low, high: smallest and largest value · above, below: bounds that are not values themselves.
     choices: the only values.
     multiple_of: the key whose value must divide this one's.
-    valid: a test of the value, and in words what it expects.
     """
 
     meaning: str
@@ -30,7 +29,6 @@ class Key:
     below: float | None = None
     choices: tuple[str, ...] = ()
     multiple_of: str = ""
-    valid: tuple[Callable[[Any], bool], str] | None = None
 
 
 def key(default: Any, meaning: str, role: str = "science", **limits: Any) -> Any:

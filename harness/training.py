@@ -84,6 +84,7 @@ class Training:
             self.train_on(self.learner.version // self.config.updates_per_step)
             self.publish()
             self.keep_records()
+        self.folder.update_manifest(acted_updates=self.recorder.acted_updates)
         return weights_sha256(self.model.module.state_dict())
 
     def train_on(self, number: int) -> None:

@@ -1,1 +1,1 @@
-"""LagRange's methods against TRL, verl and Liger: `python -m parity` writes docs/parity.md."""
+"""LagRange's methods against TRL, verl, Liger and AReaL: `python -m parity` writes docs/parity.md."""

@@ -13,18 +13,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".venv-parity"
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+AREAL = Path(__file__).parent / "requirements-areal.txt"
 
 
 def build() -> Path:
     """The environment's python; builds the environment if it is missing or stale. A few minutes the first time."""
     python, stamp = FOLDER / "bin" / "python", FOLDER / "requirements.sha256"
-    expected = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    expected = hashlib.sha256(REQUIREMENTS.read_bytes() + AREAL.read_bytes()).hexdigest()
     if python.exists() and stamp.exists() and stamp.read_text() == expected:
         return python
-    print(f"building {FOLDER.name} (TRL, verl, Liger): a few minutes", file=sys.stderr)
+    print(f"building {FOLDER.name} (TRL, verl, Liger, AReaL): a few minutes", file=sys.stderr)
     if not python.exists():
         venv.create(FOLDER, with_pip=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS], check=True)
+    install = [str(python), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*install, "-r", str(REQUIREMENTS)], check=True)
+    subprocess.run([*install, "--no-deps", "-r", str(AREAL)], check=True)
     stamp.write_text(expected)
     return python
 

@@ -42,10 +42,9 @@ def verl(name: str, mode: str = "token-mean", *, correct: Any = None, **options:
     """
     from verl.trainer.ppo.core_algos import get_policy_loss_fn
     from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
-    from verl.workers.config import ActorConfig
 
     settings = {"clip_ratio": 0.2, "clip_ratio_low": 0.2, "clip_ratio_high": 0.2, "clip_ratio_c": 1e9}
-    config = ActorConfig(strategy="fsdp", rollout_n=1, use_dynamic_bsz=True, **{**settings, **options})
+    config = actor_config(**{**settings, **options})
     loss_fn = get_policy_loss_fn(name)
 
     def run(x: Inputs) -> Tensor:
@@ -61,17 +60,73 @@ def verl(name: str, mode: str = "token-mean", *, correct: Any = None, **options:
     return run
 
 
-def verl_reinforce(threshold: float | str, level: str) -> Peer:
-    """verl's REINFORCE with the importance weights of its rollout correction."""
-    from verl.trainer.ppo.core_algos import compute_policy_loss_reinforce
-    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
+def actor_config(**options: Any) -> Any:
+    """verl's configuration of an actor."""
     from verl.workers.config import ActorConfig
 
-    config = ActorConfig(strategy="fsdp", rollout_n=1, use_dynamic_bsz=True)
+    return ActorConfig(strategy="fsdp", rollout_n=1, use_dynamic_bsz=True, **options)
+
+
+def verl_dro(beta: float) -> Peer:
+    """verl's `dro`."""
+    from verl.workers.config.actor import PolicyLossConfig
+
+    return verl("dro", policy_loss=PolicyLossConfig(loss_mode="dro", dro_beta=beta))
+
+
+def verl_correction(correction: Any, dual_clip: float = 3.0) -> Peer:
+    """A whole rollout correction of verl, a RolloutCorrectionConfig: weights, rejection and loss, as its trainer does.
+
+    Two policies in bypass mode, else three: then weights and rejection are of the proximal policy over the rollout's.
+    """
+    from verl.trainer.ppo.core_algos import get_policy_loss_fn
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
+    from verl.workers.config.actor import PolicyLossConfig
+
+    policy_loss = PolicyLossConfig(rollout_correction=correction)
+    clip = {"clip_ratio": 0.2, "clip_ratio_low": 0.2, "clip_ratio_high": 0.2, "clip_ratio_c": dual_clip}
+    config = actor_config(policy_loss=policy_loss, **clip)
+    keys = ("rollout_is", "rollout_is_threshold", "rollout_is_batch_normalize", "rollout_rs", "rollout_rs_threshold")
+    settings = {key: getattr(correction, key) for key in keys}
+
+    def run(x: Inputs) -> Tensor:
+        advantages = x.advantages[:, None].expand_as(x.logp)
+        if correction.bypass_mode:
+            loss = get_policy_loss_fn("bypass_mode")
+            return loss(x.behaviour, x.logp, advantages, x.valid, "token-mean", config)[0]
+        proto, mask, _ = compute_rollout_correction_and_rejection_mask(x.proximal, x.behaviour, x.valid, **settings)
+        weights = None if proto is None else proto.batch["rollout_is_weights"]
+        loss = get_policy_loss_fn("vanilla")
+        return loss(x.proximal, x.logp, advantages, mask, "token-mean", config, rollout_is_weights=weights)[0]
+
+    return run
+
+
+def verl_preset(name: str) -> Peer:
+    """A preset of verl's rollout correction."""
+    from verl.trainer.config.algorithm import RolloutCorrectionConfig
+
+    return verl_correction(getattr(RolloutCorrectionConfig, name)())
+
+
+def verl_rejection(option: str, threshold: str) -> Peer:
+    """verl's REINFORCE on what one of its rejection options leaves."""
+    from verl.trainer.config.algorithm import RolloutCorrectionConfig
+
+    settings = {"rollout_is": None, "rollout_rs": option, "rollout_rs_threshold": threshold}
+    return verl_correction(RolloutCorrectionConfig(bypass_mode=True, loss_type="reinforce", **settings))
+
+
+def verl_reinforce(threshold: float | str, level: str, normalise: bool = False) -> Peer:
+    """verl's REINFORCE with the importance weights of its rollout correction; normalise: to a mean of 1."""
+    from verl.trainer.ppo.core_algos import compute_policy_loss_reinforce
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
+
+    config = actor_config()
 
     def run(x: Inputs) -> Tensor:
         gap = x.logp.detach() - x.behaviour
-        weights, _ = compute_rollout_correction_weights(gap, x.valid, level, threshold)
+        weights, _ = compute_rollout_correction_weights(gap, x.valid, level, threshold, normalise)
         advantages = x.advantages[:, None].expand_as(x.logp)
         arguments = (x.behaviour, x.logp, advantages, x.valid, "token-mean", config)
         return compute_policy_loss_reinforce(*arguments, rollout_is_weights=weights)[0]
@@ -85,7 +140,14 @@ def trl(loss_type: str, *, level: str = "token", opsm: float | None = None, **op
 
     settings = {"epsilon_low": 0.2, "epsilon_high": 0.2, "delta": None, **options}
     args = SimpleNamespace(
-        delta=settings["delta"], steps_per_generation=1, sapo_temperature_pos=1.0, sapo_temperature_neg=1.05
+        delta=settings["delta"],
+        steps_per_generation=1,
+        sapo_temperature_pos=1.0,
+        sapo_temperature_neg=1.05,
+        vespo_k_pos=2.0,
+        vespo_lambda_pos=3.0,
+        vespo_k_neg=3.0,
+        vespo_lambda_neg=2.0,
     )
     accelerator = SimpleNamespace(
         num_processes=1,
@@ -99,6 +161,7 @@ def trl(loss_type: str, *, level: str = "token", opsm: float | None = None, **op
         stand_in = SimpleNamespace(
             _get_per_token_logps_and_entropies=lambda *_, **__: (x.logp, torch.zeros_like(x.logp), None),
             get_off_policy_mask=GRPOTrainer.get_off_policy_mask,
+            get_gamma_weights=GRPOTrainer.get_gamma_weights,
             _metrics={"train": defaultdict(list)},
             _entropy_bonus_enabled=False,
             aux_loss_enabled=False,

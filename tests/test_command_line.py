@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.command.compose import RENAMED
 from harness.command.help import help_text
 from harness.command.plan import plan
-from harness.config import RENAMED, schema
+from harness.config import schema
 from harness.errors import UserError
 from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, without_clock
 
@@ -56,6 +57,10 @@ REFUSED = [
     (["stop_at=0"], "at least 1"),
     (["record.keep_checkpoints=some"], "all, or a list of updates"),
     (["record.tokens=[3,2]"], "expected [first, last] updates"),
+    (["record.shadow=[grpp]"], "record.shadow=grpp: no such algo; did you mean grpo"),
+    (["record.shadow=grpo"], "expected all, or a list of names"),
+    (["learner.kl_coefficient=1", "learner.reference=/nope"], "no such folder"),
+    (["learner.kl_coefficient=1", "learner.reference=harness/assets/gsm8k_small"], "other tokens than"),
     (["rollout.top_p=0.9"], "full softmax"),
     (["model=hf"], "model.path: has no value; give model.path=VALUE"),
     (["model.path=/nope"], "no such folder"),

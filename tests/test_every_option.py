@@ -41,6 +41,8 @@ def values(kind: Any, name: str) -> list[Any]:
         return algorithms.names()
     if name == "aggregation":
         return list(AGGREGATIONS)
+    if kind is bool:
+        return [False, True]
     return [1.5] if kind == float | None else []
 
 

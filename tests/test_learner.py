@@ -78,7 +78,7 @@ def test_micro_batch_scope_is_another_method() -> None:
 
 def test_the_learner_does_what_a_naive_loop_does() -> None:
     made = learner("grpo")
-    batch = minibatch(graded(), 0, GROUP, "trainer", "group_normalised", "cpu")
+    batch = minibatch(graded(), 0, "trainer", made._advantages, "cpu")
     module = model("qwen3")
     rows = []
     for row, group in enumerate(batch.sequences.group.tolist()):

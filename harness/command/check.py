@@ -12,6 +12,7 @@ from harness import build
 from harness.command.validate import check_data
 from harness.config import Config, schema
 from harness.errors import UserError, first_line
+from harness.models.loading import check_model, load_tokenizer
 from harness.records.checkpoint import check_kept
 from harness.records.folder import check_folder
 from harness.schema import Key, check_multiple, lookup
@@ -33,6 +34,7 @@ def check(config: Config) -> None:
     check_values(config)
     _check_mode(config)
     build.algorithm(config)
+    build.shadows(config)
     build.task(config)
     build.staleness_policy(config).check(config)
     build.engine_class(config).check(config)
@@ -41,6 +43,7 @@ def check(config: Config) -> None:
     if not config.dry_run:
         _check_device(config)
         check_data(config)
+        _check_reference(config)
     check_folder(config)
 
 
@@ -57,12 +60,13 @@ def check_values(config: Config) -> None:
     prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
     if chunks > prompts:
         raise UserError(f"rollout.chunks={chunks}: more chunks than the {prompts} prompts of a step")
+    window = config.record.tokens
+    if window is not None and not (len(window) == 2 and 0 <= window[0] <= window[1]):
+        raise UserError(f"record.tokens={window}: expected [first, last] updates, for instance [800,1200]")
 
 
 def _expected(key: Key, value: Any) -> str | None:
     """What a value should have been; None if it is that."""
-    if key.valid and not key.valid[0](value):
-        return key.valid[1]
     if key.choices and value not in key.choices:
         return f"one of {', '.join(key.choices)}"
     if isinstance(value, float) and not math.isfinite(value):
@@ -79,6 +83,16 @@ def _check_mode(config: Config) -> None:
         raise UserError("mode=evaluate: needs checkpoint=PATH, a checkpoint or model folder")
     if config.checkpoint and config.mode != "evaluate":
         raise UserError(f"checkpoint={config.checkpoint}: only mode=evaluate reads it; add mode=evaluate or drop it")
+
+
+def _check_reference(config: Config) -> None:
+    """A reference policy must be a model with the tokens of the run's own."""
+    if config.learner.kl_coefficient == 0 or config.learner.reference == "initial":
+        return
+    model = build.reference_model(config)
+    check_model(model)
+    if load_tokenizer(model).get_vocab() != load_tokenizer(config.model).get_vocab():
+        raise UserError(f"learner.reference={model.path}: other tokens than {config.model.path}; expected the same")
 
 
 def _check_device(config: Config) -> None:

@@ -20,10 +20,22 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import PROJECT
-from harness.config import RENAMED, Config, known_keys, schema
+from harness.config import Config, known_keys, schema
 from harness.errors import UserError, first_line, nearest
 
 CONF = PROJECT / "conf"
+
+# 0.1.0's name of a key → its name now.
+RENAMED = {
+    "core": "driver",
+    "on_excess": "lag.on_excess",
+    "schedule": "lag.schedule",
+    "max_versions": "lag.max_versions",
+    "rollout.engine": "rollout",
+    "rollout.shards": "rollout.chunks",
+    "rollout.vllm.probe_tolerance": "rollout.probe_tolerance",
+    "ray.shard_timeout_s": "ray.chunk_timeout_s",
+}
 NAMED_GROUPS = ("algo", "task", "model", "lag", "rollout")
 ERRORS = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 # What OmegaConf says → what it means for the key {}.

@@ -66,10 +66,18 @@ def summary(plan: Plan) -> int:
         print(f"{ended[0][1]}: {ended[0][0]}")
         if plan.cells[0].mode == "evaluate" and counts["finished"]:
             print("\n".join(_accuracies(ended[0][0])))
+    never = [folder.name for folder, status in ended if status == "finished" and _never_acted(folder)]
+    if never:
+        print(f"never acted (the rule changed no token of the whole run): {', '.join(never)}")
     for folder, status in ended:
         if status == "failed":
             print(f"failed: {folder}: {_reason(folder)}", file=sys.stderr)
     return 0 if counts["finished"] + counts["paused"] == len(ended) else 1
+
+
+def _never_acted(folder: Path) -> bool:
+    """Whether a finished run's method changed no token in any update: then it was a run without a rule."""
+    return bool(read_json(folder / MANIFEST).get("acted_updates") == 0)
 
 
 def _accuracies(folder: Path) -> Iterator[str]:

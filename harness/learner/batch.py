@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from algorithms import TokenStats
-from algorithms.advantages import group_advantages
 from harness.models.sequences import SequenceBatch, pad, sequence_batch
 from harness.types import GradedRollouts
 
@@ -25,6 +25,7 @@ class MiniBatch:
     advantages: [B] float32.
     rewards: [B] float64, on the CPU.
     logp_proximal: [B,T] float32, nats, under the policy at the start of the step, where the method needs it.
+    logp_reference: [B,T] float32, nats, under the reference policy, where there is one.
     """
 
     sequences: SequenceBatch
@@ -35,6 +36,7 @@ class MiniBatch:
     advantages: Tensor
     rewards: Tensor
     logp_proximal: Tensor | None = None
+    logp_reference: Tensor | None = None
 
     @property
     def padded_tokens(self) -> int:
@@ -65,15 +67,17 @@ class MiniBatch:
         )
 
 
-def minibatch(
-    graded: GradedRollouts, version: int, group_size: int, behaviour: str, advantage: str, device: str
-) -> MiniBatch:
-    """Pads a part of a rollout batch and computes its advantages within each group, in float64.
+Estimate = Callable[[Tensor], Tensor]
+"""Rewards [B] float64 → advantages [B] float64."""
 
-    graded: the part: G prompts with B = G·group_size responses.
+
+def minibatch(graded: GradedRollouts, version: int, behaviour: str, estimate: Estimate, device: str) -> MiniBatch:
+    """Pads a part of a rollout batch and computes its advantages, in float64.
+
+    graded: the part: G prompts with B responses.
     version: updates done by the policy that will learn from it, which makes the staleness of its tokens.
     behaviour: "engine" takes the engine's own log-probs for the behaviour policy's, else those of the trainer.
-    advantage: "group_normalised" divides by the group's standard deviation, else it is only centred.
+    estimate: of the advantages.
     """
     rollouts = graded.rollouts
     sequences = sequence_batch(rollouts, device)
@@ -82,9 +86,6 @@ def minibatch(
     def padded(values: Tensor) -> Tensor:
         return pad(values, rollouts.response_lengths, width).to(device)
 
-    advantages = group_advantages(
-        graded.rewards.view(-1, group_size), divide_by_std=advantage == "group_normalised"
-    ).flatten()
     logp_engine = padded(rollouts.logp_engine)
     return MiniBatch(
         sequences=replace(sequences, mask=sequences.mask & graded.trained.to(device)[:, None]),
@@ -92,7 +93,7 @@ def minibatch(
         logp_behaviour=logp_engine if behaviour == "engine" else padded(rollouts.logp_behaviour),
         logp_engine=logp_engine,
         staleness=version - padded(rollouts.version),
-        advantages=advantages.float().to(device),
+        advantages=estimate(graded.rewards).float().to(device),
         rewards=graded.rewards,
     )
 

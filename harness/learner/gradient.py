@@ -14,6 +14,7 @@ from algorithms.aggregation import totals
 from algorithms.token_weights import join_weights, widen
 from harness.config import LearnerConfig
 from harness.learner.batch import MiniBatch, micro_batches
+from harness.learner.penalties import in_loss, k3, penalty
 from harness.learner.scope import total_in_scope, weights_in_scope
 from harness.models.logprobs import TokenScores
 from harness.models.policy import Policy
@@ -67,6 +68,8 @@ class GradientMaker:
         self._temperature = temperature
         self._max_length = max_length
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
+        # Asked for only where it is used, so that a policy from outside need not know the option.
+        self._score_options = {"entropy_gradient": True} if config.entropy_bonus else {}
 
     def __call__(self, batch: MiniBatch) -> Gradient:
         """Adds the gradient of the whole mini-batch to `.grad`.
@@ -80,7 +83,7 @@ class GradientMaker:
         whole, total = (None, None) if alone else self._of_the_whole(batch)
         share = 1 / len(micro) if alone else 1.0
         parts = [self._part(batch, rows, sequences, whole, total, share) for rows, sequences in micro]
-        return self._result(*self._joined(batch, parts, whole), parts)
+        return self._result(*self._joined(batch, parts, whole), parts, batch.logp_reference)
 
     def _part(
         self,
@@ -92,25 +95,40 @@ class GradientMaker:
         share: float,
     ) -> _Part:
         """Adds the gradient of one micro-batch. share: of the mini-batch's loss, where it stands alone."""
-        scores = self._policy.score(sequences, self._temperature)
+        scores = self._policy.score(sequences, self._temperature, **self._score_options)
+        valid = None if total is None else totals(batch.sequences.mask)
         started = time.perf_counter()
-        stats = batch.token_stats(scores.logp, scores.entropy, rows, sequences.mask)
+        stats = batch.token_stats(scores.logp, scores.entropy.detach(), rows, sequences.mask)
         if whole is None:
             (weights,) = weights_in_scope(self._loss, [stats], scope=self._config.scope)
         else:
             weights = whole.select(rows, stats.mask.shape[1])
         out = compose(self._loss, stats, weights=weights, max_length=self._max_length, total=total, metrics=False)
-        loss = share * out.loss
+        loss = share * (out.loss + self._penalty(batch, rows, sequences.mask, scores, valid))
         seconds = time.perf_counter() - started
         if loss.requires_grad:
             loss.backward()
         return _Part(rows, loss.detach(), stats.detached(), weights, seconds)
 
+    def _penalty(
+        self, batch: MiniBatch, rows: Tensor, mask: Tensor, scores: TokenScores, total: Tensor | None
+    ) -> Tensor | float:
+        """The share of one micro-batch in the terms beside the method's loss. total: as `row_scale` takes it."""
+        if not in_loss(self._config):
+            return 0.0
+        reference = None if batch.logp_reference is None else batch.logp_reference[rows, : mask.shape[1]]
+        aggregation = str(self._loss.aggregation)
+        return penalty(self._config, scores, reference, mask, aggregation, self._max_length, total)
+
     @torch.no_grad()
-    def scores(self, batch: MiniBatch) -> TokenScores:
-        """Log-prob and entropy of the sampled tokens, [B,T], nats, in the same micro-batches as the gradient."""
+    def scores(self, batch: MiniBatch, policy: Policy | None = None) -> TokenScores:
+        """Log-prob and entropy of the sampled tokens, [B,T], nats, in the same micro-batches as the gradient.
+
+        policy: whose; None means the one that learns.
+        """
+        policy = self._policy if policy is None else policy
         micro = micro_batches(batch, self._config.micro_batch_tokens)
-        scores = [self._policy.score(sequences, self._temperature) for _, sequences in micro]
+        scores = [policy.score(sequences, self._temperature) for _, sequences in micro]
         rows, width = [rows for rows, _ in micro], batch.sequences.mask.shape[1]
         return TokenScores(
             _in_order(rows, [part.logp for part in scores], width),
@@ -140,11 +158,15 @@ class GradientMaker:
         return stats, self._loss.weights(stats) if whole is None else whole
 
     @torch.no_grad()
-    def _result(self, stats: TokenStats, weights: TokenWeights, parts: list[_Part]) -> Gradient:
+    def _result(
+        self, stats: TokenStats, weights: TokenWeights, parts: list[_Part], reference: Tensor | None
+    ) -> Gradient:
         grads = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
         loss = torch.stack([part.loss for part in parts]).sum()
         metrics = measure(self._loss, stats, weights, self._max_length) | {"loss": loss, "grad_norm": norm}
+        if reference is not None:
+            metrics["kl_reference"] = k3(stats.logp, reference, stats.mask).sum() / stats.count
         # The one synchronisation of an update that is not a method's own.
         values = torch.stack([value.double().to(loss.device).reshape(()) for value in metrics.values()]).tolist()
         row = dict(zip(metrics, values, strict=True)) | {"time/loss_s": sum(part.seconds for part in parts)}

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from algorithms import Algorithm
-from algorithms.advantages import zero_variance_groups
+from algorithms.advantages import advantages, zero_variance_groups
 from harness.config import LearnerConfig
 from harness.learner.batch import MiniBatch, minibatch
 from harness.learner.gradient import Gradient, GradientMaker
+from harness.learner.penalties import penalised_rewards
+from harness.learner.shadow import Shadows
+from harness.learner.step_size import learning_rate, step_factor
 from harness.models.policy import Policy
 from harness.types import GradedRollouts, Refusal, Update
 
@@ -32,6 +35,9 @@ class Learner:
     behaviour: whose log-probs are the behaviour policy's, "trainer" or "engine".
     max_new_tokens: tokens, the constant of Dr. GRPO's denominator.
     record_tokens: first and last update of which per-token columns are kept; None keeps none.
+    updates: of the whole run, where the learning rate falls.
+    reference: policy that the KL divergence is measured from, where there is one.
+    shadows: methods asked what they would have done with the mini-batches.
     """
 
     def __init__(
@@ -46,6 +52,9 @@ class Learner:
         behaviour: str,
         max_new_tokens: int | None = None,
         record_tokens: tuple[int, int] | None = None,
+        updates: int | None = None,
+        reference: Policy | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         self.policy = policy
         self.loss = loss
@@ -55,6 +64,10 @@ class Learner:
         self._group_size = group_size
         self._behaviour = behaviour
         self._record_tokens = record_tokens
+        self._updates = updates
+        self._reference = reference
+        self._shadows = shadows or Shadows()
+        self._max_length = max_new_tokens
         self._gradient = GradientMaker(policy, loss, config, temperature, max_new_tokens)
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -71,16 +84,38 @@ class Learner:
         graded: the batch, of updates_per_step mini-batches.
         Returns an iterator; each update is made when it is asked for, and counts as a version even if it is refused.
         """
-        device = str(self.policy.model.device)
-        batches = [
-            minibatch(part, version, self._group_size, self._behaviour, self._config.advantage, device)
-            for version, part in enumerate(graded.minibatches(self._updates_per_step), self.version)
-        ]
-        if "logp_proximal" in self.loss.needs:
-            # The proximal policy is the one at the start of the step, before any of its updates.
-            batches = [replace(batch, logp_proximal=self._gradient.scores(batch).logp) for batch in batches]
+        parts = graded.minibatches(self._updates_per_step)
+        # All before the first update: the proximal policy is the one at the start of the step.
+        batches = [self._prepared(part, version) for version, part in enumerate(parts, self.version)]
         for batch in batches:
             yield self._update(batch)
+
+    def _prepared(self, part: GradedRollouts, version: int) -> MiniBatch:
+        """The mini-batch of one update, with what other policies say of it. version: of the policy that will learn."""
+        batch = minibatch(part, version, self._behaviour, self._advantages, str(self.policy.model.device))
+        if "logp_proximal" in self.loss.needs or self._shadow_needs_proximal(version):
+            batch = replace(batch, logp_proximal=self._gradient.scores(batch).logp)
+        if self._reference is not None:
+            batch = replace(batch, logp_reference=self._gradient.scores(batch, self._reference).logp)
+            if self._config.kl_in == "reward":
+                batch = replace(batch, advantages=self._penalised_advantages(batch))
+        return batch
+
+    def _shadow_needs_proximal(self, version: int) -> bool:
+        """Not in the first update of a step, where the proximal policy is the current one."""
+        return version > self.version and self._shadows.due(version) and self._shadows.need("logp_proximal")
+
+    def _advantages(self, rewards: Tensor) -> Tensor:
+        """[B] float64 → [B] float64."""
+        groups = rewards.view(-1, self._group_size)
+        return advantages(groups, self._config.advantage, self._config.advantage_shift).flatten()
+
+    def _penalised_advantages(self, batch: MiniBatch) -> Tensor:
+        """Advantages of the rewards minus the KL divergence from the reference policy, [B] float32."""
+        assert batch.logp_reference is not None
+        coefficient, mask = self._config.kl_coefficient, batch.sequences.mask
+        rewards = penalised_rewards(batch.rewards, coefficient, batch.logp_behaviour, batch.logp_reference, mask)
+        return self._advantages(rewards).to(batch.advantages)
 
     def _update(self, batch: MiniBatch) -> Update:
         started = time.perf_counter()
@@ -95,12 +130,22 @@ class Learner:
             self.optimizer.zero_grad(set_to_none=True)
         elif result is not None and result.valid_tokens:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self._config.grad_clip, result.norm)
-            self.optimizer.step()
+            self._step_optimizer(result.metrics)
         metrics = self._metrics(batch, result, refused=refusal is not None)
         metrics["time/update_s"] = time.perf_counter() - started
+        if result is not None and result.valid_tokens and refusal is None and self._shadows.due(self.version):
+            metrics |= self._shadows.measure(result.stats, self.loss, result.weights, self._max_length)
         tokens = self._token_rows(batch, result) if result is not None else None
         self.version += 1
         return Update(metrics, refusal, tokens)
+
+    def _step_optimizer(self, metrics: dict[str, Any]) -> None:
+        """One step at this update's learning rate, which is noted in its metrics."""
+        lr = learning_rate(self._config, self.version, self._updates) * step_factor(self._config, metrics)
+        metrics["lr"] = lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
 
     def _inspect(self, result: Gradient) -> str | None:
         """Why the update must be refused; None if it may be made."""
@@ -127,7 +172,11 @@ class Learner:
             "skipped": float(result is not None and not result.valid_tokens),
             "staleness_hist": _histogram(batch.staleness[batch.sequences.mask]),
         }
-        return row if result is None else row | result.metrics
+        if result is None:
+            return row
+        staleness = result.metrics["staleness_mean"]
+        turnovers = self.version / staleness if staleness > 0 else math.nan
+        return row | result.metrics | {"turnovers": turnovers}
 
     def _token_rows(self, batch: MiniBatch, result: Gradient) -> dict[str, Tensor] | None:
         """Per-token columns of a recorded update (`record.tokens`)."""

@@ -65,7 +65,7 @@ class SharedPrefixPolicy:
         self._head_dim = getattr(config, "head_dim", None) or config.hidden_size // self._heads
         self._rotary: tuple[Tensor, Tensor] | None = None
 
-    def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+    def score(self, batch: SequenceBatch, temperature: float, *, entropy_gradient: bool = False) -> TokenScores:
         """Log-prob and entropy of every response token under softmax(logits / temperature).
 
         batch: G prompts [G, P] and B responses [B, T], on the model's device.
@@ -96,7 +96,8 @@ class SharedPrefixPolicy:
         last_prompt = torch.arange(groups, device=ids.device) * width + batch.prompt_lengths - 1
         own_rows = split + torch.arange(responses * (steps - 1), device=ids.device).view(responses, steps - 1)
         before = torch.cat((last_prompt[batch.group][:, None], own_rows), dim=1)
-        return head_scores(hidden[before], self.model.get_output_embeddings(), batch.response_ids, temperature)
+        head = self.model.get_output_embeddings()
+        return head_scores(hidden[before], head, batch.response_ids, temperature, entropy_gradient=entropy_gradient)
 
     def start(
         self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int

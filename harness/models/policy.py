@@ -37,11 +37,12 @@ class Policy(Protocol):
 
     model: PreTrainedModel
 
-    def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+    def score(self, batch: SequenceBatch, temperature: float, *, entropy_gradient: bool = False) -> TokenScores:
         """Log-prob and entropy of every response token under softmax(logits / temperature).
 
         batch: G prompts and B responses of at most T tokens, on the model's device.
         temperature: above 0.
+        entropy_gradient: whether the entropy is differentiable too.
         Returns two [B, T] float32 (nats), the log-probs differentiable in the model's parameters; padding holds finite
         values of no meaning.
         """
@@ -103,7 +104,7 @@ class TransformersPolicy:
         self.model = model
         self._split_head = _head_is_linear(model)
 
-    def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+    def score(self, batch: SequenceBatch, temperature: float, *, entropy_gradient: bool = False) -> TokenScores:
         """Log-prob and entropy of every response token, [B, T] float32 (nats)."""
         prompts, prompt_mask = _left_pad(batch.prompt_ids, batch.prompt_lengths)
         ids = torch.cat((prompts[batch.group], batch.response_ids), dim=1)
@@ -117,9 +118,15 @@ class TransformersPolicy:
         }
         if self._split_head:
             hidden = self.model.base_model(**inputs).last_hidden_state[:, -keep:-1]
-            return head_scores(hidden, self.model.get_output_embeddings(), batch.response_ids, temperature)
+            return head_scores(
+                hidden,
+                self.model.get_output_embeddings(),
+                batch.response_ids,
+                temperature,
+                entropy_gradient=entropy_gradient,
+            )
         logits = self.model(**inputs, logits_to_keep=keep).logits[:, -keep:-1]
-        return scores_from_logits(logits, batch.response_ids, temperature)
+        return scores_from_logits(logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient)
 
     def start(
         self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
@@ -167,12 +174,12 @@ class ComputePolicy:
         self._inner = inner
         self._dtype = dtype
 
-    def score(self, batch: SequenceBatch, temperature: float) -> TokenScores:
+    def score(self, batch: SequenceBatch, temperature: float, *, entropy_gradient: bool = False) -> TokenScores:
         """Log-prob and entropy of every response token, [B, T] float32 (nats)."""
         self.model.train(self.model.is_gradient_checkpointing and torch.is_grad_enabled())
         try:
             with self._compute():
-                return self._inner.score(batch, temperature)
+                return self._inner.score(batch, temperature, entropy_gradient=entropy_gradient)
         finally:
             self.model.eval()
 

@@ -38,10 +38,12 @@ KEEP = 2  # newest checkpoints kept where record.keep_checkpoints lists updates
 
 
 def check_kept(config: Config) -> None:
-    """Raises UserError for updates in `record.keep_checkpoints` that end no step of this run."""
+    """Raises UserError for a `record.keep_checkpoints` that is none, or lists updates that end no step of this run."""
     keep, unit = config.record.keep_checkpoints, config.updates_per_step
+    if not (keep == "all" or isinstance(keep, list) or (type(keep) is int and keep >= 1)):
+        raise UserError(f"record.keep_checkpoints={keep}: expected a number of at least 1, all, or a list of updates")
     for update in keep if isinstance(keep, list) else ():
-        if update % unit or not 0 < update <= config.updates:
+        if type(update) is not int or update % unit or not 0 < update <= config.updates:
             raise UserError(
                 f"record.keep_checkpoints: update {update} ends no step of this run; "
                 f"expected multiples of updates_per_step={unit} from {unit} to {config.updates}"

@@ -48,6 +48,7 @@ class Recorder:
         self._token_text = token_text
         self._max_refused_in_a_row = max_refused_in_a_row
         self._refused_in_a_row = 0
+        self.acted_updates = 0
         self._started = time.perf_counter()
         self.best = Best()
 
@@ -80,6 +81,7 @@ class Recorder:
         self._folder.append(METRICS, row)
         self._progress.updated(row)
         number = int(row["update"])
+        self.acted_updates += int(row.get("acted", 0) > 0)
         if update.tokens is not None:
             self._folder.append_tokens(number, update.tokens, self._token_text(update.tokens["token_id"].tolist()))
         if update.refusal is None:
@@ -117,7 +119,12 @@ class Recorder:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint remembers of the records, all of them on the disk. JSON. Raises RunFailed."""
-        return {"best": asdict(self.best), "refused_in_a_row": self._refused_in_a_row, "streams": self._folder.marks()}
+        return {
+            "best": asdict(self.best),
+            "refused_in_a_row": self._refused_in_a_row,
+            "acted_updates": self.acted_updates,
+            "streams": self._folder.marks(),
+        }
 
     def damage(self, counters: dict[str, Any]) -> str | None:
         """Why the records are no longer those that a checkpoint's counters remember; None if they are."""
@@ -127,6 +134,7 @@ class Recorder:
         """Carries on from a checkpoint's `state` at an update: later rows are forgotten."""
         self._folder.rewind(state["streams"])
         self._refused_in_a_row = state["refused_in_a_row"]
+        self.acted_updates = state["acted_updates"]
         self.best = Best(**state["best"])
         self._progress.first = update
 

@@ -6,7 +6,7 @@ the code under test), and a case small enough to compute by hand. `sg` marks wha
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -76,6 +76,7 @@ class Case:
     params: dict[str, Any] = field(default_factory=dict)
     counted: Callable[[Batch], Tensor] | None = None  # the tokens in D, if not the mask
     per_token: bool = False  # takes [B,T] advantages that vary
+    ordered: bool = False  # the order of a row's tokens matters
 
     @property
     def id(self) -> str:
@@ -271,6 +272,131 @@ def m2po_areal(tau: float) -> Callable[[Batch], Tensor]:
     return lambda x: torch.where(areal_mask(tau)(x), base(x), 0.0)
 
 
+def naive_proximal(x: Batch) -> Tensor:
+    return ppo((x.logp - x.proximal).exp(), x.A, 0.8, 1.2)
+
+
+def sequence_truncated(x: Batch) -> Tensor:
+    w = ((x.proximal - x.behaviour) * x.mask).sum(1, keepdim=True).exp().clamp(max=2)
+    return w * naive_proximal(x)
+
+
+def proximal_gspo(x: Batch) -> Tensor:
+    s = x.row_mean(x.logp - x.proximal).exp()
+    return ppo(s.expand_as(x.A), x.A, 1 - 3e-4, 1 + 4e-4)
+
+
+def proximal_dro(x: Batch) -> Tensor:
+    w = (x.proximal - x.behaviour).exp().clamp(max=2)
+    return w * (x.A * x.logp - 0.05 * (x.logp - x.proximal).square())
+
+
+def kimi(x: Batch) -> Tensor:
+    total = (x.l * x.mask).sum(1, keepdim=True)
+    return x.A * x.logp - 0.05 * total.square() / x.mask.sum(1, keepdim=True)
+
+
+def k3(log_ratio: Tensor) -> Tensor:
+    return log_ratio.exp() - 1 - log_ratio
+
+
+def binary_kl(p: Tensor, q: Tensor) -> Tensor:
+    return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+
+
+def kpop(x: Batch) -> Tensor:
+    p, q = (value.exp().clamp(1e-8, 1 - 1e-8) for value in (sg(x.logp), x.behaviour))
+    return torch.max(binary_kl(p, q), binary_kl(q, p)) <= 0.02
+
+
+def row_max(x: Batch, values: Tensor) -> Tensor:
+    return values.masked_fill(~x.mask, -math.inf).amax(1, keepdim=True)
+
+
+def row_sum(x: Batch, values: Tensor) -> Tensor:
+    return (values * x.mask).sum(1, keepdim=True)
+
+
+def inside(value: Tensor, low: float, high: float) -> Tensor:
+    return (low <= value) & (value <= high)
+
+
+def rejecting(accepted: Callable[[Batch], Tensor], base: Callable[[Batch], Tensor]) -> Callable[[Batch], Tensor]:
+    """The base on what is left: a mask that is smaller, as in verl."""
+
+    def objective(x: Batch) -> Tensor:
+        left = x.mask & accepted(x)
+        return torch.where(left, base(replace(x, mask=left)), 0.0)
+
+    return objective
+
+
+def geometric(x: Batch) -> Tensor:
+    return inside(x.row_mean(sg(x.l)).exp(), 0.98, 1.02)
+
+
+def proximal_geometric(x: Batch) -> Tensor:
+    return inside(x.row_mean(x.proximal - x.behaviour).exp(), 0.98, 1.02)
+
+
+def vespo(x: Batch) -> Tensor:
+    W = product(x)
+    good, bad = (3 - 3 * W).exp() * W**2, (2 - 2 * W).exp() * W**3
+    return torch.where(x.A >= 0, good, bad)
+
+
+def gmpo(x: Batch) -> Tensor:
+    """The paper's form, min of signed logarithms."""
+    sign = x.A.sign()
+    clamped = x.l.clamp(-0.4, 0.4)
+    held = sign * torch.min(sign * x.l, sign * clamped)
+    return (x.row_mean(held).exp() * x.A).expand_as(x.A)
+
+
+def dppo_kl(x: Batch) -> Tensor:
+    """verl's masks."""
+    p, q = sg(x.logp).exp(), x.behaviour.exp()
+    kl = q * (q / p).log() + (1 - q) * ((1 - q + 1e-8) / (1 - p + 1e-8)).log()
+    good, bad = (kl <= 0.05) | (p <= q), (kl <= 0.05) | (p >= q)
+    return x.r * x.A * torch.where(x.A > 0, good, bad)
+
+
+def ipo(x: Batch) -> Tensor:
+    return x.r * x.A * ((sg(x.logp).exp() - x.behaviour.exp()).abs() <= 0.1)
+
+
+def bapo_code_bounds(x: Batch, target: float) -> tuple[float, float]:
+    """The authors' walk: the lower bound first."""
+    low, high, r, A = 60, 120, sg(x.r)[x.mask], x.A[x.mask]
+
+    def share() -> float:
+        good, bad = (A * r.clamp(max=high / 100))[A > 0].sum(), (A.abs() * r.clamp(min=low / 100))[A < 0].sum()
+        return float(good / (good + bad)) if good + bad > 0 else math.inf
+
+    while share() < target and low < 90:
+        low += 2
+    while share() < target and high < 300:
+        high += 5
+    return low / 100, high / 100
+
+
+def bapo_code(x: Batch) -> Tensor:
+    return dual(ppo(x.r, x.A, *bapo_code_bounds(x, 0.6)), x.A, 1.5)
+
+
+def normalised(x: Batch) -> Tensor:
+    return x.r / x.r[x.mask].mean()
+
+
+def normalised_sequences(x: Batch) -> Tensor:
+    capped = product(x).clamp(max=2)
+    return (capped / capped.mean()).expand_as(x.A)
+
+
+def prefix(x: Batch) -> Tensor:
+    return (x.l * x.mask).cumsum(1)
+
+
 E_ = math.exp
 LN2, LN3 = math.log(2), math.log(3)
 CASES = [
@@ -447,6 +573,172 @@ CASES = [
         [Hand([0.1, -0.3], [1], [E_(0.1), 0], proximal=[0.1, -0.3])],
         {"variant": "areal"},
         counted=areal_mask(0.04),
+    ),
+    Case("reinforce", lambda x: x.A * x.logp, [Hand([LN3, -LN2], [-1], [1, 1])]),
+    Case(
+        "reinforce",
+        lambda x: x.A * x.logp - 0.05 * x.l.square(),
+        [Hand([LN3, -LN2], [-1], [1, 1], offsets=[-0.1 * LN3, 0.1 * LN2])],
+        {"beta": 0.1},
+    ),
+    Case(
+        "reinforce",
+        kimi,
+        [Hand([LN3, -LN2], [1], [1, 1], offsets=[-0.1 * math.log(1.5)] * 2)],
+        {"beta": 0.1, "level": "sequence"},
+    ),
+    Case(
+        "decoupled",
+        naive_proximal,
+        # w_b = 2 plays no part.
+        [Hand([LN2 + math.log(1.1), LN2 + math.log(1.5)], [1], [1.1, 0], proximal=[LN2, LN2])],
+        {"mode": "none"},
+    ),
+    Case(
+        "decoupled",
+        sequence_truncated,
+        # w_b: 3·(1/2) = 1.5 on both, then 3·2 = 6, held at 2.
+        [
+            Hand([LN3, math.log(0.55)], [1], [1.5, 1.65], proximal=[LN3, -LN2]),
+            Hand([LN3, LN2], [-1], [2, 2], proximal=[LN3, LN2]),
+        ],
+        {"mode": "truncate", "level": "sequence"},
+    ),
+    Case(
+        "decoupled",
+        proximal_gspo,
+        [Hand([LN2 + 2e-4, LN2], [1], [E_(1e-4)] * 2, proximal=[LN2, LN2])],
+        {"mode": "none", "base": "gspo"},
+    ),
+    Case(
+        "decoupled",
+        proximal_dro,
+        [Hand([LN2 + 0.3, 2.0], [1], [2, 2], proximal=[LN2, 1.0], offsets=[-0.06, -0.2])],
+        {"mode": "truncate", "base": "reinforce", "base_parameters": {"beta": 0.1}},
+    ),
+    Case(
+        "reject",
+        rejecting(geometric, lambda x: ppo(x.r, x.A, 0.8, 1.2)),
+        [Hand([0.03, 0.0], [1], [E_(0.03), 1]), Hand([0.05, 0.0], [-1], [0, 0])],
+        {"level": "seq_mean", "ratio_low": 0.98, "ratio_high": 1.02},
+    ),
+    Case(
+        "reject",
+        rejecting(lambda x: inside(sg(x.r), 0.9, 1.1), gspo),
+        # The base sees the tokens that are left: s is that of the first alone.
+        [Hand([2e-4, LN2], [1], [E_(2e-4), 0])],
+        {"level": "token", "base": "gspo", "ratio_low": 0.9, "ratio_high": 1.1},
+    ),
+    Case(
+        "reject",
+        rejecting(lambda x: inside(product(x).detach(), 0.5, 2), lambda x: x.A * x.logp),
+        [Hand([LN3, -LN2], [1], [1, 1]), Hand([-LN2, -LN2], [1], [0, 0])],
+        {"base": "reinforce"},
+    ),
+    Case(
+        "reject",
+        rejecting(lambda x: row_max(x, sg(x.l).square() / 2) <= 0.02, lambda x: x.r * x.A),
+        [Hand([0.1, 0.15], [1], [E_(0.1), E_(0.15)]), Hand([0.1, -0.3], [1], [0, 0])],
+        {"metric": "k2", "level": "seq_max", "base": "no_trust_region", "limit": 0.02},
+    ),
+    Case(
+        "reject",
+        rejecting(lambda x: row_sum(x, k3(sg(x.l))) <= 0.1, lambda x: x.r * x.A),
+        # k3 of ln 2: 1 − ln 2 = .307; of .1: .0052.
+        [Hand([LN2, 0.0], [1], [0, 0]), Hand([0.1, 0.0], [1], [E_(0.1), 1])],
+        {"metric": "k3", "level": "seq_sum", "base": "no_trust_region", "limit": 0.1},
+    ),
+    Case(
+        "reject",
+        rejecting(kpop, lambda x: x.r * x.A),
+        # p .6, q .5: KL(p‖q) = .0201, KL(q‖p) = .0204; p .55: .005.
+        [Hand([math.log(1.2), math.log(1.1)], [1], [0, 1.1], behaviour=-LN2)],
+        {"metric": "kl", "level": "token", "base": "no_trust_region", "limit": 0.02},
+    ),
+    Case(
+        "reject",
+        rejecting(proximal_geometric, naive_proximal),
+        [Hand([0.1, 0.0], [1], [E_(0.1), 1], proximal=[0.0, 0.0]), Hand([0.1, 0.0], [1], [0, 0], proximal=[0.1, 0.0])],
+        {
+            "level": "seq_mean",
+            "ratio_low": 0.98,
+            "ratio_high": 1.02,
+            "policy": "proximal",
+            "denominator": "kept",
+            "base": "decoupled",
+            "base_parameters": {"mode": "none"},
+        },
+        counted=lambda x: x.mask & proximal_geometric(x),
+    ),
+    Case(
+        "vespo",
+        likelihood(lambda x: vespo(x).expand_as(x.A)),
+        [
+            Hand([LN3, -LN2], [1], [E_(-1.5) * 2.25] * 2),
+            Hand([LN3, -LN2], [-1], [E_(-1) * 1.5**3] * 2),
+            Hand([0.0], [0], [1]),
+        ],
+    ),
+    Case(
+        "gmpo",
+        gmpo,
+        # A > 0: only .6 is clipped, to .4; the mean of (.4, −.6) is −.1.
+        [Hand([0.6, -0.6], [1], [0, E_(-0.1)]), Hand([0.6, -0.6], [-1], [E_(0.1), 0])],
+    ),
+    Case(
+        "dppo",
+        dppo_kl,
+        # From .5: to .7 the KL is .0872, to .6 .0204; down to .3 .0872.
+        [
+            Hand([math.log(1.4), math.log(1.2), math.log(0.6)], [1], [0, 1.2, 0.6], behaviour=-LN2),
+            Hand([math.log(1.4), math.log(1.2), math.log(0.6)], [-1], [1.4, 1.2, 0], behaviour=-LN2),
+        ],
+        {"divergence": "kl"},
+    ),
+    Case(
+        "dppo",
+        ipo,
+        [Hand([math.log(1.25), math.log(1.15), -LN2], [1], [0, 1.15, 0], behaviour=-LN2)],
+        {"symmetric": True, "delta_low": 0.1, "delta_high": 0.1},
+    ),
+    Case(
+        "gppo",
+        lambda x: dual(gppo(x), x.A, 1.5),
+        [Hand([LN2, -LN2, 0.1], [-1], [0, 0.8, E_(0.1)]), Hand([LN2], [1], [1.28])],
+        {"dual_clip": 1.5},
+    ),
+    Case(
+        "bapo",
+        bapo_code,
+        # ρ = 1, no step: c_high = 1.2. With A < 0 only, ρ = 0: both bounds run to their ends, 0.9 and 3.
+        [Hand([LN2, 0.1], [1], [0, E_(0.1)]), Hand([-0.2, 0.1, LN2], [-1], [0, E_(0.1), 0])],
+        {"order": "code", "p": "one", "positive_share": 0.6, "dual_clip": 1.5},
+    ),
+    Case(
+        "topr",
+        likelihood(lambda x: torch.where(x.A >= 0, 1.0, x.r.clamp(0, 1))),
+        [Hand([LN3, -LN2], [1], [1, 1]), Hand([LN3, -LN2], [-1], [1, 0.5])],
+        {"level": "token"},
+    ),
+    Case("snis", likelihood(normalised), [Hand([LN3, 0.0], [1], [1.5, 0.5])]),
+    Case(
+        "snis",
+        likelihood(normalised_sequences),
+        [Hand([LN3, LN2], [1], [1, 1])],
+        {"level": "sequence", "ratio_cap": 2.0},
+    ),
+    Case(
+        "per_decision",
+        likelihood(lambda x: prefix(x).exp()),
+        [Hand([LN3, -LN2, LN2], [1], [3, 1.5, 3])],
+        ordered=True,
+    ),
+    Case(
+        "per_decision",
+        likelihood(lambda x: (prefix(x) / x.mask.cumsum(1).clamp(min=1)).exp()),
+        [Hand([LN3, -LN2, LN2], [1], [3, 1.5**0.5, 3 ** (1 / 3)])],
+        {"reduction": "geometric_mean"},
+        ordered=True,
     ),
 ]
 

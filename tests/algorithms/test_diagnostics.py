@@ -61,6 +61,22 @@ def test_formulas(name: str):
         "ratio_negative_q01": np.quantile(r[A < 0], 0.01, method="nearest"),
         "ratio_negative_q99": np.quantile(r[A < 0], 0.99, method="nearest"),
     }
+    log_products = np.array([x.l[i][x.mask[i]].double().sum() for i in range(24) if x.mask[i].any()])
+    lengths = np.array([x.mask[i].sum() for i in range(24) if x.mask[i].any()])
+    products, means = np.exp(log_products), np.exp(log_products / lengths)
+    expected |= {
+        "acted": changed.mean(),
+        "ess_sequence": 1 / np.mean((products / products.mean()) ** 2),
+        "chi2_sequence": np.mean((products - 1) ** 2),
+        "perplexity": np.exp(-tokens(x.logp).mean()),
+        "perplexity_behaviour": np.exp(-tokens(x.behaviour).mean()),
+        "perplexity_ratio": np.exp(-l.mean()),
+        "version_span": 0,
+        "drift_per_update": np.mean(r - 1 - l) / u.mean(),
+    }
+    for key, values in (("sequence_ratio", products), ("geometric_ratio", means)):
+        expected |= {f"{key}_mean": values.mean(), f"{key}_std": values.std()}
+        expected |= {f"{key}_min": values.min(), f"{key}_max": values.max()}
     gap = tokens(x.behaviour - x.engine)
     expected |= {"engine_gap_mean": gap.mean(), "engine_gap_square": (gap**2).mean()}
     expected |= {"engine_gap_max": abs(gap).max()}
@@ -106,3 +122,20 @@ def test_every_metric_is_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "diagnostics.md").read_text()
     missing = {name for name in names if f"`{name}`" not in text}
     assert not missing
+
+
+def test_the_version_span_is_the_widest_within_a_response():
+    x = random_batch(32, rows=3, width=4)
+    x.mask[:] = True
+    staleness = torch.tensor([[4, 4, 4, 4], [9, 8, 7, 7], [20, 20, 19, 19]])
+    x.mask[1, 0] = False
+    stats = replace(x.stats(), staleness=staleness)
+    assert diagnose(stats, algorithms.make("grpo").weights(stats))["version_span"] == 1
+
+
+def test_the_ess_of_sequences_is_exactly_one_on_policy_and_does_not_overflow():
+    x = random_batch(33, rows=7, width=5)
+    stats = replace(x.stats(), logp_current=x.stats().logp_behaviour)
+    assert diagnose(stats, algorithms.make("grpo").weights(stats))["ess_sequence"] == 1
+    far = replace(stats, logp_current=stats.logp_behaviour + 900 * torch.rand(7, 5))
+    assert 0 < diagnose(far, algorithms.make("grpo").weights(far))["ess_sequence"] <= 1
