@@ -92,10 +92,6 @@ class LearnerConfig:
     max_loss: float = key(1e6, "an update with a larger loss is refused", above=0)
 
 
-def _are_shares(top_p: list[float]) -> bool:
-    return all(0 < share < 1 for share in top_p) and len(set(top_p)) == len(top_p)
-
-
 @dataclass
 class EvalConfig:
     every: int = key(40, "updates between evaluations", "record", low=1, multiple_of="updates_per_step")
@@ -106,7 +102,6 @@ class EvalConfig:
         list,
         "also answers sampled from this share of the distribution, each accuracy_top_p_SHARE; e.g. [0.7]",
         "record",
-        valid=(_are_shares, "different shares above 0 and below 1, e.g. [0.7]"),
     )
     batch_prompts: int = key(256, "prompts sampled at once", "record", low=1)
     suites: list[str] = key(list, "benchmarks beside the task's own splits, by name", "record")
