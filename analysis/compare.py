@@ -163,7 +163,8 @@ def show(comparison: Comparison) -> None:
         )
     console.print(
         f"[…]: 95 % t interval, none from fewer than 3 runs. p: sign-flip test, Holm over {len(comparison.claims)} "
-        "accuracies. detectable: the smallest true difference found with 90 % power.", style="dim", markup=False
+        "accuracies. detectable: the smallest true difference that a t test finds with 90 % power.",
+        style="dim", markup=False,
     )  # fmt: skip
     for side, name in zip("AB", comparison.names, strict=True):
         console.print(Text(f"{sparkline(comparison.curves, side)}  {name}"))

@@ -51,7 +51,7 @@ def inference_words(family: int) -> str:
     return (
         f"Differences pair runs of one seed; p: sign-flip test, Holm over the {family} comparisons shown; ahead or "
         f"behind where p < {inference.ALPHA:g}; equivalent: two one-sided t tests at ±{inference.MARGIN:g}, Holm; "
-        f"detectable: the smallest true difference found with {inference.POWER:.0%} power."
+        f"detectable: the smallest true difference that a t test finds with {inference.POWER:.0%} power."
     )
 
 
