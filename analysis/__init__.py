@@ -14,7 +14,7 @@ def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     Raises AnalysisError (one line) when no run can be used, when the runs are of different tasks, or when `out` cannot
     be written.
     """
-    from analysis import figures, report, tables
+    from analysis import figures, leaderboard, report, tables
     from analysis.runs import load
 
     study, out = load(runs), Path(out)
@@ -22,8 +22,8 @@ def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     for folder in ("figures", "tables", "report"):
         figures.prepare(out / folder)
     figures.write(study, out / "figures")
-    made = {"summary": tables.summary, "table1": tables.table1, "leaderboard": tables.leaderboard}
-    for name, table in made.items():
+    for name, table in tables.OF_A_SWEEP.items():
         tables.write(table(study), out / "tables", name)
+    tables.write(leaderboard.leaderboard(study), out / "tables", "leaderboard")
     report.write(study, out / "report")
     return sorted(path for folder in ("figures", "tables", "report") for path in (out / folder).iterdir())

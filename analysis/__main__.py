@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("runs", nargs="+", metavar="RUNS",
                          help="run or sweep folders, any folder above them, packs, mlflow:EXPERIMENT")  # fmt: skip
         sub.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE",
-                         help="only runs with this value, e.g. task=carry")  # fmt: skip
+                         help="only runs with this value, e.g. task=carry or learner.lr=3e-5")  # fmt: skip
         sub.add_argument("--incomplete", action="store_true", help="use unfinished and failed runs, too")
         sub.add_argument("--tracking-uri", metavar="URI", help=STORE)
         sub.set_defaults(command=function)
@@ -48,13 +48,17 @@ def _parser() -> argparse.ArgumentParser:
     figures.add_argument("--columns", type=int, choices=(1, 2), help="width of one or two columns")
     figures.add_argument("--metric", default="sampled_accuracy", help="the accuracy shown (default: sampled_accuracy)")
 
-    table = command("table", _table, "best, final and last-k accuracy with n and an interval")
+    table = command("table", _table, "area, best, final and last-k accuracy; by decoding; how far it fell")
     table.add_argument("--metric", default="sampled_accuracy", help="default: sampled_accuracy")
     table.add_argument("--last", type=int, default=3, metavar="K", help="evaluations in the last-k mean (default: 3)")
     table.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
-    leaderboard = command("leaderboard", _leaderboard, "methods in the order of their final accuracy under staleness")
+    leaderboard = command(
+        "leaderboard", _leaderboard, "methods in the order of one outcome under staleness, tested against GRPO"
+    )
     leaderboard.add_argument("--metric", default="sampled_accuracy", help="default: sampled_accuracy")
+    leaderboard.add_argument("--outcome", choices=("area", "final", "last_k"), default="area",
+                             help="what ranks (default: area, under the accuracy curve)")  # fmt: skip
     leaderboard.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
     compare = commands.add_parser("compare", help="configuration, paired differences and curves of two sides")
@@ -134,20 +138,24 @@ def _table(choices: argparse.Namespace) -> None:
 
     study = _study(choices)
     figures.one_task(study)
-    table = tables.summary(study, choices.metric, choices.last)
-    print(tables.markdown(table), end="")
+    made = {
+        "summary": tables.summary(study, choices.metric, choices.last),
+        "decodings": tables.decodings(study),
+        "stability": tables.stability(study, choices.metric),
+    }
+    print("\n".join(map(tables.markdown, made.values())), end="")
     if choices.out:
         figures.prepare(choices.out)
-        tables.write(table, choices.out, "summary")
-        tables.write(tables.table1(study, choices.metric), choices.out, "table1")
+        for name, table in (made | {"table1": tables.table1(study, choices.metric)}).items():
+            tables.write(table, choices.out, name)
 
 
 def _leaderboard(choices: argparse.Namespace) -> None:
-    from analysis import figures, tables
+    from analysis import figures, leaderboard, tables
 
     study = _study(choices)
     figures.one_task(study)
-    table = tables.leaderboard(study, choices.metric)
+    table = leaderboard.leaderboard(study, choices.metric, choices.outcome)
     print(tables.markdown(table), end="")
     if choices.out:
         figures.prepare(choices.out)

@@ -9,25 +9,29 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from analysis import scores, statistics, style
+from analysis import inference, problems, rows, scores, statistics, style
 from analysis.errors import AnalysisError
 from analysis.figures import common, selection
 from analysis.statistics import Estimate
 from analysis.study import Study
 
 PAIRED_BY = ["staleness", "seed", "repeat"]
-SCORES = ("final", "best", "last_k")
+SCORES = ("area", "final", "best", "last_k")
 METRICS = ("reward", "masked_fraction", "k1", "m2_before", "ess", "entropy", "grad_norm", "time/update_s")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`differences`: configuration key → (A, B). `metrics`: name → (A, B, paired A − B). `curves`: long rows."""
+    """`differences`: configuration key → (A, B). `metrics`: name → (A, B, paired A − B). `curves`: long rows.
+
+    `claims`: accuracy → what may be said of A − B, the accuracies being the family.
+    """
 
     names: tuple[str, str]
     differences: dict[str, tuple[str, str]]
     metrics: dict[str, tuple[Estimate, Estimate, Estimate]]
+    claims: dict[str, inference.Claim]
     curves: pd.DataFrame
     pairs: int
 
@@ -51,12 +55,20 @@ def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
             x, y = values[0][name], values[1][name]
             difference = statistics.paired_difference(x, y)
             metrics[name] = (statistics.estimate(x.to_numpy()), statistics.estimate(y.to_numpy()), difference)
+    metrics |= _over_problems(sides, metric)
+    family = {
+        name: statistics.differences(values[0][name], values[1][name]).to_numpy()
+        for name in metrics
+        if name in [f"{score} accuracy" for score in SCORES]
+    }
+    same = frozenset(family) if rows.same_runs(sides[0].used, sides[1].used) else frozenset()
     curves = [
         selection.over_seeds(side, scores.accuracy_curves(side, metric).rename(columns={"accuracy": "value"}))
         for side in sides
     ]
     both = pd.concat([c.assign(side=name) for c, name in zip(curves, "AB", strict=True)], ignore_index=True)
-    return Comparison(_titles(sides), _differences(sides), metrics, both, _common(sides, by))
+    claims = inference.claims(family, same)
+    return Comparison(_titles(sides), _differences(sides), metrics, claims, both, _common(sides, by))
 
 
 def _one_series(side: Study, name: str) -> Study:
@@ -93,6 +105,17 @@ def _values(side: Study, metric: str) -> pd.DataFrame:
     means = side.updates.groupby("run", observed=True)[there].mean().dropna(axis=1, how="all")
     means.index = means.index.astype(str)
     return reached.join(means, how="left")
+
+
+def _over_problems(sides: list[Study], metric: str) -> dict[str, tuple[Estimate, Estimate, Estimate]]:
+    """The area with an interval over seeds and problems, where the counts of problems were recorded."""
+    a, b = (problems.areas(side, metric) for side in sides)
+    common_seeds = a.index.intersection(b.index)
+    if not len(common_seeds) or a.shape[1] != b.shape[1]:
+        return {}
+    difference = statistics.hierarchical(a.loc[common_seeds].to_numpy() - b.loc[common_seeds].to_numpy())
+    own = statistics.hierarchical(a.to_numpy()), statistics.hierarchical(b.to_numpy())
+    return {f"area over seeds × {a.shape[1]} problems": (own[0], own[1], difference)}
 
 
 def _differences(sides: list[Study]) -> dict[str, tuple[str, str]]:
@@ -132,18 +155,19 @@ def show(comparison: Comparison) -> None:
     console.print(config if comparison.differences else "the configurations are the same")
     metrics = Table("metric", "A", "B", "A − B (paired)", title="what came out", title_justify="left")
     for name, estimates in comparison.metrics.items():
-        style_ = "bold" if _clear(estimates[2]) else ""
-        metrics.add_row(Text(name), *(Text(_short(e)) for e in estimates), style=style_)
+        metrics.add_row(Text(name), *(Text(_short(e)) for e in estimates))
     console.print(metrics)
+    for name, claim in comparison.claims.items():
+        console.print(
+            Text(f"{name}: A against B: {claim.words} (p = {claim.p:.3g}, detectable: {claim.detectable:.3g})")
+        )
     console.print(
-        "[…]: 95 % bootstrap interval, none from fewer than 3 runs; bold: it leaves out 0", style="dim", markup=False
-    )
+        f"[…]: 95 % t interval, none from fewer than 3 runs. p: sign-flip test, Holm over {len(comparison.claims)} "
+        "accuracies. detectable: the smallest true difference that a t test finds with 90 % power.",
+        style="dim", markup=False,
+    )  # fmt: skip
     for side, name in zip("AB", comparison.names, strict=True):
         console.print(Text(f"{sparkline(comparison.curves, side)}  {name}"))
-
-
-def _clear(difference: Estimate) -> bool:
-    return difference.low > 0 or difference.high < 0
 
 
 def _short(e: Estimate) -> str:

@@ -1,11 +1,12 @@
-"""What the runs say, in sentences with numbers. They describe: which method is better is not decided here."""
+"""What the runs say, in sentences with numbers. They describe; "ahead" and "behind" stand only where the
+test of analysis/inference.py allows them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from analysis import scores, statistics, style
+from analysis import leaderboard, scores, statistics, style
 from analysis.errors import MissingData
 from analysis.figures import selection
 from analysis.statistics import Estimate
@@ -21,41 +22,54 @@ def findings(study: Study, metric: str = "sampled_accuracy") -> list[str]:
     study, _ = selection.reference(study)
     runs = scores.per_run(study, metric)
     on_policy = runs[(runs["algorithm"] == "grpo") & (runs["staleness"] == 0)]
-    sentences = []
-    if len(on_policy):
-        reached = statistics.estimate(on_policy["last_k"].to_numpy())
-        sentences.append(f"On-policy GRPO ends at {_value(reached)} accuracy.")
     try:
         stale = selection.stalest(study)
     except MissingData:
-        return [*sentences, "No run was stale: the question stays open."]
+        return [*_on_policy(on_policy, metric), "No run was stale: the question stays open."]
     at = runs[runs["staleness"] == stale]
-    sentences += _differences_to_grpo(at, stale)
+    sentences = [*_against_grpo(study, stale, metric), *_on_policy(on_policy, metric)]
     for algorithm in style.order(at["algorithm"]):
         sentences.append(_method(at[at["algorithm"] == algorithm], on_policy, algorithm, stale))
     return sentences + _about_seeds(at)
 
 
+def _on_policy(group: pd.DataFrame, metric: str) -> list[str]:
+    if group.empty:
+        return []
+    reached = _value(statistics.estimate(group[scores.RANKED_BY].to_numpy()))
+    return [f"On-policy GRPO: {scores.OUTCOMES[scores.RANKED_BY]} of {metric} {reached}."]
+
+
 def _method(group: pd.DataFrame, on_policy: pd.DataFrame, algorithm: str, stale: int) -> str:
     label = style.look(algorithm).label
-    text = f"{label} at s = {stale} ends at {_value(statistics.estimate(group['last_k'].to_numpy()))}"
+    text = f"{label} at s = {stale}: {_value(statistics.estimate(group[scores.RANKED_BY].to_numpy()))}"
     difference = _paired(group, on_policy)
     if difference.n:
         text += f", {_signed(difference)} against on-policy GRPO"
-    onsets = group["collapse"].dropna()
-    if len(onsets):
-        at = f"{onsets.min():.0f}" if onsets.nunique() == 1 else f"{onsets.min():.0f} to {onsets.max():.0f}"
-        text += f"; {len(onsets)} of {len(group)} runs collapse, from update {at}"
+    text += f"; last evaluation {_value(statistics.estimate(group['final'].to_numpy()))}"
+    fallen = group["first_fall"][np.isfinite(group["first_fall"])]
+    if len(fallen):
+        text += (
+            f"; {len(fallen)} of {len(group)} runs fall below half of their best, first at update {fallen.min():.0f}"
+        )
     return text + "."
 
 
-def _differences_to_grpo(at: pd.DataFrame, stale: int) -> list[str]:
-    base = at[at["algorithm"] == "grpo"]
-    others = style.order(set(at["algorithm"]) - {"grpo"})
-    if base.empty or not others:
+def _against_grpo(study: Study, stale: int, metric: str) -> list[str]:
+    """The answer in one sentence, with its n and its test."""
+    table = leaderboard.leaderboard(study.where(staleness=stale), metric)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    each = [
+        f"{row['algorithm']} {_signed(difference)} ({row['against GRPO']})"
+        for row in rows
+        if isinstance(difference := row["difference to GRPO"], Estimate)
+    ]
+    if not each:
         return []
-    each = [f"{style.look(a).label} {_signed(_paired(at[at['algorithm'] == a], base))}" for a in others]
-    return [f"At s = {stale}, difference in final accuracy to GRPO of the same seed: {', '.join(each)}."]
+    return [
+        f"At s = {stale}, {scores.OUTCOMES[scores.RANKED_BY]} of {metric} minus that of GRPO of the same seed "
+        f"(sign-flip test, Holm over {len(each)}): {'; '.join(each)}."
+    ]
 
 
 def _about_seeds(at: pd.DataFrame) -> list[str]:
@@ -63,13 +77,11 @@ def _about_seeds(at: pd.DataFrame) -> list[str]:
     fewest = int(at.groupby("algorithm").size().min())
     if fewest < statistics.MIN_SEEDS:
         return ["Some cells have fewer than three seeds: they carry no interval, and no claim."]
-    if fewest == statistics.MIN_SEEDS:
-        return ["With three seeds the interval is the range from the smallest to the largest of them."]
     return []
 
 
 def _paired(a: pd.DataFrame, b: pd.DataFrame) -> Estimate:
-    return statistics.paired_difference(scores.by_seed(a, "last_k"), scores.by_seed(b, "last_k"))
+    return statistics.paired_difference(scores.by_seed(a, scores.RANKED_BY), scores.by_seed(b, scores.RANKED_BY))
 
 
 def _value(e: Estimate) -> str:

@@ -86,7 +86,8 @@ def _parts(study: Study) -> dict[str, pd.DataFrame]:
     runs = study.runs.drop(columns=["folder", *_DERIVED]).sort_values("run")
     drop = [column for column in IDENTITY if column in study.updates]
     parts = {"run": runs, "update": study.updates.drop(columns=drop).sort_values(["run", "update"])}
-    parts["evaluation"] = study.evaluations.drop(columns=drop)
+    lists = list(study.evaluations.select_dtypes("object").columns.difference(["split", "run"]))  # counts: too large
+    parts["evaluation"] = study.evaluations.drop(columns=[*drop, *lists])
     parts["bins"] = token_tables.by_ratio(study).astype({"bin": "int32"})
     parts["words"] = token_tables.by_text(study)
     return {kind: _small(part.assign(run=part["run"].astype(str))) for kind, part in parts.items()}

@@ -25,7 +25,8 @@ from analysis.old_names import current
 from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS
 
 _FILES = (MANIFEST, CONFIG, METRICS, EVAL)
-_LAYOUT = 4  # raise it when what a cache entry holds changes
+_COUNTS = pa.list_(pa.int64())  # right answers of each problem
+_LAYOUT = 5  # raise it when what a cache entry holds changes
 
 
 class ForeignFolder(Exception):
@@ -158,19 +159,32 @@ def _read_line_by_line(text: bytes, name: str, notes: list[str]) -> pa.Table:
         if not isinstance(row, dict):
             notes.append(f"{name}: line {number} is not a JSON object; used up to there")
             break
-        rows.append({k: v for k, v in flatten(row).items() if isinstance(v, int | float | str) or v is None})
+        rows.append({k: v for k, v in flatten(row).items() if _is_cell(k, v)})
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
 
 
+def _is_cell(name: str, value: Any) -> bool:
+    if isinstance(value, list):
+        return _holds_counts(name) and all(type(count) is int for count in value)
+    return isinstance(value, int | float | str) or value is None
+
+
+def _holds_counts(name: str) -> bool:
+    return name in ("right", "greedy_right") or name.startswith("right_top_p_")
+
+
 def _column(values: list[Any]) -> pa.Array:
+    if any(isinstance(value, list) for value in values):
+        return pa.array([value if isinstance(value, list) else None for value in values], _COUNTS)
     if any(isinstance(value, str) for value in values):
         return pa.array([value if isinstance(value, str) else None for value in values], pa.string())
     return pa.array([None if value is None else float(value) for value in values], pa.float64())
 
 
 def _numbers(table: pa.Table) -> pa.Table:
-    """Number columns as float64, `split` as text, {"pass_at_k": {"4": …}} as pass_at_k.4; no lists, no other text."""
+    """Number columns as float64, `split` as text, {"pass_at_k": {"4": …}} as pass_at_k.4; counts of
+    problems as lists; no other lists, no other text."""
     columns = {}
     while any(pa.types.is_struct(column.type) for column in table.schema):
         table = table.flatten()
@@ -181,7 +195,7 @@ def _numbers(table: pa.Table) -> pa.Table:
             columns[name] = column.cast(pa.float64())
         elif pa.types.is_null(kind):  # never defined in this run, perhaps in another
             columns[name] = pa.nulls(len(table), pa.float64())
-        elif name == "split" and pa.types.is_string(kind):
+        elif kind == (_COUNTS if _holds_counts(name) else pa.string() if name == "split" else None):
             columns[name] = table[name]
     return pa.table(columns)
 
@@ -229,7 +243,7 @@ def _from_cache(entry: Path, folder: Path, signature: str) -> Record | None:
         return None
     evaluations = pa.table(
         {
-            name: pa.array(values, pa.string() if name == "split" else pa.float64())
+            name: pa.array(values, pa.string() if name == "split" else _COUNTS if _holds_counts(name) else pa.float64())
             for name, values in held["evaluations"].items()
         }
     )

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from analysis import figures, findings, scores, series, style, tables
+from analysis import figures, findings, leaderboard, scores, series, style, tables
 from analysis.errors import MissingData
 from analysis.figures import common, selection
 from analysis.figures.main import acting_fraction
@@ -174,8 +174,10 @@ def _picture(name: str, drawing: common.Drawing) -> Picture:
 
 
 def _tables(study: Study, metric: str) -> list[dict[str, Any]]:
-    made = [("By method, over the staleness values", tables.leaderboard(study, metric))]
+    made = [("By method, over the staleness values", leaderboard.leaderboard(study, metric))]
     made.append(("Every method and staleness", tables.summary(study, metric)))
+    made.append(("By decoding", tables.decodings(study)))
+    made.append(("How far accuracy fell", tables.stability(study, metric)))
     if len(scores.reported_splits(study)) > 1:
         made.append(("By benchmark (the shape of the paper's Table 1)", tables.table1(study, metric)))
     return [{"title": title, "columns": t.columns, "rows": tables.texts(t), "caption": t.caption} for title, t in made]

@@ -11,9 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.errors import MissingData, unknown
+from analysis import outcomes
+from analysis.errors import AnalysisError, MissingData, unknown
 from analysis.statistics import estimate
 from analysis.study import Study
+
+RANKED_BY = "area"  # the one outcome that orders methods
+OUTCOMES = {"area": "area under the curve", "final": "last evaluation", "last_k": "mean of the last evaluations"}
+LAST = 3  # evaluations in the last-k mean
 
 
 def accuracy_curves(study: Study, metric: str = "sampled_accuracy", purpose: str = "report") -> pd.DataFrame:
@@ -44,6 +49,29 @@ def evaluation_metrics(study: Study) -> list[str]:
     return [n for n in rows.columns if n not in ("update", "n", "k", "staleness", "seed", "repeat", "reference")]
 
 
+def decodings(study: Study) -> list[str]:
+    """The accuracies that stand side by side, recorded or not: sampled, greedy, top_p 0.7 (or others), pass@k."""
+    names = list(study.evaluations.columns)
+    truncated = sorted(name for name in names if name.startswith("accuracy_top_p_")) or ["accuracy_top_p_0.7"]
+    passed = [name for name in names if name.startswith("pass_at_k.")]
+    most = sorted(passed, key=lambda name: int(name.rpartition(".")[2]))[-1:]
+    return ["sampled_accuracy", "greedy_accuracy", *truncated, *most]
+
+
+def recorded(study: Study, metrics: list[str]) -> list[str]:
+    """Those of the metrics that some evaluation has."""
+    rows = study.evaluations
+    return [name for name in metrics if name in rows and rows[name].notna().any()]
+
+
+def drift(study: Study) -> pd.Series:
+    """Mean of k1 over the updates of every run, in nats: how far the policy moved from the one that sampled."""
+    if "k1" not in study.updates:
+        return pd.Series(dtype=float)
+    means = study.updates.groupby("run", observed=True)["k1"].mean()
+    return means.set_axis(means.index.astype(str))
+
+
 def _splits(study: Study, purpose: str) -> list[str]:
     names = sorted(study.evaluations["split"].dropna().unique())
     if purpose == "select":
@@ -64,13 +92,17 @@ def reported_split(study: Study) -> str:
     return splits[0] if len(splits) == 1 else f"mean of {len(splits)} benchmarks"
 
 
-def per_run(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> pd.DataFrame:
+def per_run(study: Study, metric: str = "sampled_accuracy", last: int = LAST) -> pd.DataFrame:
     """The numbers of each run that tables and figures show.
 
     metric: the accuracy, a name in eval.jsonl. last: evaluations in the last-k mean.
-    Returns one row a run: its identity, `best` (at the update best on validation), `best_update`, `final`, `last_k`,
-    `initial`, `collapse` (update of onset, NaN if none).
+    Returns one row a run: its identity, `best` (at the update best on validation), `best_update`, `final` (the last
+    evaluation), `last_k`, `area`, `initial`, `collapse` (update of onset, NaN if none), `drawdown` (its depth),
+    `drawdown_updates`, `share_fallen`, `first_fall` (updates, inf if none), `observed` (the last update evaluated).
+    Raises AnalysisError for last < 1.
     """
+    if last < 1:
+        raise AnalysisError(f"mean of the last {last} evaluations: expected at least 1")
     report = accuracy_curves(study, metric)
     select = accuracy_curves(study, metric, "select")
     chosen = select.loc[select.groupby("run", observed=True)["accuracy"].idxmax(), ["run", "update"]]
@@ -84,9 +116,14 @@ def per_run(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> pd
                 "best": best["accuracy"].get(run, math.nan),
                 "best_update": best["update"].get(run, math.nan),
                 "final": accuracy[-1],
-                "last_k": accuracy[-last:].mean(),
+                "last_k": outcomes.last_mean(updates, accuracy, last),
+                "area": outcomes.area(updates, accuracy),
                 "initial": accuracy[0],
                 "collapse": collapse_onset(updates, accuracy),
+                **dict(zip(("drawdown", "drawdown_updates"), outcomes.drawdown(updates, accuracy), strict=True)),
+                "share_fallen": outcomes.share_fallen(updates, accuracy),
+                "first_fall": outcomes.first_fall(updates, accuracy),
+                "observed": updates[-1],
             }
         )
     identity = study.used.drop(columns=["config", "versions", "folder"])

@@ -1,84 +1,37 @@
-"""Statistics over seeds. Every definition stands in docs/analysis.md.
+"""Estimates over seeds: means, their t intervals, paired differences. Every definition stands in docs/analysis.md.
 
-All functions are deterministic: the bootstrap draws from a generator with a fixed seed, so the same data
-give the same numbers. A value that cannot be computed is NaN, an interval from fewer than three seeds too.
+What is tested of them is in analysis/inference.py. A value that cannot be computed is NaN, an interval from fewer than
+three seeds too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 20251001
 MIN_SEEDS = 3  # fewer carry no interval
 
-Statistic = Callable[..., np.ndarray]
 
+def interval(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Student's t interval of the mean.
 
-def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """The arithmetic mean along `axis`."""
-    return np.mean(values, axis=axis)
-
-
-def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Interquartile mean: the ⌊n/4⌋ smallest and largest values are left out; for n < 4 the mean.
-
-    values: n values along `axis`.
+    values: [n, …], the first axis holds the seeds. level: nominal coverage.
+    Returns low and high, [...]; NaN where n < 3.
     """
-    ordered = np.sort(np.asarray(values, dtype=float), axis=axis)
-    n = ordered.shape[axis]
-    cut = n // 4
-    return np.mean(np.take(ordered, np.arange(cut, n - cut), axis=axis), axis=axis)
-
-
-def bootstrap(
-    strata: Sequence[np.ndarray],
-    statistic: Statistic = iqm,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> np.ndarray:
-    """Stratified bootstrap over seeds.
-
-    strata: a staleness or benchmark each, [n, …]; the first axis, the seeds, is drawn with replacement on its own.
-    statistic: of the values along an axis. resamples: how many. seed: of the generator.
-    Returns [resamples, …], the mean over strata of the statistic; strata count alike whatever their n.
-    """
-    rng = np.random.default_rng(seed)
-    replicates = []
-    for stratum in strata:
-        values = np.asarray(stratum, dtype=float)
-        drawn = values[rng.integers(0, len(values), size=(resamples, len(values)))]
-        replicates.append(statistic(drawn, axis=1))
-    return np.mean(replicates, axis=0)
-
-
-def interval(
-    strata: Sequence[np.ndarray],
-    statistic: Statistic = iqm,
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap interval.
-
-    At n = 3 it is the range of the values: one resample in 27 holds nothing but the smallest.
-
-    strata, statistic, resamples: as in `bootstrap`. level: nominal coverage.
-    Returns low and high, NaN where the smallest stratum has fewer than three seeds.
-    """
-    shape = np.asarray(strata[0]).shape[1:]
-    if min(len(s) for s in strata) < MIN_SEEDS:
-        return np.full(shape, np.nan), np.full(shape, np.nan)
-    replicates = bootstrap(strata, statistic, resamples=resamples)
-    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    if n < MIN_SEEDS:
+        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
+    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
+    return values.mean(axis=0) - half, values.mean(axis=0) + half
 
 
 @dataclass(frozen=True)
@@ -98,37 +51,27 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
 
 
-def estimate(values: Sequence[float] | np.ndarray, statistic: Statistic = iqm) -> Estimate:
-    """A statistic over seeds with its interval.
+def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
+    """The mean over seeds with its t interval.
 
-    values: one a seed; those that are not finite are left out. statistic: of the values along an axis.
+    values: one a seed; those that are not finite are left out.
     """
     kept = np.asarray([v for v in values if v is not None and np.isfinite(v)], dtype=float)
     if not len(kept):
         return Estimate(math.nan, math.nan, math.nan, 0)
-    low, high = interval([kept], statistic)
-    return Estimate(float(statistic(kept)), float(low), float(high), len(kept))
-
-
-def estimate_over_strata(strata: Sequence[np.ndarray], statistic: Statistic = iqm) -> Estimate:
-    """The mean over strata of a statistic over seeds, with its interval.
-
-    strata: one array of seeds each, [n]. Returns an estimate whose n is the smallest stratum's.
-    """
-    value = float(np.mean([statistic(np.asarray(s, dtype=float)) for s in strata]))
-    low, high = interval(strata, statistic)
-    return Estimate(value, float(low), float(high), min(len(s) for s in strata))
+    low, high = interval(kept)
+    return Estimate(float(kept.mean()), float(low), float(high), len(kept))
 
 
 def paired_difference(a: pd.Series, b: pd.Series) -> Estimate:
     """Mean of a − b over the seeds both have, with its interval.
 
     Runs with one seed see the same prompts in the same order, so their difference has less noise than the difference
-    of two means; pairs are what is resampled.
+    of two means.
 
     a, b: indexed by what pairs them.
     """
-    return estimate(differences(a, b).to_numpy(), mean)
+    return estimate(differences(a, b).to_numpy())
 
 
 def differences(a: pd.Series, b: pd.Series) -> pd.Series:
@@ -140,30 +83,22 @@ def differences(a: pd.Series, b: pd.Series) -> pd.Series:
     return pairs.iloc[:, 0] - pairs.iloc[:, 1]
 
 
-def probability_of_improvement(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Estimate:
-    """Share of pairs (a run of A, a run of B) in which A is larger, ties half: Mann–Whitney's U divided by n·m.
+def hierarchical(values: np.ndarray, level: float = LEVEL) -> Estimate:
+    """The mean over seeds and problems, its interval from a bootstrap of both: other seeds and other problems.
 
-    a, b: one array of seeds a stratum (task or benchmark), over which the share is averaged.
-    Returns an estimate; seeds of A and B are resampled apart.
+    Seeds and problems are crossed (every seed answers every problem) and are drawn with replacement apart (the
+    pigeonhole bootstrap, Owen 2007, doi 10.1214/07-AOAS122). Its standard deviation, times √(n/(n−1)) for the few
+    seeds, takes the t quantile of n − 1; noise that is neither the seed's nor the problem's is counted twice.
+
+    values: [n, problems], accuracy of each problem in each run, or paired differences of two.
     """
-    pairs = [(np.asarray(x, float), np.asarray(y, float)) for x, y in zip(a, b, strict=True)]
-    n = min(min(len(x), len(y)) for x, y in pairs)
-    if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    value = float(np.mean([_beats(x[None], y[None])[0] for x, y in pairs]))
+    n, problems = values.shape
+    centre = float(values.mean())
     if n < MIN_SEEDS:
-        return Estimate(value, math.nan, math.nan, n)
+        return Estimate(centre, math.nan, math.nan, n)
     rng = np.random.default_rng(SEED)
-    drawn = np.mean([_beats(_resample(rng, x), _resample(rng, y)) for x, y in pairs], axis=0)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value, float(low), float(high), n)
-
-
-def _resample(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
-    return values[rng.integers(0, len(values), size=(RESAMPLES, len(values)))]
-
-
-def _beats(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[R, n], [R, m] → [R]: the share of pairs in which a is larger, ties counting half."""
-    difference = a[:, :, None] - b[:, None, :]
-    return np.mean((difference > 0) + 0.5 * (difference == 0), axis=(1, 2))
+    seeds = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+    drawn = rng.multinomial(problems, np.full(problems, 1 / problems), size=RESAMPLES) / problems
+    spread = float(((seeds @ values) * drawn).sum(axis=1).std()) * math.sqrt(n / (n - 1))
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * spread
+    return Estimate(centre, centre - half, centre + half, n)

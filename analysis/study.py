@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,18 +44,30 @@ class Study:
     def where(self, **conditions: object) -> Study:
         """The part of the study whose runs have these values, e.g. `where(task="carry")`.
 
-        conditions: column of `runs` → value, compared as text.
+        conditions: column of `runs`, or key of the configuration ("learner.lr") → value; numbers are compared as
+            numbers, everything else as text.
         Raises AnalysisError for an unknown column, or when no run is left.
         """
         keep = pd.Series(True, index=self.runs.index)
         for column, value in conditions.items():
-            if column not in self.runs.columns:
-                raise unknown("column of runs", column, self.runs.columns)
-            keep &= self.runs[column].astype(str) == str(value)
+            keep &= self.column(column).map(lambda each, value=value: _equal(each, value))
         if not keep.any():
             given = ", ".join(f"{column}={value}" for column, value in conditions.items())
             raise AnalysisError(f"no run with {given}")
         return self.keep(self.runs[keep])
+
+    def column(self, name: str) -> pd.Series:
+        """A column of `runs`, or the values of a key of the configuration ("learner.lr"), None where a run has none.
+
+        Raises AnalysisError for a name that is neither.
+        """
+        if name in self.runs.columns:
+            return self.runs[name]
+        configs = [json.loads(text) if isinstance(text, str) and text else {} for text in self.runs["config"]]
+        if not any(name in config for config in configs):
+            keys = sorted({key for config in configs for key in config})
+            raise unknown("column of runs or key of the configuration", name, [*self.runs.columns, *keys])
+        return pd.Series([config.get(name) for config in configs], index=self.runs.index, dtype=object)
 
     def keep(self, runs: pd.DataFrame) -> Study:
         """The study of these runs alone; settings are named anew among them.
@@ -71,6 +84,14 @@ class Study:
             evaluations=identify(self.evaluations[self.evaluations["run"].isin(names)], runs),
             token_tables=token_tables,
         )
+
+
+def _equal(held: object, expected: object) -> bool:
+    """Whether a value of a run is the one asked for: 3e-5 is 0.00003, true is True."""
+    try:
+        return float(str(held)) == float(str(expected))
+    except ValueError:
+        return str(held).lower() == str(expected).lower()
 
 
 def identify(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from analysis import scores, statistics, style
+from analysis import outcomes, rows, scores, statistics
 from analysis.statistics import Estimate
 from analysis.study import Study
 
@@ -22,33 +24,95 @@ class Table:
     caption: str
 
 
-FEW_SEEDS = (
-    "Interquartile mean over seeds (the mean where n < 4) and 95 % percentile bootstrap interval, none where "
-    "n < 3; at n = 3 it is the smallest and the largest value (docs/analysis.md)."
-)
-
+SEEDS = "Mean over seeds and 95 % t interval, none where n < 3 (docs/analysis.md)."
 UNTUNED = "Each method stands at the setting it was run with: a table of untuned methods does not rank them."
 
 
-def summary(study: Study, metric: str = "sampled_accuracy", last: int = 3) -> Table:
+def summary(study: Study, metric: str = "sampled_accuracy", last: int = scores.LAST) -> Table:
     """The sweep's own table: a row an algorithm × staleness × setting.
 
     metric: the accuracy, a name in eval.jsonl. last: evaluations in the last-k mean.
     """
     runs = scores.per_run(study, metric, last)
-    several = _several_settings(runs)
+    found = rows.series(study, runs)
     unused = study.unused.groupby(["algorithm", "staleness"]).size().to_dict() if len(study.unused) else {}
-    rows = []
-    for names, group in _groups(runs, several):
-        values = [statistics.estimate(group[value].to_numpy()) for value in ("best", "final", "last_k")]
+    lines = []
+    for names, group in found.rows:
+        values = [statistics.estimate(group[value].to_numpy()) for value in ("area", "best", "final", "last_k")]
         key = (group["algorithm"].iloc[0], group["staleness"].iloc[0])
-        rows.append([*names, len(group), *values, _collapsed(group), int(unused.get(key, 0))])
-    columns = [*_names(several), "n", "best", "final", f"mean of last {last}", "collapsed", "unused runs"]
+        lines.append([*names, len(group), *values, collapsed(group), int(unused.get(key, 0))])
+    columns = [*found.columns, "n", "area", "best", "final", f"mean of last {last}", "collapsed", "unused runs"]
     caption = (
-        f"{metric} on {scores.reported_split(study)}. best: at the update that is best on validation. "
-        f"{FEW_SEEDS} collapsed: runs, and the update of onset."
+        f"{metric} on {scores.reported_split(study)}. area: under the curve, over its length. best: at the update that "
+        f"is best on validation. final: the last evaluation. {SEEDS} collapsed: runs, and the update of onset. "
+        f"{found.words}"
     )
-    return Table(columns, rows, caption)
+    return Table(columns, lines, caption.strip())
+
+
+def decodings(study: Study, outcome: str = scores.RANKED_BY) -> Table:
+    """One outcome under every decoding that was recorded, side by side: they need not rank alike.
+
+    outcome: a column of `scores.per_run`.
+    """
+    metrics = scores.decodings(study)
+    runs = scores.per_run(study, metrics[0])
+    values = {name: scores.per_run(study, name).set_index("run")[outcome] for name in scores.recorded(study, metrics)}
+    found = rows.series(study, runs)
+    lines = [
+        [
+            *names,
+            len(group),
+            *(statistics.estimate(group["run"].map(values.get(name, {})).to_numpy()) for name in metrics),
+        ]
+        for names, group in found.rows
+    ]
+    caption = (
+        f"{scores.OUTCOMES[outcome]} on {scores.reported_split(study)}, by how answers were decoded; –: not recorded "
+        f"(eval.greedy, eval.top_p). {SEEDS} {found.words}"
+    )
+    return Table([*found.columns, "n", *metrics], lines, caption.strip())
+
+
+def stability(study: Study, metric: str = "sampled_accuracy") -> Table:
+    """How far and how long accuracy fell, whatever the update at which the runs were stopped.
+
+    metric: the accuracy, a name in eval.jsonl.
+    """
+    runs = scores.per_run(study, metric)
+    drift = scores.drift(study)
+    found = rows.series(study, runs)
+    horizon = float(runs["observed"].min())
+    lines = []
+    for names, group in found.rows:
+        falls = group["first_fall"].to_numpy()
+        shown = [group["drawdown"], group["drawdown_updates"], group["share_fallen"]]
+        values = [statistics.estimate(column.to_numpy()) for column in shown]
+        lines.append([
+            *names, len(group), *values, f"{np.isfinite(falls).sum()}/{len(group)}",
+            statistics.estimate(outcomes.restricted(falls, horizon)), _turnovers(group),
+            statistics.estimate(group["run"].map(drift).to_numpy()),
+        ])  # fmt: skip
+    columns = [
+        *found.columns,
+        "n",
+        "largest drawdown",
+        "its updates",
+        "share fallen",
+        "runs fallen",
+        "updates to the fall",
+    ]
+    caption = (
+        f"{metric} on {scores.reported_split(study)}. Fallen: below half of the best so far, at least .05 below it. "
+        f"updates to the fall: restricted mean, a run without one counts as {horizon:.0f}, which every run reached. "
+        f"turnovers: updates / s. KL: mean k1 of an update, nats. {SEEDS} {found.words}"
+    )
+    return Table([*columns, "turnovers", "KL"], lines, caption.strip())
+
+
+def _turnovers(group: pd.DataFrame) -> object:
+    staleness = float(group["staleness"].iloc[0])
+    return float(group["updates_done"].mean()) / staleness if staleness else "–"
 
 
 def table1(study: Study, metric: str = "sampled_accuracy") -> Table:
@@ -66,85 +130,28 @@ def table1(study: Study, metric: str = "sampled_accuracy") -> Table:
     by_split["average"] = by_split[benchmarks].mean(axis=1, skipna=False)
     runs = runs.merge(by_split, left_on="run", right_index=True)
     shown = benchmarks if len(benchmarks) == 1 else [*benchmarks, "average"]
-    several = _several_settings(runs)
-    rows = [
+    found = rows.series(study, runs)
+    lines = [
         [*names, len(group), *(statistics.estimate(group[split].to_numpy()) for split in shown)]
-        for names, group in _groups(runs, several)
+        for names, group in found.rows
     ]
-    caption = f"{metric} at the update that is best on validation. {FEW_SEEDS}"
-    return Table([*_names(several), "n", *shown], rows, caption)
+    caption = f"{metric} at the update that is best on validation. {SEEDS} {found.words}"
+    return Table([*found.columns, "n", *shown], lines, caption.strip())
 
 
-def leaderboard(study: Study, metric: str = "sampled_accuracy") -> Table:
-    """Methods in the order of their final accuracy under staleness, over the staleness values they share.
-
-    metric: the accuracy, a name in eval.jsonl.
-    """
-    runs = scores.per_run(study, metric)
-    shared = _shared_staleness(runs)
-    base = runs[(runs["algorithm"] == "grpo") & runs["reference"]]
-    several = _several_settings(runs)
-    ranked, lacking = [], []
-    for (algorithm, setting), group in runs.groupby(["algorithm", "setting"], observed=True):
-        names = [style.look(str(algorithm)).label, *([setting or "reference"] if several else [])]
-        cells = [group.loc[group["staleness"] == s, "last_k"].to_numpy() for s in shared]
-        if not all(map(len, cells)):
-            absent = ", ".join(str(s) for s in shared if s not in set(group["staleness"]))
-            lacking.append([*names, len(group), f"no run at s = {absent}", "–", "–", _collapsed(group)])
-            continue
-        score = statistics.estimate_over_strata(cells)
-        worst = min(float(statistics.iqm(cell)) for cell in cells)
-        bases = [base.loc[base["staleness"] == s, "last_k"].to_numpy() for s in shared]
-        better: object = "–"
-        if all(map(len, bases)) and not (algorithm == "grpo" and group["reference"].all()):
-            better = statistics.probability_of_improvement(cells, bases)
-        inside = group[group["staleness"].isin(shared)]
-        ranked.append((score.value, [*names, len(inside), score, worst, better, _collapsed(inside)]))
-    ranked.sort(key=lambda item: -item[0])
-    columns = ["algorithm", *(["setting"] if several else []), "runs", "final accuracy", "worst s"]
-    columns += ["P(beats GRPO)", "collapsed"]
-    caption = (
-        f"{metric}, mean of the last three evaluations, averaged over s = {', '.join(map(str, shared))} (each "
-        f"counts alike; stratified bootstrap). worst s: the lowest of them. {FEW_SEEDS} {UNTUNED}"
-    )
-    return Table(columns, [row for _, row in ranked] + lacking, caption)
-
-
-def _shared_staleness(runs: pd.DataFrame) -> list[int]:
-    """The staleness values > 0 that at least half of the methods have (0 if none was run with staleness)."""
-    counts = runs[runs["staleness"] > 0].groupby("staleness")["algorithm"].nunique()
-    enough = counts[counts >= counts.max() / 2] if len(counts) else counts
-    return [int(s) for s in sorted(enough.index)] or [0]
-
-
-def _groups(runs: pd.DataFrame, several: bool) -> list[tuple[list[object], pd.DataFrame]]:
-    """Series in the palette's order, with the cells that name them."""
-    result = []
-    for key, group in runs.groupby(["algorithm", "staleness", "setting"], observed=True):
-        algorithm, staleness, setting = map(str, key)
-        names: list[object] = [style.look(algorithm).label, int(staleness)]
-        result.append(((_rank(algorithm), int(staleness), setting), names + [setting or "reference"] * several, group))
-    return [(names, group) for _, names, group in sorted(result, key=lambda item: item[0])]
-
-
-def _names(several: bool) -> list[str]:
-    return ["algorithm", "s", *(["setting"] if several else [])]
-
-
-def _several_settings(runs: pd.DataFrame) -> bool:
-    return bool((runs.groupby("algorithm", observed=True)["setting"].nunique() > 1).any())
-
-
-def _collapsed(group: pd.DataFrame) -> str:
+def collapsed(group: pd.DataFrame) -> str:
+    """How many runs of a series collapsed, and at which updates."""
     onsets = sorted(group["collapse"].dropna())
     text = f"{len(onsets)}/{len(group)}"
     return text + (f" at {', '.join(f'{u:.0f}' for u in onsets)}" if onsets else "")
 
 
-def _rank(algorithm: str) -> tuple[int, str]:
-    names = list(style.LOOKS)
-    return (names.index(algorithm) if algorithm in names else len(names), algorithm)
-
+OF_A_SWEEP: dict[str, Callable[[Study], Table]] = {
+    "summary": summary,
+    "decodings": decodings,
+    "stability": stability,
+    "table1": table1,
+}
 
 # ------------------------------------------------------------------------------------------- writers
 

@@ -98,6 +98,11 @@ class EvalConfig:
     samples: int = key(4, "k of avg@k, samples a problem", "record", low=1)
     greedy: bool = key(True, "also one greedy answer a problem", "record")
     temperature: float = key(1.0, "temperature of the sampled answers", "record", above=0)
+    top_p: list[float] = key(
+        list,
+        "also answers sampled from this share of the distribution, each accuracy_top_p_SHARE; e.g. [0.7]",
+        "record",
+    )
     batch_prompts: int = key(256, "prompts sampled at once", "record", low=1)
     suites: list[str] = key(list, "benchmarks beside the task's own splits, by name", "record")
     suites_path: str | None = key(None, "folder with a file for each suite; null: the hub", "record")

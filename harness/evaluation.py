@@ -1,4 +1,4 @@
-"""Evaluation: sampled accuracy avg@k, unbiased pass@k and greedy accuracy, split by split and suite by suite.
+"""Evaluation: accuracy avg@k under each decoding and unbiased pass@k, split by split and suite by suite.
 
 `Evaluator` serves a training run; `Evaluation` is `python run.py mode=evaluate checkpoint=FOLDER`.
 """
@@ -33,7 +33,7 @@ from harness.tasks.interface import Task
 from harness.tasks.prepare import prepare
 from harness.tasks.prompts import PromptEncoder
 from harness.tasks.suites import Suite
-from harness.types import Problem, Request, Rollouts, concatenate
+from harness.types import Grade, Problem, Request, Rollouts, concatenate
 
 LONGEST_SAMPLE = 4000  # characters of a prompt, response or answer in samples.jsonl
 
@@ -57,6 +57,39 @@ class Split:
     grader: Grader
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """One way to answer, and its two names in eval.jsonl.
+
+    accuracy: share of right answers. right: right answers of each problem, in the order of the split.
+    top_p: share of the distribution sampled from.
+    """
+
+    accuracy: str
+    right: str
+    top_p: float = 1.0
+
+
+SAMPLED = Decoding("sampled_accuracy", "right")
+GREEDY = Decoding("greedy_accuracy", "greedy_right")
+
+
+def decodings(greedy: bool, top_p: Sequence[float]) -> list[Decoding]:
+    """What an evaluation records: plain samples first, then greedy and truncated ones where they are asked for."""
+    truncated = [Decoding(f"accuracy_top_p_{share:g}", f"right_top_p_{share:g}", share) for share in top_p]
+    return [SAMPLED, *[GREEDY] * greedy, *truncated]
+
+
+@dataclass(frozen=True)
+class Graded:
+    """The answers to a split, [problems · samples], and `right`: bool [problems, samples]."""
+
+    rollouts: Rollouts
+    grades: Sequence[Grade]
+    texts: Sequence[str]
+    right: np.ndarray
+
+
 class Evaluator:
     """The same problems and the same seeds at every evaluation, so that differences are the policy's.
 
@@ -71,6 +104,7 @@ class Evaluator:
         self, config: Config, task: Task, encode: PromptEncoder, grader: Grader, suites: Sequence[Suite] = ()
     ) -> None:
         self._config = config
+        self._decodings = decodings(config.eval.greedy, config.eval.top_p)
         parts: dict[str, tuple[Sequence[Problem], int, Grader]] = {
             name: (task.split(name), config.eval.samples, grader) for name in task.evaluation_splits()
         }
@@ -89,20 +123,19 @@ class Evaluator:
         version: whose policy answers.
         Returns, split by split, the row for eval.jsonl and those for samples.jsonl. Raises Interrupted.
         """
-        sampled, greedy = self._submit(generation, version), None
-        if self._config.eval.greedy:
-            greedy = self._submit(generation, version, greedy=True)
+        submitted = {decoding: self._submit(generation, version, decoding) for decoding in self._decodings}
         for name, split in self._splits.items():
-            row, samples = self._evaluated(split, sampled[name])
-            row["greedy_accuracy"] = self._evaluated(split, greedy[name])[0]["sampled_accuracy"] if greedy else None
+            row, samples = self._evaluated(split, submitted[SAMPLED][name])
+            row[GREEDY.accuracy] = None
+            for decoding in self._decodings[1:]:
+                right = self._graded(split, submitted[decoding][name]).right
+                row |= {decoding.accuracy: float(right.mean()), decoding.right: right.sum(1).tolist()}
             about = {"update": version, "split": name}
             yield about | row, [about | sample for sample in samples]
 
-    def _submit(
-        self, generation: Generation, version: int, *, greedy: bool = False
-    ) -> dict[str, list[Future[Rollouts]]]:
+    def _submit(self, generation: Generation, version: int, decoding: Decoding) -> dict[str, list[Future[Rollouts]]]:
         """Rollouts of every split, by its name, in parts."""
-        requests = {name: self._request(split, greedy) for name, split in self._splits.items()}
+        requests = {name: self._request(split, decoding) for name, split in self._splits.items()}
         return {
             name: [
                 generation.submit(part, version, urgent=True)
@@ -111,22 +144,29 @@ class Evaluator:
             for name, request in requests.items()
         }
 
-    def _request(self, split: Split, greedy: bool) -> Request:
+    def _request(self, split: Split, decoding: Decoding) -> Request:
+        greedy = decoding is GREEDY
         problems, samples = np.arange(len(split.prompts)), np.arange(1 if greedy else split.samples)
         keys = randomness.keys(self._config.seed, "evaluation", split.index, problems[:, None], samples)
         temperature = 0.0 if greedy else self._config.eval.temperature
-        return Request(split.prompts, keys, temperature, self._config.rollout.max_new_tokens)
+        return Request(split.prompts, keys, temperature, self._config.rollout.max_new_tokens, decoding.top_p)
 
-    def _evaluated(self, split: Split, parts: Sequence[Future[Rollouts]]) -> tuple[Row, list[Row]]:
-        """Accuracy of a split's rollouts, and a few of them."""
+    def _graded(self, split: Split, parts: Sequence[Future[Rollouts]]) -> Graded:
         rollouts = concatenate([result_of(part) for part in parts])
         grades, texts = split.grader.grades(split.problems, rollouts)
         right = np.array([grade.correct for grade in grades]).reshape(rollouts.n_prompts, -1)
+        return Graded(rollouts, grades, texts, right)
+
+    def _evaluated(self, split: Split, parts: Sequence[Future[Rollouts]]) -> tuple[Row, list[Row]]:
+        """Accuracy of a split's rollouts, and a few of them."""
+        graded = self._graded(split, parts)
+        rollouts, grades, right = graded.rollouts, graded.grades, graded.right
         k = right.shape[1]
         row = {
             "n": len(right),
             "k": k,
-            "sampled_accuracy": float(right.mean()),
+            SAMPLED.accuracy: float(right.mean()),
+            SAMPLED.right: right.sum(1).tolist(),
             "pass_at_k": {str(j): pass_at_k(right.sum(1), k, j) for j in _powers_of_two(k)},
             "response_length": rollouts.response_lengths.double().mean().item(),
             "truncated_fraction": 1 - rollouts.finished.double().mean().item(),
@@ -135,7 +175,7 @@ class Evaluator:
         samples = [
             {
                 "prompt": _sample(problem.prompt),
-                "response": _sample(texts[i * k]),
+                "response": _sample(graded.texts[i * k]),
                 "reward": grades[i * k].reward,
                 "finished": bool(rollouts.finished[i * k]),
                 "failure": grades[i * k].failure,

@@ -57,12 +57,14 @@ class Request:
     keys     uint64 [len(prompts), samples]: the counter-based seed of each sample, so that the same request
              gives the same tokens whoever serves it and whatever else is served beside it
     temperature 0 means greedy
+    top_p       sample only from the likeliest tokens that together hold this share; 1: from all (training)
     """
 
     prompts: Sequence[Sequence[int]]
     keys: np.ndarray
     temperature: float
     max_new_tokens: int
+    top_p: float = 1.0
 
     @property
     def samples(self) -> int:

@@ -55,6 +55,7 @@ REFUSED = [
     (["eval.every=6"], "nearest valid: 4 or 8"),
     (["stop_at=3"], "nearest valid: 4"),
     (["stop_at=0"], "at least 1"),
+    (["eval.top_p=[1.5]"], "expected different shares above 0 and below 1"),
     (["record.keep_checkpoints=some"], "all, or a list of updates"),
     (["record.tokens=[3,2]"], "expected [first, last] updates"),
     (["record.shadow=[grpp]"], "record.shadow=grpp: no such algo; did you mean grpo"),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -161,7 +162,7 @@ def run_here(*arguments: str) -> Path:
 
 
 def test_a_checkpoint_and_a_base_model_are_evaluated(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ("task.validation_problems=8", "task.test_problems=8", "tracking=none", "eval.samples=2")
+    few = ("task.validation_problems=8", "task.test_problems=8", "tracking=none", "eval.samples=2", "eval.top_p=[0.7]")
     sizes = ("rollout.prompts_per_step=4", "rollout.group_size=2")
     run = run_here("updates=8", "eval.every=8", "checkpoint_every=8", *few, *sizes)
     last = [row for row in read_rows(run / "eval.jsonl") if row["update"] == 8]
@@ -181,6 +182,12 @@ def test_a_checkpoint_and_a_base_model_are_evaluated(here: Path, capsys: pytest.
     for row, line in zip(rows, said[-2:], strict=True):
         average, passed = row["sampled_accuracy"], row["pass_at_k"]
         assert row["k"] == 2 and passed["1"] == pytest.approx(average) and average <= passed["2"]
+        assert np.mean(row["right"]) == pytest.approx(2 * average) and len(row["right"]) == row["n"] == 8
+        assert np.mean(row["right_top_p_0.7"]) == pytest.approx(2 * row["accuracy_top_p_0.7"])
+        assert (
+            np.mean(row["greedy_right"]) == row["greedy_accuracy"]
+            and f"top_p_0.7 {row['accuracy_top_p_0.7']:.3f}" in line
+        )
         assert row["split"] in line and f"avg@2 {average:.3f}  pass@2 {passed['2']:.3f}" in line
     trained = replace(planned.cells[0], checkpoint=f"{run}/checkpoints/000008")
     assert dry_run.parameters(trained) == dry_run.parameters(planned.cells[0])  # the optimizer's tensors are none

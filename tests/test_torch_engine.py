@@ -19,7 +19,7 @@ from harness import randomness
 from harness.models.decoder import SharedPrefixPolicy, supports
 from harness.models.policy import Policy, TransformersPolicy
 from harness.rollout.base import scored
-from harness.rollout.torch_engine import sampled
+from harness.rollout.torch_engine import nucleus, sample, sampled
 from harness.types import Request, Rollouts
 
 END, VOCABULARY, LIMIT = 1, 17, 12
@@ -112,6 +112,28 @@ def test_greedy_takes_the_likeliest_token(policy: Policy) -> None:
     with torch.no_grad():
         logits = policy.model(input_ids=ids).logits[0, len(request().prompts[1]) - 1 : -1]
     assert logits.argmax(-1).tolist() == responses[2]
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [
+        (0.3, [0, 0.4, 0, 0]),  # the likeliest alone reaches it
+        (0.4, [0, 0.4, 0, 0]),
+        (0.5, [0, 0.4, 0.3, 0]),
+        (0.75, [0.2, 0.4, 0.3, 0]),
+        (0.95, [0.2, 0.4, 0.3, 0.1]),
+    ],
+)
+def test_nucleus_by_hand(top_p: float, kept: list[float]) -> None:
+    probs = torch.tensor([[0.2, 0.4, 0.3, 0.1]])
+    assert nucleus(probs, top_p)[0].tolist() == pytest.approx(kept)
+
+
+def test_truncated_samples_stay_inside_and_keep_their_proportions() -> None:
+    logits = torch.tensor([0.2, 0.4, 0.3, 0.1]).log().expand(7000, 4)
+    tokens, logp = sample(logits, (torch.arange(7000, dtype=torch.float64) + 0.5) / 7000, 1.0, top_p=0.5)
+    assert torch.bincount(tokens, minlength=4).tolist() == [0, 4000, 3000, 0]
+    assert logp[0].item() == pytest.approx(torch.tensor(0.4).log().item())  # that of the whole softmax
 
 
 def test_one_new_token() -> None:

@@ -120,9 +120,7 @@ def sampling_words(counts: Iterable[int]) -> str:
     seeds = f"{n} seed{'s' if counts[-1] > 1 else ''}"
     if counts[-1] < statistics.MIN_SEEDS:
         return f"{seeds}: single seeds are drawn, no interval from fewer than 3."
-    centre = "mean" if counts[-1] < 4 else "interquartile mean (mean where n < 4)"
-    interval = "95 % bootstrap interval" + (" (at n = 3 the range of the seeds)" if counts[0] <= 3 else "")
-    words = f"{seeds}; line: {centre}, band or bar: {interval}, thin lines or points: single seeds."
+    words = f"{seeds}; line: mean, band or bar: 95 % t interval, thin lines or points: single seeds."
     return words if counts[0] >= statistics.MIN_SEEDS else words + " No interval where n < 3."
 
 

@@ -88,8 +88,8 @@ def over_seeds(study: Study, curve: pd.DataFrame) -> pd.DataFrame:
         if table.empty:
             continue
         values = table.to_numpy()
-        low, high = statistics.interval([values])
-        centre = {"update": table.columns, "value": statistics.iqm(values, axis=0), "low": low, "high": high}
+        low, high = statistics.interval(values)
+        centre = {"update": table.columns, "value": values.mean(axis=0), "low": low, "high": high}
         constant = dict(zip(keys, key, strict=True)) | {"kind": "centre", "n": len(table)}
         parts.append(pd.DataFrame(centre | constant))
     columns = [*keys, "kind", "seed", "repeat", "update", "value", "low", "high", "n"]

@@ -244,7 +244,7 @@ def _ratios(runs: pd.DataFrame) -> pd.DataFrame:
             {"algorithm": algorithm, "staleness": staleness, "reached": int(reached.sum()), "runs": len(group),
              "updates": group["updates_to_target"].mean() if reached.all() else np.nan,
              "samples": group["samples_to_target"].mean() if reached.all() else np.nan}
-            | vars(statistics.estimate(ratio, statistics.mean))
+            | vars(statistics.estimate(ratio))
         )  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -270,7 +270,7 @@ def difference_to_grpo(study: Study) -> Drawing:
             pairs = statistics.differences(scores.by_seed(group, "last_k"), scores.by_seed(base, "last_k"))
             cell = {"algorithm": algorithm, "staleness": staleness}
             seeds += [cell | {"value": value} for value in pairs]
-            rows.append(cell | vars(statistics.estimate(pairs.to_numpy(), statistics.mean)))
+            rows.append(cell | vars(statistics.estimate(pairs.to_numpy())))
     table = pd.DataFrame(rows)
     if table.empty or not table["n"].any():
         raise MissingData("needs runs of grpo and of another method with the same seed and staleness")

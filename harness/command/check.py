@@ -60,6 +60,9 @@ def check_values(config: Config) -> None:
     prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
     if chunks > prompts:
         raise UserError(f"rollout.chunks={chunks}: more chunks than the {prompts} prompts of a step")
+    shares = config.eval.top_p
+    if not all(0 < share < 1 for share in shares) or len(set(shares)) < len(shares):
+        raise UserError(f"eval.top_p={shares}: expected different shares above 0 and below 1, for instance [0.7]")
     window = config.record.tokens
     if window is not None and not (len(window) == 2 and 0 <= window[0] <= window[1]):
         raise UserError(f"record.tokens={window}: expected [first, last] updates, for instance [800,1200]")

@@ -86,9 +86,11 @@ def _accuracies(folder: Path) -> Iterator[str]:
         row = json.loads(line)
         most, passed = list(row["pass_at_k"].items())[-1]
         greedy = "" if row["greedy_accuracy"] is None else f"  greedy {row['greedy_accuracy']:.3f}"
+        truncated = {name.removeprefix("accuracy_"): row[name] for name in row if name.startswith("accuracy_top_p_")}
         yield (
             f"  {row['split']:<13} {row['n']:>4} problems  avg@{row['k']} {row['sampled_accuracy']:.3f}"
             f"  pass@{most} {passed:.3f}{greedy}"
+            + "".join(f"  {name} {value:.3f}" for name, value in truncated.items())
         )
 
 

@@ -69,7 +69,7 @@ class BaseEngine(ABC):
         """Samples of the weights last loaded, made with `to_rollouts` (harness/rollout/interface.py).
 
         Their log-probs are those of softmax(logits / request.temperature). Each sample depends on its own key
-        alone; at temperature 0 it is greedy.
+        alone; at temperature 0 it is greedy. request.top_p is below 1 in evaluations only (eval.top_p).
         """
 
     def take_weights(self, weights: StateDict) -> None:  # noqa: B027 (a hook)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -69,4 +70,4 @@ def batched(request: Request, prompts: int) -> Iterator[Request]:
     """The request in parts of at most `prompts` prompts, to bound memory."""
     for start in range(0, len(request.prompts), prompts):
         part = slice(start, start + prompts)
-        yield Request(request.prompts[part], request.keys[part], request.temperature, request.max_new_tokens)
+        yield replace(request, prompts=request.prompts[part], keys=request.keys[part])

@@ -51,7 +51,7 @@ def _decode(policy: Policy, end_token: int, request: Request) -> tuple[Tensor, T
     state, logits = policy.start(prompt_ids, prompt_lengths, group, limit)
     step = 0
     for step in range(limit):
-        tokens, token_logp = sample(logits, uniforms[step, rows], request.temperature)
+        tokens, token_logp = sample(logits, uniforms[step, rows], request.temperature, request.top_p)
         ids[step, rows], logp[step, rows] = tokens, token_logp
         ended = running & (tokens == end_token)
         lengths[rows[ended]] = step + 1
@@ -68,12 +68,13 @@ def _decode(policy: Policy, end_token: int, request: Request) -> tuple[Tensor, T
     return ids[: step + 1].T, lengths, logp[: step + 1].T
 
 
-def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def sample(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
     """One token a row: the inverse of the cumulative distribution, summed in float64, at `uniform`.
 
     logits: [B, V].
     uniform: float64 [B] in [0, 1).
     temperature: of the softmax; greedy at 0.
+    top_p: share of the distribution that is sampled from, the likeliest tokens first.
     Returns token ids int64 [B] and their log-probs [B] under softmax(logits / temperature).
     """
     if temperature == 0:
@@ -81,10 +82,22 @@ def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor,
         top = log_probs.max(dim=-1)
         return top.indices, top.values
     log_probs = torch.log_softmax(logits.float() / temperature, dim=-1)
-    cumulative = log_probs.exp().cumsum(dim=-1, dtype=torch.float64)
+    probs = log_probs.exp() if top_p == 1 else nucleus(log_probs.exp(), top_p)
+    cumulative = probs.cumsum(dim=-1, dtype=torch.float64)
     # Scaling by the total keeps the draw inside the support when rounding leaves the total below 1.
     tokens = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)
     return tokens[:, 0], log_probs.gather(-1, tokens)[:, 0]
+
+
+def nucleus(probs: Tensor, top_p: float) -> Tensor:
+    """The likeliest tokens that together reach a share, the others at 0 (Holtzman et al. 2020, arXiv 1904.09751).
+
+    probs: [B, V]. top_p: share, in (0, 1].
+    Returns [B, V], not normalised; the likeliest token always stays.
+    """
+    ordered, tokens = probs.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(dim=-1, dtype=torch.float64) - ordered
+    return torch.zeros_like(probs).scatter(-1, tokens, ordered.where(before < top_p, 0))
 
 
 def pad_prompts(prompts: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:

@@ -123,6 +123,7 @@ class VllmEngine(BaseEngine):
         for prompt, seed in zip(prompts, seeds, strict=True):
             parameters = SamplingParams(
                 temperature=request.temperature,
+                top_p=request.top_p,
                 seed=seed,
                 max_tokens=request.max_new_tokens,
                 logprobs=0,  # that of the sampled token alone

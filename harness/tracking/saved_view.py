@@ -11,7 +11,15 @@ import json
 
 KEY = "lagrange"  # in the address: …/runs?viewStateShareKey=lagrange
 PARAMS = ("algorithm", "task", "staleness", "seed")
-METRICS = ("test/sampled_accuracy", "validation/sampled_accuracy", "reward", "masked_fraction", "clip_fraction", "ess")
+METRICS = (
+    "test/sampled_accuracy",
+    "test/greedy_accuracy",
+    "validation/sampled_accuracy",
+    "reward",
+    "masked_fraction",
+    "clip_fraction",
+    "ess",
+)
 _STATE = {
     "searchFilter": "params.seed != ''",  # cells, not sweeps
     "orderByKey": "metrics.`test/sampled_accuracy`",

@@ -93,11 +93,14 @@ def test_it_is_small_and_the_same_twice(study, few_figures, tmp_path):
 
 
 def test_the_findings_are_numbers_and_what_it_cannot_say(study):
-    told = " ".join(findings.findings(study))
-    assert "On-policy GRPO ends at 0." in told and "(n = 3)" in told
-    assert "no trust region at s = 256" in told and "3 of 3 runs collapse, from update" in told
-    assert "At s = 256, difference in final accuracy to GRPO of the same seed: M2PO +0." in told
-    assert "With three seeds the interval is the range" in told
+    told = findings.findings(study)
+    assert told[0].startswith(
+        "At s = 256, area under the curve of sampled_accuracy minus that of GRPO of the same seed"
+    )
+    assert "M2PO +0." in told[0] and "(n = 3 cannot separate a family of 4)" in told[0]
+    assert told[1].startswith("On-policy GRPO: area under the curve of sampled_accuracy 0.") and "(n = 3)" in told[1]
+    told = " ".join(told)
+    assert "no trust region at s = 256" in told and "3 of 3 runs fall below half of their best, first at update" in told
     assert not re.search(r"ahead|behind|beats|better|outperform", told)
     one = " ".join(findings.findings(study.where(seed=1)))
     assert "no interval" in one and "no claim" in one

@@ -128,3 +128,21 @@ def test_a_damaged_sweep_record_is_an_error_in_one_line(tmp_path):
     (tmp_path / "sweep.json").write_text('{"cells": 3}')
     with pytest.raises(AnalysisError, match=r"sweep\.json is not a sweep's record"):
         load(tmp_path)
+
+
+def test_every_key_of_the_configuration_selects_runs(tmp_path):
+    for seed, rate in ((1, 3e-5), (2, 3e-5), (3, 1e-4)):
+        synthetic.write_run(tmp_path / str(seed), seed=seed, learner__lr=rate, updates=8, eval_every=4)
+    study = runs.load([tmp_path])
+    assert set(study.where(**{"learner.lr": "0.00003"}).runs["run"]) == {"1", "2"}
+    assert len(study.where(**{"choices.lag": "exact", "learner.lr": "1e-4"}).runs) == 1
+    with pytest.raises(AnalysisError, match=r"nearest: .*learner\.lr"):
+        study.where(**{"learner.rl": 1})
+
+
+def test_counts_of_problems_come_back_from_the_folder_and_the_cache(tmp_path):
+    folder = synthetic.write_run(tmp_path / "a", updates=8, eval_every=4)
+    for _ in range(2):
+        rows = runs.load([folder]).evaluations
+        assert len(rows["right"].iloc[0]) == 256
+        assert sum(rows["right"].iloc[0]) / 1024 == pytest.approx(rows["sampled_accuracy"].iloc[0], abs=0.08)

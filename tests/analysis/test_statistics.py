@@ -1,4 +1,4 @@
-"""Every statistic against numbers found by hand, and the bootstrap against scipy's."""
+"""Every statistic against numbers found by hand, and intervals against scipy's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 import scipy.stats
 import synthetic
-from hypothesis import given
-from hypothesis import strategies as st
 
 from analysis import runs, scores, statistics
 from analysis.errors import AnalysisError
@@ -18,49 +16,19 @@ from analysis.errors import AnalysisError
 VALUES = np.array([0.41, 0.52, 0.47, 0.60, 0.33, 0.55])
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([1, 2, 9], 4.0),  # n < 4: the mean
-        ([1, 2, 3, 100], 2.5),  # one of each end is left out
-        ([5, 1, 100, 2, 3, -7, 4, 6], 3.5),  # two of each end: 2, 3, 4, 5 stay
-    ],
-)
-def test_interquartile_mean_by_hand(values, expected):
-    assert statistics.iqm(np.array(values)) == expected
+def test_interval_is_scipys_t_interval():
+    low, high = statistics.interval(VALUES)
+    theirs = scipy.stats.t.interval(0.95, 5, loc=VALUES.mean(), scale=scipy.stats.sem(VALUES))
+    assert (low, high) == pytest.approx(theirs)
 
 
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
-def test_interquartile_mean_is_scipys_trimmed_mean(values):
-    assert statistics.iqm(np.array(values)) == pytest.approx(scipy.stats.trim_mean(values, 0.25), abs=1e-9)
+def test_interval_of_three_values_by_hand():
+    # mean 1, s = 1, t(.975, 2) = 4.303
+    assert statistics.interval(np.array([0.0, 1.0, 2.0])) == pytest.approx((1 - 2.484, 1 + 2.484), abs=1e-3)
 
 
-@pytest.mark.parametrize("statistic", [statistics.mean, statistics.iqm])
-def test_interval_is_scipys_percentile_bootstrap(statistic):
-    low, high = statistics.interval([VALUES], statistic, resamples=40_000)
-    theirs = scipy.stats.bootstrap(
-        (VALUES,), statistic, method="percentile", n_resamples=40_000, rng=np.random.default_rng(1)
-    ).confidence_interval
-    assert low == pytest.approx(theirs.low, abs=2e-3)
-    assert high == pytest.approx(theirs.high, abs=2e-3)
-
-
-def test_interval_of_three_values_has_the_exact_percentiles():
-    # of the 27 equally likely resamples of {0, 1, 2} one has mean 0 and one mean 2 (3.7 % each), so both
-    # 2.5 % quantiles are the extremes themselves
-    low, high = statistics.interval([np.array([0.0, 1.0, 2.0])], statistics.mean)
-    assert (low, high) == (0.0, 2.0)
-
-
-def test_strata_are_drawn_apart_and_count_alike():
-    a, b = np.array([0.0, 0.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0])
-    assert statistics.interval([a, b], statistics.mean) == (0.5, 0.5)  # pooled they would spread
-    assert statistics.estimate_over_strata([a, b]).value == 0.5
-
-
-def test_bootstrap_works_on_whole_curves():
-    curves = np.stack([VALUES, VALUES + 1], axis=1)
-    low, high = statistics.interval([curves])
+def test_intervals_of_whole_curves():
+    low, high = statistics.interval(np.stack([VALUES, VALUES + 1], axis=1))
     assert low[1] == pytest.approx(low[0] + 1) and high[1] == pytest.approx(high[0] + 1)
 
 
@@ -79,7 +47,7 @@ def test_paired_difference_uses_the_common_seeds_only():
     b = pd.Series([0.0, 0.5, 0.5, 9.0], index=[1, 2, 3, 5])
     found = statistics.paired_difference(a, b)
     assert found.n == 3 and found.value == pytest.approx((0.5 + 0.25 + 0.5) / 3)
-    assert (found.low, found.high) == (0.25, 0.5)
+    assert (found.low, found.high) == statistics.interval(np.array([0.5, 0.25, 0.5]))
 
 
 def test_pairing_removes_what_the_seeds_share():
@@ -89,24 +57,17 @@ def test_pairing_removes_what_the_seeds_share():
     assert paired.high - paired.low < 1e-12 < statistics.estimate(a).high - statistics.estimate(a).low
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
-        ([1, 2, 3], [0, 0, 0], 1.0),
-        ([1, 1, 1], [1, 1, 1], 0.5),
-        ([1, 4, 2], [3, 0, 2], (1 + 0 + 0 + 3 + 1 + 0.5) / 9),  # 1: beats 0; 4: beats all; 2: beats 0, ties 2
-    ],
-)
-def test_probability_of_improvement_by_hand(a, b, expected):
-    assert statistics.probability_of_improvement([np.array(a)], [np.array(b)]).value == pytest.approx(expected)
-
-
-def test_probability_of_improvement_is_mann_whitneys_u():
-    other = VALUES[:4] + 0.05
-    u = scipy.stats.mannwhitneyu(VALUES, other).statistic
-    found = statistics.probability_of_improvement([VALUES], [other])
-    assert found.value == pytest.approx(u / (len(VALUES) * len(other)))
-    assert found.low <= found.value <= found.high
+def test_hierarchical_interval_holds_the_noise_of_seeds_and_of_problems():
+    rng = np.random.default_rng(1)
+    seeds, problems = rng.normal(0, 0.1, (8, 1)), rng.normal(0, 0.3, (1, 400))
+    by_seed = statistics.hierarchical(np.broadcast_to(seeds, (8, 400)))
+    assert (by_seed.low, by_seed.high) == pytest.approx(statistics.interval(seeds[:, 0]), rel=0.1)
+    both = statistics.hierarchical(seeds + problems)
+    assert both.value == pytest.approx((seeds + problems).mean()) and both.n == 8
+    width = both.high - both.value
+    expected = scipy.stats.t.ppf(0.975, 7) * math.hypot(seeds.std(ddof=1) / math.sqrt(8), 0.3 / math.sqrt(400))
+    assert width == pytest.approx(expected, rel=0.12)
+    assert math.isnan(statistics.hierarchical(np.ones((2, 4))).low)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +117,16 @@ def test_best_is_chosen_on_validation_and_read_on_test(tmp_path):
     score = scores.per_run(runs.load([run]), last=2).iloc[0]
     assert (score["best"], score["best_update"]) == (0.3, 10)  # not the 0.9 that test alone would choose
     assert score["final"] == 0.6 and score["last_k"] == pytest.approx(0.75) and score["initial"] == 0.2
+    assert score["area"] == pytest.approx((0.25 + 0.6 + 0.75) / 3) and score["observed"] == 30
+
+
+def test_the_last_mean_never_holds_the_evaluation_before_the_first_update(tmp_path):
+    run = synthetic.write_run(tmp_path / "a", updates=20)
+    write_evaluations(run, [(u, s, v) for u, v in ((0, 0.1), (10, 0.5), (20, 0.7)) for s in ("validation", "test")])
+    study = runs.load([run])
+    assert scores.per_run(study, last=3).iloc[0]["last_k"] == pytest.approx(0.6)
+    with pytest.raises(AnalysisError, match="expected at least 1"):
+        scores.per_run(study, last=0)
 
 
 def test_benchmarks_are_averaged_and_an_incomplete_average_is_left_out(tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from analysis import runs, statistics, tables
+from analysis import leaderboard, runs, statistics, tables
 
 
 def test_summary_has_a_row_a_series_with_n_and_intervals(study):
@@ -16,7 +16,7 @@ def test_summary_has_a_row_a_series_with_n_and_intervals(study):
     cell = table.rows[0][table.columns.index("best")]
     assert isinstance(cell, statistics.Estimate) and cell.n == 3 and cell.low <= cell.value <= cell.high
     collapsed = {(row[0], row[1]): row[table.columns.index("collapsed")] for row in table.rows}
-    assert collapsed["no trust region", 256].startswith("3/3 at")
+    assert collapsed["no trust region †", 256].startswith("3/3 at")
     assert collapsed["M2PO", 256] == "0/3"
 
 
@@ -29,19 +29,52 @@ def test_table1_has_a_column_a_benchmark_and_their_average(tmp_path):
     assert average == pytest.approx((a + b) / 2)
 
 
-def test_leaderboard_ranks_by_the_staleness_values_shared(study):
-    table = tables.leaderboard(study)
-    assert [row[0] for row in table.rows] == ["M2PO", "TIS", "GRPO", "GSPO", "no trust region"]
-    assert "s = 16, 64, 256" in table.caption
-    better = [row[table.columns.index("P(beats GRPO)")] for row in table.rows]
-    assert better[0].value == 1.0 and better[2] == "–"
+def test_leaderboard_ranks_by_the_staleness_values_shared_and_claims_nothing_at_three_seeds(study):
+    table = leaderboard.leaderboard(study)
+    assert [row[0] for row in table.rows] == ["M2PO", "TIS", "GRPO", "GSPO", "no trust region †"]
+    assert "s = 16, 64, 256" in table.caption and table.caption.startswith("Ranked by area under the curve of sampled")
+    said = [row[table.columns.index("against GRPO")] for row in table.rows]
+    assert said[2] == "–" and set(said) - {"–"} == {"n = 3 cannot separate a family of 4"}
 
 
 def test_leaderboard_puts_methods_without_all_cells_last(tmp_path):
     synthetic.write_study(tmp_path / "a", ("grpo",), (16, 64), (1, 2), updates=8)
     synthetic.write_run(tmp_path / "b", "m2po", 64, updates=8)
-    last = tables.leaderboard(runs.load([tmp_path])).rows[-1]
+    last = leaderboard.leaderboard(runs.load([tmp_path])).rows[-1]
     assert last[:3] == ["M2PO", 1, "no run at s = 16"]
+
+
+def test_a_winner_is_ahead_and_a_duplicate_under_another_name_is_no_comparison(tmp_path):
+    for seed in range(1, 9):
+        for name in ("grpo", "m2po", "gspo", "dppo"):
+            same = {"final_weights_sha256": f"{seed:064x}"} if name in ("grpo", "gspo") else {}
+            synthetic.write_run(tmp_path / f"{name}{seed}", name, 64, seed, updates=8, eval_every=4, manifest=same)
+        for row in (tmp_path / f"gspo{seed}", tmp_path / f"grpo{seed}"):
+            (row / "eval.jsonl").write_text((tmp_path / f"grpo{seed}" / "eval.jsonl").read_text())
+    study = runs.load([tmp_path])
+    table = leaderboard.leaderboard(study)
+    said = {row[0]: row[table.columns.index("against GRPO")] for row in table.rows}
+    assert said["GRPO = GSPO"] == "–" and said["M2PO"] == "ahead" and len(said) == 3
+    assert "Holm over the 2 comparisons" in table.caption and "counted once: GRPO = GSPO." in table.caption
+    assert [row[0] for row in tables.summary(study).rows] == ["M2PO", "GRPO = GSPO", "DPPO"]
+    assert "GRPO = GSPO at s = 64" in tables.summary(study).caption
+
+
+def test_decodings_stand_side_by_side_and_what_was_not_recorded_is_missing(study):
+    table = tables.decodings(study)
+    assert table.columns[3:] == ["sampled_accuracy", "greedy_accuracy", "accuracy_top_p_0.7", "pass_at_k.4"]
+    first = tables.texts(table)[0]
+    assert first[5] == "–" and all(cell.startswith("0.") for cell in (first[3], first[4], first[6]))
+
+
+def test_stability_says_how_far_accuracy_fell(study):
+    table = tables.stability(study)
+    rows = {(row[0], row[1]): dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    fallen, steady = rows["no trust region †", 256], rows["M2PO", 256]
+    assert fallen["runs fallen"] == "3/3" and fallen["updates to the fall"].value == 50
+    assert fallen["largest drawdown"].value > 0.2 and 0.3 < fallen["share fallen"].value < 0.6
+    assert steady["runs fallen"] == "0/3" and steady["updates to the fall"].value == 80
+    assert steady["turnovers"] == 80 / 256 and "turnovers: updates / s" in table.caption
 
 
 def test_the_three_formats_say_the_same(study, tmp_path):

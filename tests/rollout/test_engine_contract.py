@@ -125,6 +125,12 @@ def test_greedy_takes_the_likeliest(engine: Any, reference: LoadedModel) -> None
     assert rollouts.responses()[::2] == rollouts.responses()[1::2]
 
 
+def test_the_smallest_share_of_the_distribution_is_its_likeliest_token(engine: Any, reference: LoadedModel) -> None:
+    greedy = engine.generate(request(reference, temperature=0.0))
+    narrow = engine.generate(dataclasses.replace(request(reference), top_p=1e-6))
+    assert narrow.responses() == greedy.responses()
+
+
 def test_load_replaces_every_weight_and_the_label(engine: Any, reference: LoadedModel) -> None:
     engine.generate(request(reference))  # fills the caches
     weights = other_weights(reference)

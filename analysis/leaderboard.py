@@ -1,0 +1,94 @@
+"""Methods in the order of one named outcome, each beside its paired difference to GRPO and what that allows to say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from analysis import inference, rows, scores, statistics
+from analysis.study import Study
+from analysis.tables import SEEDS, UNTUNED, Table, collapsed
+
+BASELINE = "grpo"
+
+
+def leaderboard(study: Study, metric: str = "sampled_accuracy", outcome: str = scores.RANKED_BY) -> Table:
+    """Methods in the order of an outcome under staleness, over the staleness values that they share.
+
+    metric: the accuracy, a name in eval.jsonl. outcome: a column of `scores.per_run`, by which the table ranks.
+    A seed counts where it has a run at every shared staleness: its value is the mean over them.
+    """
+    runs = scores.per_run(study, metric)
+    shared = _shared_staleness(runs)
+    at = runs[runs["staleness"].isin(shared)]
+    found = rows.series(study, at, ("algorithm", "setting"))
+    base = at[(at["algorithm"] == BASELINE) & at["reference"]]
+    complete = {index: _per_seed(group, outcome, shared) for index, (_, group) in enumerate(found.rows)}
+    claims = _claims([group for _, group in found.rows], base, complete, outcome, shared)
+    ranked, lacking = [], []
+    for index, (names, group) in enumerate(found.rows):
+        if complete[index].empty:
+            lacking.append([*names, len(group), _absent(group, shared), "–", "–", "–", "–", "–", collapsed(group)])
+            continue
+        score = statistics.estimate(complete[index].to_numpy())
+        worst = float(group.groupby("staleness")[outcome].mean().min())
+        ranked.append((score.value, [*names, len(group), score, worst, *_cells(claims.get(index)), collapsed(group)]))
+    ranked.sort(key=lambda item: -item[0])
+    columns = [*found.columns, "runs", scores.OUTCOMES[outcome], "worst s", "difference to GRPO", "p (Holm)"]
+    columns += ["detectable", "against GRPO", "collapsed"]
+    caption = (
+        f"Ranked by {scores.OUTCOMES[outcome]} of {metric}, averaged over s = {', '.join(map(str, shared))}. worst s: "
+        f"the lowest of them. {SEEDS} {inference_words(len(claims))} {found.words} {UNTUNED}"
+    )
+    lines = [row for _, row in ranked] + lacking
+    return Table(columns, lines, " ".join(caption.split()))
+
+
+def inference_words(family: int) -> str:
+    """What a caption says of the tests in a table with so many comparisons."""
+    return (
+        f"Differences pair runs of one seed; p: sign-flip test, Holm over the {family} comparisons shown; ahead or "
+        f"behind where p < {inference.ALPHA:g}; equivalent: two one-sided t tests at ±{inference.MARGIN:g}, Holm; "
+        f"detectable: the smallest true difference that a t test finds with {inference.POWER:.0%} power."
+    )
+
+
+def _claims(groups: list, base: pd.DataFrame, complete: dict, outcome: str, shared: list[int]) -> dict:
+    """Index of a row → Claim against the baseline, the family being all rows that can be compared."""
+    reference = _per_seed(base, outcome, shared)
+    if reference.empty:
+        return {}
+    own = [i for i, group in enumerate(groups) if set(group["run"]) == set(base["run"])]
+    family = {str(i): statistics.differences(values, reference).to_numpy()
+              for i, values in complete.items() if i not in own and not values.empty}  # fmt: skip
+    same = frozenset(i for i in family if rows.same_runs(groups[int(i)], base))
+    return {int(i): claim for i, claim in inference.claims(family, same).items()}
+
+
+def _cells(claim: inference.Claim | None) -> list[object]:
+    if claim is None:
+        return ["–", "–", "–", "–"]
+    p = "–" if math.isnan(claim.p) else f"{claim.p:.3g}"
+    return [claim.difference, p, claim.detectable, claim.words]
+
+
+def _per_seed(group: pd.DataFrame, outcome: str, shared: list[int]) -> pd.Series:
+    """The mean over the shared staleness values, of every seed that has them all."""
+    if group.empty:
+        return pd.Series(dtype=float)
+    table = group.pivot_table(index=["seed", "repeat"], columns="staleness", values=outcome).reindex(columns=shared)
+    return table.mean(axis=1, skipna=False).replace([np.inf, -np.inf], np.nan).dropna()
+
+
+def _absent(group: pd.DataFrame, shared: list[int]) -> str:
+    absent = [str(s) for s in shared if s not in set(group["staleness"])]
+    return f"no run at s = {', '.join(absent)}" if absent else "no seed with every s"
+
+
+def _shared_staleness(runs: pd.DataFrame) -> list[int]:
+    """The staleness values > 0 that at least half of the methods have (0 if none was run with staleness)."""
+    counts = runs[runs["staleness"] > 0].groupby("staleness")["algorithm"].nunique()
+    enough = counts[counts >= counts.max() / 2] if len(counts) else counts
+    return [int(s) for s in sorted(enough.index)] or [0]
