@@ -39,7 +39,8 @@ def _named(node: Any, path: str) -> Iterator[tuple[str, str]]:
     """(key, dotted name) of all code that a node names at any depth, interpolations followed."""
     if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_missing():
         return
-    for name in node if isinstance(node, DictConfig) else range(len(node)):
+    names: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for name in names:
         try:
             value = node[name]
         except OmegaConfBaseException:  # of what only a running job knows, or has no value: it can name no code
