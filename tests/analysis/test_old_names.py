@@ -12,7 +12,8 @@ import synthetic
 import yaml
 
 from analysis import old_names, runs, series, tables
-from harness.config import RENAMED, role_of
+from harness.command.compose import RENAMED
+from harness.config import role_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = sorted((ROOT / "docs" / "records").glob("*.parquet"))
