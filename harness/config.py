@@ -51,6 +51,12 @@ class RolloutConfig:
     max_prompt_tokens: int = key(1024, "longest prompt, in tokens; longer ones are dropped", low=1)
     chunks: int = key(1, "parts that a batch is generated in", low=1)
     behaviour: str = key("trainer", "whose log-prob enters the ratio", choices=("trainer", "engine"))
+    mismatch: str = key(
+        "none",
+        "how rollout=torch samples otherwise than the trainer computes: weights rounded to bf16 or fp8, or noise on logits",
+        choices=("none", "bf16", "fp8", "gaussian"),
+    )
+    mismatch_sigma: float = key(0.05, "standard deviation of mismatch=gaussian, nats", above=0)
     inflight: str = key("drain", "what new weights do to running sequences", choices=("drain", "recompute", "keep_kv"))
     probe_tolerance: float | None = key(
         None, "mean difference from the trainer's log-probs (nats) that ends the run; null: by dtype", "driver", above=0
