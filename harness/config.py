@@ -124,6 +124,13 @@ class RecordConfig:
         list, "methods asked what they would have done with the run's mini-batches: names, or all", "record"
     )
     shadow_every: int = key(10, "updates between asking the shadow methods", "record", low=1)
+    fidelity: int | None = key(
+        None,
+        "updates between comparing the gradient with that of fresh rollouts; null: never",
+        "record",
+        low=1,
+        multiple_of="updates_per_step",
+    )
 
 
 @dataclass

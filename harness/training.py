@@ -21,6 +21,7 @@ from harness.drivers.queue import RolloutQueue
 from harness.evaluation import Evaluator
 from harness.interrupts import Interrupted, Paused
 from harness.lag import realised, schedule
+from harness.learner.fidelity import Halves
 from harness.learner.learner import Learner
 from harness.models.digest import weights_sha256
 from harness.models.loading import LoadedModel, longest_prompt
@@ -94,7 +95,7 @@ class Training:
         metrics = self.timing(batch, waited_s=time.perf_counter() - started)
         graded, rewards = self.grade(batch)
         self.record_schedule(number, batch)
-        for update in self.learner.step(graded):
+        for update in self.learner.step(graded, self.fresh(batch)):
             self.recorder.update(update, metrics | rewards)
 
     def wait_for_rollouts(self) -> None:
@@ -161,6 +162,18 @@ class Training:
         graded, metrics = self.grader(problems, concatenate([chunk.rollouts for chunk in chunks]))
         fresh = torch.cat([torch.full((chunk.rollouts.n_responses,), chunk.trained) for chunk in chunks])
         return replace(graded, trained=graded.trained & fresh), metrics
+
+    def fresh(self, batch: Batch) -> Halves | None:
+        """Where record.fidelity is due: the prompts of the next update, answered twice by the newest policy."""
+        every, version = self.config.record.fidelity, self.learner.version
+        if every is None or version % every:
+            return None
+        problems = [problem for chunk in batch.chunks for problem in self.requests.problems(chunk.index)]
+        problems = problems[: len(problems) // self.config.updates_per_step]
+        requests = [self.requests.fresh(problems, version, half) for half in (0, 1)]
+        answers = [self.generation.submit(request, version, urgent=True) for request in requests]
+        first, second = (self.grader(problems, interrupts.result_of(answer))[0] for answer in answers)
+        return first, second
 
     # The schedule of a free-running run ---------------------------------------------------------------
 
