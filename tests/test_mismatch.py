@@ -62,7 +62,9 @@ def test_rounded_weights_shift_log_probs_by_their_precision(kind, least, most):
 def test_rounding_is_the_types_own():
     weight = torch.randn(5, 64)
     assert torch.equal(rounded(weight, "bf16"), weight.bfloat16().float())
-    assert ((rounded(weight, "fp8") - weight).abs() <= weight.abs() / 16 + weight.abs().amax(-1, keepdim=True) / 448).all()
+    assert (
+        (rounded(weight, "fp8") - weight).abs() <= weight.abs() / 16 + weight.abs().amax(-1, keepdim=True) / 448
+    ).all()
     assert torch.equal(rounded(torch.zeros(2, 4), "fp8"), torch.zeros(2, 4))
 
 

@@ -77,4 +77,3 @@ class Fidelity:
 def _cosine(one: Tensor, other: Tensor) -> float:
     """NaN where one of them is zero."""
     return (torch.dot(one, other) / (one.norm() * other.norm())).item()
-

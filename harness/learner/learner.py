@@ -196,6 +196,7 @@ class Learner:
             "row": row,
             "position": position,
             "token_id": batch.sequences.response_ids[mask],
+            "log_ratio": result.stats.log_ratio64[mask].float(),
             "abs_ratio_minus_1": (result.stats.ratio - 1).abs()[mask],
             "entropy": result.stats.require("entropy", "record.tokens")[mask],
             "kept": result.weights.kept[mask],

@@ -58,7 +58,7 @@ class Recipe(supervised.Recipe):
 # conf/task has the same numbers; carry_noisy differs from carry in its rewards, not in its base policy.
 RECIPES = {
     "carry": Recipe(),
-    "carry_long": Recipe(steps=3000, terms=20, fewest_terms=4, carry_noise=0.45, slip_noise=0.05, tokens=72),
+    "carry_long": Recipe(steps=3000, batch=64, terms=20, fewest_terms=4, carry_noise=0.45, slip_noise=0.05, tokens=72),
     "carry_noisy": Recipe(),
     "carry_rare": Recipe(carry_noise=0.9),
 }
