@@ -53,7 +53,7 @@ class RolloutConfig:
     behaviour: str = key("trainer", "whose log-prob enters the ratio", choices=("trainer", "engine"))
     mismatch: str = key(
         "none",
-        "how rollout=torch samples otherwise than the trainer computes: weights rounded to bf16 or fp8, or noise on logits",
+        "how rollout=torch differs from the trainer: weights rounded to bf16 or fp8, or noise on the logits",
         choices=("none", "bf16", "fp8", "gaussian"),
     )
     mismatch_sigma: float = key(0.05, "standard deviation of mismatch=gaussian, nats", above=0)

@@ -21,7 +21,7 @@ FIDELITY = {
 
 
 def shadow_agreement(study: Study) -> Drawing:
-    """Cosine of every method's coefficients with those of the one that trains: methods by staleness, a panel a trainer."""
+    """Agreement of every method with the one that trains: methods by staleness, a panel a trainer."""
     one, missing = selection.one_model(study)
     asked = {match[1]: name for name in one.updates if (match := AGREEMENT.fullmatch(name))}
     if not asked:
@@ -47,15 +47,15 @@ def shadow_agreement(study: Study) -> Drawing:
     figure.colorbar(image, ax=axes[-1], label="agreement")
     counts = means.groupby(["algorithm", "staleness"])["run"].nunique()
     caption = (
-        "Cosine of the coefficients (w·A + c)/D that a method would have given the tokens with those of the method that "
-        f"trains, mean over the second half of the run; n = {counts.min()} to {counts.max()} runs a cell."
+        "Cosine of the coefficients (w·A + c)/D that a method would have given the tokens with those of the method "
+        f"that trains, mean over the second half of the run; n = {counts.min()} to {counts.max()} runs a cell."
     )
     data = table.reset_index().melt(["algorithm", "staleness"], var_name="asked", value_name="agreement")
     return common.finish(figure, data, caption, missing)
 
 
 def fidelity_vs_staleness(study: Study) -> Drawing:
-    """How a method's stale gradient compares with that of fresh rollouts, and the cosine's ceiling, against staleness."""
+    """How a method's stale gradient compares with that of fresh rollouts, against staleness."""
     one, missing = selection.one_model(study)
     if "fidelity/cosine" not in one.updates or one.updates["fidelity/cosine"].isna().all():
         raise MissingData("needs runs with record.fidelity")
@@ -78,8 +78,9 @@ def fidelity_vs_staleness(study: Study) -> Drawing:
         common.staleness_axis(ax, table["staleness"])
     counts = means.groupby(["algorithm", "staleness"])["run"].nunique()
     caption = (
-        "The method's gradient on its stale mini-batch against two gradients of fresh rollouts of the same prompts, means "
-        "over the second half of the run (points: runs). Dotted: the cosine of the two fresh gradients with each other, which is what noise "
+        "The method's gradient on its stale mini-batch against two gradients of fresh rollouts of the same prompts, "
+        "means over the second half of the run (points: runs). Dotted: the cosine of the two fresh gradients with each "
+        "other, which is what noise "
         f"leaves. n = {counts.min()} to {counts.max()} runs."
     )
     return common.finish(figure, table, caption, missing, list(reversed(handles.values())))

@@ -2,7 +2,7 @@
 
 An inference engine computes other logits than the trainer: its weights are rounded, its kernels sum in another order.
 Here the difference is a setting: `bf16` and `fp8` sample with weights that went through that rounding, `gaussian`
-samples from logits + σ·N(0, 1), which puts it σ²/2·(1 − Σp²) nats of KL divergence away from the trainer, to first order.
+samples from logits + σ·N(0, 1), σ²/2·(1 − Σp²) nats of KL divergence away from the trainer, to first order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RoundedPolicy:
 
     @torch.no_grad()
     def take(self, weights: dict[str, Tensor]) -> None:
-        """Rounds every matrix of a state dict into the copy; vectors (norms, biases) stay as they are, as engines do."""
+        """Rounds every matrix of a state dict into the copy; vectors (norms, biases) stay as they are."""
         for name, tensor in self.policy.model.state_dict().items():
             new = weights[name]
             tensor.copy_(rounded(new, self._rounding) if new.ndim > 1 else new)

@@ -1,4 +1,4 @@
-"""Makes the embedded base policies: `python -m harness.warmstart`, and `python -m harness.warmstart carry_long --seed 1`.
+"""Makes the embedded base policies: `python -m harness.warmstart`, `python -m harness.warmstart carry_long --seed 1`.
 
 A 0.1 M-parameter Qwen3-architecture transformer learns worked solutions that forget the carry 60 % of the
 time and slip 10 % of the time elsewhere. It ends up knowing the method and mostly getting the answer wrong,
