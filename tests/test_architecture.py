@@ -40,7 +40,7 @@ MAY_IMPORT["command"] = BELOW | RUN | {"tracking"}
 MAY_IMPORT["run"] = {"command", "errors", "analysis"}
 MAY_IMPORT["analysis"] = {"records.layout"}
 NEVER = {"analysis": {"torch", "transformers", "harness.config"}}
-ENTRIES = {"status", "sync", "twin"}  # `python -m harness.…`: at most 15 lines each
+ENTRIES = {"status", "sync", "twin", "grade"}  # `python -m harness.…`: at most 15 lines each
 
 
 def files() -> list[Path]:

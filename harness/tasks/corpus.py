@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,17 +12,17 @@ import numpy as np
 
 from harness import randomness
 from harness.errors import UserError, require
+from harness.rewards.answers import UNESCAPED_DOLLAR, last_boxed
 from harness.rewards.pool import shared_pool
 from harness.rewards.process import Job
 from harness.rewards.reward import Reward
-from harness.rewards.verifiers import gsm8k_answer, last_boxed
+from harness.rewards.verifiers import gsm8k_answer
 from harness.tasks.sources import Source, load
 from harness.types import Grade, Problem
 
 ANSWER_FORMATS = ("plain", "gsm8k", "boxed")
 OVERLAPS = ("refuse", "drop")
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
-UNESCAPED_DOLLAR = re.compile(r"(?<!\\)\$")  # a formula's delimiters, not an amount of money
 
 
 @dataclass(frozen=True)
