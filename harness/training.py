@@ -60,7 +60,9 @@ class Training:
         self.grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)
         self.learner: Learner = build.learner(config, self.model)
         self.evaluator = Evaluator(config, data.task, encode, self.grader, data.suites)
-        self.checkpoints = Checkpoints(folder.checkpoints, self.model.describe, config.record.keep_checkpoints)
+        self.checkpoints = Checkpoints(
+            folder.checkpoints, self.model.describe, config.record.keep_checkpoints, config.sha256()
+        )
         # Started last: an error above must not leave worker threads or actors behind.
         self.generation: Generation = build.generation(config, self.model)
         self.queue: RolloutQueue = build.rollout_queue(config, self.generation, self.requests.request)
@@ -184,7 +186,9 @@ class Training:
 
     def resume(self) -> None:
         """Carries on from the newest checkpoint that is whole, or from the start."""
-        found, complaints = newest_good(self.folder.checkpoints, self.recorder.damage, self.config.device)
+        found, complaints = newest_good(
+            self.folder.checkpoints, self.recorder.damage, self.config.device, self.config.sha256()
+        )
         for complaint in complaints:
             self.recorder.warn(complaint)
         if found is None:
