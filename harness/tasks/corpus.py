@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness import randomness
-from harness.errors import UserError, require
+from harness.errors import UserError, printable, require
 from harness.rewards.answers import UNESCAPED_DOLLAR, last_boxed
 from harness.rewards.pool import shared_pool
 from harness.rewards.process import Job
@@ -61,7 +61,7 @@ class Corpus:
     prompt: text given to the model, {problem} replaced.
     overlap: what becomes of training problems that are also evaluation problems: refuse the run, or drop them.
     max_dropped_share: share of problems that may be dropped (unreadable answer, long prompt, overlap).
-    reward: verifier: math, gsm8k or exact.
+    reward: verifier: math, gsm8k, exact, or a function of your own such as my_package.score.
     format_reward: added to 0 or 1 for an answer that stands where the prompt asks for it.
     reward_timeout_s: seconds of CPU time for grading one answer.
     reward_workers: grading processes.
@@ -124,6 +124,21 @@ class Corpus:
     def _reward(self) -> Reward:
         return Reward(self.reward, self.format_reward, self.reward_timeout_s, self.reward_workers)
 
+    @property
+    def has_own_reward(self) -> bool:
+        """Whether a function of the user's own grades."""
+        return self._reward().is_own
+
+    def check_own_reward(self, problem: Problem) -> None:
+        """Raises UserError where the user's own function cannot grade an empty response, which any model may give."""
+        (outcome,) = self._reward().outcomes([problem], [""])
+        if outcome.failure:
+            said = f"{outcome.failure}: {outcome.details.get('error', '')}".rstrip(": ")
+            raise UserError(
+                f"task.reward={self.reward}: fails on an empty response to the first problem ({printable(said)}); "
+                "expected a number, or numbers by name; docs/tasks.md says what it may do"
+            )
+
     def sources(self) -> dict[str, Source]:
         """Where the rows of each split come from; "validation" is missing if it is a part of the training set."""
         sources = {"train": self._source(self.train_split, self.path, "task.path")}
@@ -135,7 +150,7 @@ class Corpus:
         return sources
 
     def _source(self, split: str, path: str | None, key: str) -> Source:
-        columns = (self.problem_column, self.answer_column)
+        columns = (self.problem_column,) if self.has_own_reward else (self.problem_column, self.answer_column)
         return Source(self.hub, split, columns, self.subset, self.revision, path, key)
 
 
@@ -158,6 +173,8 @@ def _load(corpus: Corpus) -> Loaded:
     for name, problems in splits.items():
         if not problems:
             raise UserError(f"task: the {name} split is empty; give more rows or lower task.validation_problems")
+    if corpus.has_own_reward:
+        corpus.check_own_reward(splits["train"][0])
     ordered = {name: splits[name] for name in SPLITS if name in splits}
     return Loaded(ordered, provenance, unreadable, count)
 
@@ -176,13 +193,14 @@ def read_problems(rows: Sequence[dict[str, Any]], corpus: Corpus, name: str) -> 
     seen: set[str] = set()
     for number, (row, answer, good) in enumerate(zip(rows, answers, usable, strict=True), 1):
         text = row.get(corpus.problem_column)
-        if not isinstance(text, str) or not text.strip() or answer is None or not good:
+        if not isinstance(text, str) or not text.strip() or not good:
             bad.append(f"{name} row {number}: {str(row.get(corpus.answer_column))[:60]!r}")
             continue
         identity = problem_id(text)
         if identity not in seen:  # a problem that stands there twice is one problem
             seen.add(identity)
-            problems.append(Problem(identity, corpus.prompt.replace("{problem}", text), answer, {"problem": text}))
+            data = {"problem": text} | ({"row": row} if corpus.has_own_reward else {})
+            problems.append(Problem(identity, corpus.prompt.replace("{problem}", text), answer or "", data))
     return problems, bad
 
 
@@ -207,6 +225,8 @@ def read_answer(value: Any, how: str) -> str | None:
 
 def _comparable(answers: Sequence[str | None], corpus: Corpus) -> list[bool]:
     """Whether the verifier can compare with each answer, found out in the grading processes, within their limit."""
+    if corpus.has_own_reward:  # it may need no reference answer
+        return [True] * len(answers)
     if corpus.reward != "math":
         return [answer is not None for answer in answers]
     jobs = [Job("math_parses", {"answer": answer or ""}) for answer in answers]
