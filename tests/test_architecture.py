@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lag": {"types", "config", "errors"},
     "rewards": {"types", "errors"},
     "models": {"types", "config", "errors"},
-    "tasks": {"types", "config", "errors", "randomness", "rewards", "models"},
+    "tasks": {"types", "config", "errors", "randomness", "progress", "rewards", "models"},
     "rollout": {"types", "config", "errors", "randomness", "models"},
     "learner": {"types", "config", "errors", "models", "algorithms"},
     "drivers": {"types", "config", "errors", "interrupts", "lag", "rollout", "models"},

@@ -25,7 +25,8 @@ from harness.rewards import sandbox
 from harness.rewards.pool import Pool
 from harness.rewards.process import Job, Outcome
 from harness.rewards.reward import REWARDS
-from harness.tasks.corpus import ANSWER_FORMATS, read_answer
+from harness.tasks.columns import read_answer
+from harness.tasks.corpus import ANSWER_FORMATS
 
 LIMIT_S = 5.0
 SHOWN = 300  # characters of a reading

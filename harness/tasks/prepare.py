@@ -12,13 +12,13 @@ from typing import Any
 
 from harness.config import Config
 from harness.errors import UserError
-from harness.tasks.corpus import Corpus, Loaded, in_order
+from harness.tasks.corpus import Corpus, Loaded
 from harness.tasks.interface import Task
 from harness.tasks.prompts import PromptEncoder
+from harness.tasks.splits import SHOWN, UNREADABLE, check_share, in_order
 from harness.tasks.suites import Suite, check_names, suite
 from harness.types import Grade, Problem
 
-SHOWN = 3  # examples in a message
 PROBED = 64  # problems of an endless task whose prompts are measured
 
 
@@ -108,17 +108,14 @@ def _fitting(
         )
     splits, long = _short(splits, encode, longest)
     reasons = {
-        "answers could not be read": loaded.unreadable,
+        UNREADABLE: loaded.unreadable,
         f"prompts are longer than {longest} tokens": [_shorten(p) for p in long],
         "problems are in two splits": shared,
     }
-    notes = [f"{len(bad)} {what}: {'; '.join(bad[:SHOWN])}" for what, bad in reasons.items() if bad]
-    share = sum(map(len, reasons.values())) / loaded.rows
-    if share > task.max_dropped_share:
-        raise UserError(
-            f"task: {share:.1%} of {loaded.rows} problems would be dropped ({' · '.join(notes)}); "
-            f"at most task.max_dropped_share={task.max_dropped_share} is allowed: mend the file or raise it"
-        )
+    notes = check_share(reasons, loaded.rows, task.max_dropped_share)
+    if loaded.conflicts:
+        what = "problems stand there again with another answer, the first is kept"
+        notes.append(f"{len(loaded.conflicts)} {what}: {'; '.join(loaded.conflicts[:SHOWN])}")
     return splits, notes
 
 
