@@ -33,9 +33,14 @@ class Progress:
         """Something a user waits for, before the first update."""
         self._show(f"{self._label}  {text}")
 
+    def say(self, text: str) -> None:
+        """A line that stays, also in a log; not where another display shows the run."""
+        if QUIET not in os.environ:
+            self.warn(text)
+
     def warn(self, text: str) -> None:
         """A line that is said even where nobody watches."""
-        self._stream.write(("\r" if self._live else "") + f"{self._label}: {text}\n")
+        self._stream.write(("\r\x1b[K" if self._live else "") + f"{self._label}: {text}\n")
 
     def evaluated(self, row: dict[str, Any]) -> None:
         """Remembers the accuracy on validation, from a row of eval.jsonl."""

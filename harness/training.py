@@ -55,6 +55,7 @@ class Training:
         encode = PromptEncoder(self.model.tokenizer, config.model)
         data = prepare(config, build.task(config), encode, longest_prompt(config))
         self.recorder = Recorder(folder, progress, self.model.token_text, config.learner.max_refused_in_a_row)
+        progress.say(data.opening)
         self.recorder.data(data.provenance, data.notes)
         self.requests = Requests(config, data.task, encode)
         self.grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)

@@ -155,7 +155,7 @@ def _module(target: str) -> str:
 # Model and data ------------------------------------------------------------------------------------------
 
 
-def _inputs(config: Config) -> Iterator[tuple[str, str | None]]:
+def _inputs(config: Config) -> Iterator[tuple[str, str]]:
     """The contents of the model's folder, of the task's files and of the suites'."""
     paths = {f"model {config.served_model.path}": config.served_model.path}
     if config.learner.kl_coefficient and config.learner.reference != "initial":
@@ -169,8 +169,8 @@ def _inputs(config: Config) -> Iterator[tuple[str, str | None]]:
     if config.task.get("hub") and not config.task.get("path"):
         hub = str(config.task["hub"])
         yield from _known(f"data {hub}", _hub_commit("datasets", hub, config.task.get("revision")))
-    for suite in config.eval.suites if config.eval.suites_path else ():
-        folder = _found(config.eval.suites_path)
+    folder = _found(config.eval.suites_path) if config.eval.suites_path else None
+    for suite in config.eval.suites:
         files = sorted([*folder.glob(suite), *folder.glob(f"{suite}.*")]) if folder else []
         yield from _known(f"suite {suite}", " ".join(_hash(file) for file in files) or None)
 

@@ -34,7 +34,8 @@ def load_function(path: str) -> Callable[[str, str, dict[str, Any]], Any]:
         raise UserError(f"task.reward={path}: cannot be imported ({type(error).__name__}: {error})") from error
     if not callable(function):
         raise UserError(f"task.reward={path}: not a function; expected (problem, response, row) → float or parts")
-    return function  # type: ignore[no-any-return]
+    found: Callable[[str, str, dict[str, Any]], Any] = function
+    return found
 
 
 def own(response: str, function: str, problem: str, row: dict[str, Any]) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -22,8 +23,7 @@ def readings(verifier: str, response: str, **arguments: Any) -> Verdict:
     arguments: the verifier's others.
     Returns a verdict without a meaning, and {"gold", "answer"} in words.
     """
-    read = {"math": _math, "gsm8k": _gsm8k, "exact": _exact, "reasoning_gym": _reasoning_gym}[verifier]
-    gold, answer = read(response, **arguments)
+    gold, answer = READERS[verifier](response, **arguments)
     return 0.0, True, {"gold": gold[:LONGEST_SHOWN], "answer": answer[:LONGEST_SHOWN]}
 
 
@@ -61,3 +61,11 @@ def _reasoning_gym(
     tagged = last_tagged(response)
     answer = f"{response.strip()} (no <answer> tag: the whole response)" if tagged is None else tagged.strip()
     return f"{entry['answer'] if gold is None else gold} (entry {index}: {entry['question']})", answer
+
+
+READERS: dict[str, Callable[..., tuple[str, str]]] = {
+    "math": _math,
+    "gsm8k": _gsm8k,
+    "exact": _exact,
+    "reasoning_gym": _reasoning_gym,
+}

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,9 +21,9 @@ from harness.rewards import sandbox
 from harness.rewards.own import load_function, own
 from harness.rewards.process import OWN
 from harness.rewards.readings import readings
-from harness.rewards.verifiers import VERIFIERS
+from harness.rewards.verifiers import VERIFIERS, Verdict
 
-CALLED = {**VERIFIERS, "readings": readings, OWN: own}
+CALLED: dict[str, Callable[..., Verdict]] = {**VERIFIERS, "readings": readings, OWN: own}
 LONGEST_MESSAGE = 300  # characters of an exception's
 
 

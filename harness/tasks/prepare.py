@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.config import Config
-from harness.errors import UserError
+from harness.errors import UserError, printable
 from harness.tasks.corpus import Corpus, Loaded
 from harness.tasks.interface import Task
 from harness.tasks.prompts import PromptEncoder
@@ -19,6 +19,7 @@ from harness.tasks.splits import SHOWN, UNREADABLE, check_share, in_order
 from harness.tasks.suites import Suite, check_names, suite
 from harness.types import Grade, Problem
 
+LONGEST_SHOWN = 400  # characters of the first prompt
 PROBED = 64  # problems of an endless task whose prompts are measured
 
 
@@ -58,12 +59,14 @@ class Prepared:
     suites: benchmarks to evaluate on, too.
     provenance: revision, number of rows and content hash of every source, for the manifest.
     notes: what was dropped, a line each.
+    opening: how many problems there are, and the first prompt as the model sees it.
     """
 
     task: Task
     suites: list[Suite] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    opening: str = ""
 
 
 def prepare(config: Config, task: Task, encode: PromptEncoder, longest_prompt: int) -> Prepared:
@@ -82,10 +85,22 @@ def prepare(config: Config, task: Task, encode: PromptEncoder, longest_prompt: i
         held_out = [problem for name in task.evaluation_splits() for problem in task.split(name)]
         seen = task.train(config.seed, range(PROBED))
         _refuse_long([*held_out, *seen], encode, longest_prompt, "task")
-        return Prepared(task, suites, provenance, notes)
+        return Prepared(task, suites, provenance, notes, _opening(config, task, suites, encode))
     loaded = task.load()
     splits, dropped = _fitting(task, loaded, suites, encode, longest_prompt)
-    return Prepared(InMemory(task, splits), suites, loaded.provenance | provenance, notes + dropped)
+    ready = InMemory(task, splits)
+    opening = _opening(config, ready, suites, encode)
+    return Prepared(ready, suites, loaded.provenance | provenance, notes + dropped, opening)
+
+
+def _opening(config: Config, task: Task, suites: Sequence[Suite], encode: PromptEncoder) -> str:
+    """How many problems there are to train and evaluate on, and the first prompt, its line breaks as \\n."""
+    train = f"{len(task.splits['train'])} problems" if isinstance(task, InMemory) else "problems without end"
+    sizes = [f"{len(task.split(name))} {name}" for name in task.evaluation_splits()]
+    counted = ", ".join([*sizes, *(f"{len(one.problems)} {one.name}" for one in suites)])
+    shown = printable(encode.text(task.train(config.seed, [0])[0])).replace("\n", "\\n")
+    short = shown if len(shown) <= LONGEST_SHOWN else f"{shown[: LONGEST_SHOWN // 2]} … {shown[-LONGEST_SHOWN // 2 :]}"
+    return f"{train} to train on, to evaluate {counted}; the first prompt: {short}"
 
 
 def _suites(config: Config, encode: PromptEncoder, longest: int) -> list[Suite]:

@@ -46,6 +46,10 @@ class PromptEncoder:
         """(role, content) of each message: those of the data, else the prompt as the user's only one."""
         return problem.data.get("messages") or [("user", problem.prompt)]
 
+    def text(self, problem: Problem) -> str:
+        """The problem's prompt as the model sees it, special tokens included."""
+        return str(self._tokenizer.decode(self(problem), clean_up_tokenization_spaces=False))
+
     def all(self, problems: Sequence[Problem]) -> list[list[int]]:
         """Token ids of each problem's prompt."""
         return [self(problem) for problem in problems]

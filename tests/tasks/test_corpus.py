@@ -95,9 +95,7 @@ def test_reference_answers(value: Any, how: str, answer: str | None) -> None:
 
 def test_unreadable_answers_are_listed_and_bounded(tmp_path: Path) -> None:
     rows = [*gsm8k_rows(19), {"question": "What now?", "answer": "I do not know"}]
-    with pytest.raises(
-        UserError, match=r"5.0% of 20 problems.*train row 20: answer='I do not know'.*max_dropped_share"
-    ):
+    with pytest.raises(UserError, match=r"5.0% of 20 .*train row 20: answer='I do not know'.*max_dropped_share"):
         prepared(corpus(tmp_path, rows))
     data = prepared(corpus(tmp_path, rows, max_dropped_share=0.1))
     assert data.notes == ["1 rows could not be read: train row 20: answer='I do not know'"]
