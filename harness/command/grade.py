@@ -131,7 +131,7 @@ def _rows(options: argparse.Namespace) -> Iterator[Asked]:
     """Every row of a file. A run's samples.jsonl is graded as its config.yaml says, unless --reward is given."""
     reward = options.reward or _reward_of(options.file)
     try:
-        lines = options.file.read_text(encoding="utf-8").splitlines()
+        lines = options.file.read_text(encoding="utf-8").strip().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--file={options.file}: cannot be read ({error})") from error
     for number, line in enumerate(lines, 1):

@@ -12,7 +12,7 @@ _MINUS = str.maketrans(dict.fromkeys("\u2212\u2013\u2010\u2011\ufe63\uff0d", "-"
 _THIN = re.compile(r"(?<!\\)\\[,;:> ]|~|\\thinspace\b|[\u00a0\u2009\u202f]")
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))", re.ASCII)
 
-_MARKS = r"(?:[\s*_`$€£¥({]|\\[$(\[]|\\(?:boxed|text|mathbf|mathrm)\b)*"  # emphasis, currency, LaTeX around a number
+_MARKS = r"(?:[\s*_`$€£¥({]|\\[$(\[]|\\(?:boxed|text|mathbf|mathrm)\b)*+"  # emphasis, currency, LaTeX around a number
 _DIGITS = r"""(?:
     (?P<european>\d{1,3}(?:\.\d{3})+,\d+ | \d{1,3}(?:\.\d{3}){2,})      # 1.000,50 · 1.234.567
   | (?P<decimal_comma>\d+,\d{1,2})(?![\d,])                              # 1,5 · 1,50

@@ -63,6 +63,8 @@ def math_parses(answer: str) -> Verdict:
     if len(answer) > LONGEST_ANSWER or is_nothing(answer):
         return 0.0, True, {}
     formula = normal_formula(answer)[0]
+    if formula.removeprefix("-").isdecimal() and formula.isascii():
+        return 1.0, True, {}
     is_value = bool(word(formula)) or any(not isinstance(reading, str) for reading in parse_math(formula))
     return float(is_value), True, {}
 

@@ -237,6 +237,7 @@ def _delimiter(text: str) -> str:
 
 
 def _csv(text: str) -> Iterator[Row]:
+    csv.field_size_limit(LARGEST)  # a solution may be longer than the 128 KiB that csv allows
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
     try:
         for row in reader:
