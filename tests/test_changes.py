@@ -78,7 +78,9 @@ def test_a_skip_never_looks_like_a_run_and_says_what_has_changed(
 
     assert run() == "skipped"
     said = capsys.readouterr().out
-    assert said.startswith(f"already finished {time.strftime('%H:')}") and ", skipped: " in said and "since" not in said
+    assert (
+        said.startswith(f"already finished {time.strftime('%H:')}") and ", skipped · " in said and "since" not in said
+    )
 
     (place / "my_losses" / "another.py").write_text("SCALE = 3.0\n")  # nothing that the loss imports
     (place / "my_losses" / "scale.py").write_text("SCALE = 2.0\n")

@@ -105,7 +105,7 @@ def skipped_line(config: Config) -> str:
 def change_line(config: Config) -> str:
     """What has changed since a run finished and how to run it again; "" where nothing has."""
     different = changed_since(config, read_json(config.folder / MANIFEST))
-    return f"{listed(different)} changed since; to run it again: repeat=1 or another runs_dir" if different else ""
+    return f"{listed(different)} changed since: repeat=1 or another runs_dir" if different else ""
 
 
 def listed(names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
     python -m harness.grade --reward math --gold '\\frac{1}{2}' --answer 'so \\boxed{0.5}'
     python -m harness.grade --task reasoning_gym --name leg_counting --index 3 --answer '<answer>12</answer>'
     python -m harness.grade --reward math --file runs/…/samples.jsonl
+    python -m harness.grade --reward my_package.score --allow-code my_package --row '{"answer": "5"}' --answer 'It is 5'
 
 The first line is the reward. Grading runs where it does in training: in a confined process, within its limits.
 """
@@ -23,8 +24,8 @@ from harness.errors import UserError, printable
 from harness.records.layout import CONFIG
 from harness.rewards import sandbox
 from harness.rewards.pool import Pool
-from harness.rewards.process import Job, Outcome
-from harness.rewards.reward import REWARDS
+from harness.rewards.process import OWN, Job, Outcome
+from harness.rewards.reward import REWARDS, is_own
 from harness.tasks.columns import read_answer
 from harness.tasks.corpus import ANSWER_FORMATS
 
@@ -58,22 +59,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sandbox.require_sandbox()
         asked = list(_asked(options))
         outcomes = pool.run([one.job for one in asked])
-        readings = pool.run([Job("readings", {"verifier": one.job.verifier, **one.job.arguments}) for one in asked])
+        readings = pool.run([_reading(one.job) for one in asked])
     except UserError as error:
         print(f"harness.grade: {error}", file=sys.stderr)
         return 2
     finally:
         pool.close()
     for one, outcome, reading in zip(asked, outcomes, readings, strict=True):
-        _show(one, outcome, reading.details or {"reading": f"failed ({reading.failure})"})
+        failed = {"reading": f"failed ({reading.failure})"} if reading.failure and not reading.details else {}
+        _show(one, outcome, reading.details | failed)
     return 0
+
+
+def _reading(job: Job) -> Job:
+    """What says how a job's two sides are read: of a user's own function, its parts."""
+    return job if job.verifier == OWN else Job("readings", {"verifier": job.verifier, **job.arguments})
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m harness.grade", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--reward", choices=REWARDS, help="how answers are compared")
+    parser.add_argument("--reward", help=f"{', '.join(REWARDS)}, or a function of your own such as my_package.score")
+    parser.add_argument("--allow-code", default="", help="package of that function, which is then run")
+    parser.add_argument("--problem", default="", help="the problem's text, for a function of your own")
+    parser.add_argument("--row", type=yaml.safe_load, default={}, help="its row of the data file, as JSON")
     parser.add_argument("--gold", help="reference answer, as it stands in a data file")
     parser.add_argument("--answer", help="a whole response")
     parser.add_argument("--answer-format", choices=ANSWER_FORMATS, help="how --gold is read; else by what it holds")
@@ -89,12 +99,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _asked(options: argparse.Namespace) -> Iterator[Asked]:
     """The jobs that a command line names. Raises UserError."""
+    if options.reward and options.reward not in REWARDS:
+        _check_own(options)
     if options.file:
         yield from _rows(options)
     elif options.answer is None:
         raise UserError("--answer: needed, a whole response; or --file with rows of them")
     elif options.task or options.name:
         yield Asked(_gym_job(options, options.answer, options.gold))
+    elif options.reward and is_own(options.reward):
+        yield Asked(_own_job(options.reward, options.answer, options.problem, options.row))
     else:
         if not options.reward or options.gold is None:
             raise UserError(f"--reward and --gold: both needed; the rewards are {', '.join(REWARDS)}")
@@ -103,6 +117,20 @@ def _asked(options: argparse.Namespace) -> Iterator[Asked]:
 
 def _job(reward: str, response: str, answer: str) -> Job:
     return Job(reward, {"response": response, "answer": answer})
+
+
+def _check_own(options: argparse.Namespace) -> None:
+    """Raises UserError for a reward that is neither known nor a function that may run."""
+    package = options.allow_code
+    if not is_own(options.reward):
+        raise UserError(f"--reward={options.reward}: expected one of {', '.join(REWARDS)}, or package.function")
+    if not package or not options.reward.startswith(f"{package}."):
+        top = options.reward.split(".")[0]
+        raise UserError(f"--reward={options.reward}: code from outside; to run it add --allow-code {top}")
+
+
+def _own_job(reward: str, response: str, problem: str, row: dict[str, Any]) -> Job:
+    return Job(OWN, {"response": response, "function": reward, "problem": problem, "row": row})
 
 
 def _gym_job(options: argparse.Namespace, response: str, gold: str | None) -> Job:
@@ -144,6 +172,8 @@ def _rows(options: argparse.Namespace) -> Iterator[Asked]:
             ) from error
         if options.name:
             job = _gym_job(options, response, answer)
+        elif is_own(reward):
+            job = _own_job(reward, response, str(row.get("prompt", "")), row)
         else:
             job = _job(reward, response, gold_of(str(answer), reward, options.answer_format))
         yield Asked(job, number, row.get("reward"))

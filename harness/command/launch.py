@@ -71,7 +71,7 @@ def summary(plan: Plan) -> int:
         for line, n in Counter(change for cell in skipped if (change := change_line(cell))).items():
             print(f"{n} of those skipped: {line}")
     else:
-        print(f"{skipped_line(plan.cells[0]) if skipped else ended[0][1]}: {ended[0][0]}")
+        print(f"{skipped_line(plan.cells[0])} · {ended[0][0]}" if skipped else f"{ended[0][1]}: {ended[0][0]}")
         if plan.cells[0].mode == "evaluate" and counts["finished"]:
             print("\n".join(_accuracies(ended[0][0])))
     never = [folder.name for folder, status in ended if status == "finished" and _never_acted(folder)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from harness.errors import UserError
 from harness.rewards.answers import last_boxed
 from harness.rewards.numbers import leading_number, written
 from harness.rewards.process import Job
-from harness.rewards.verifiers import gsm8k_answer, math_parses
+from harness.rewards.verifiers import gsm8k, gsm8k_answer, math_parses
+from harness.tasks.word_problems import FOLDER
 from tests.conftest import ROOT
 from tests.tiny import write_jsonl
 
@@ -77,6 +79,14 @@ def test_the_last_closed_box(text: str, content: str | None) -> None:
 )
 def test_the_number_after_the_hashes(text: str, number: str | None) -> None:
     assert gsm8k_answer(text) == number
+
+
+def test_every_solution_of_the_toy_in_gsm8ks_shape_is_right() -> None:
+    rows = [json.loads(line) for file in sorted(FOLDER.glob("*.jsonl")) for line in file.read_text().splitlines()]
+    assert len(rows) == 2400
+    for row in rows:
+        gold = row["answer"].rpartition("#### ")[2]
+        assert gsm8k_answer(row["answer"]) == gold and gsm8k(row["answer"], gold)[0] == 1
 
 
 @pytest.mark.parametrize("value", ["0", "7", "-7", "0.5", "-0.125", "1234.5", "1/3", "-22/7", "0.05", "100"])

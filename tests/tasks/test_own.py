@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.command import grade
 from harness.command.plan import plan
 from harness.errors import UserError
 from harness.rewards import pool
@@ -152,6 +153,23 @@ def test_a_reward_that_cannot_be_used_is_refused_in_one_line(here: Path) -> None
         with pytest.raises(UserError, match=message) as refusal:
             plan([*words, f"task.reward={reward}", f"allow_code=[{allowed}]"])
         assert "\n" not in str(refusal.value)
+
+
+def test_the_documented_reward_is_tried_on_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "my_rewards.py").write_text(block("python", "def score"))
+    (command,) = re.findall(r"`python -m harness.grade (--reward my_rewards.score .*)` tries it", PAGE)
+    assert grade.main(shlex.split(command)) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "1.1" and said[1].split() == ["right", "1.0"] and said[2].split() == ["brief", "0.1"]
+    assert grade.main([*shlex.split(command), "--row", "{}"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("0\nerror") and "'answer'" in said and "KeyError" in said
+    for words, message in (
+        (["--allow-code", "my_other"], "add --allow-code my_rewards"),
+        (["--reward", "x"], "expected one"),
+    ):
+        assert grade.main([*shlex.split(command), *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_rows_need_no_answer(here: Path) -> None:
