@@ -66,6 +66,18 @@ def test_the_documented_reward_runs(here: Path, command: Callable) -> None:
     assert "package my_rewards" in manifest(only_run(here))["depends_on"]
 
 
+def test_a_reward_that_fails_is_said_once(here: Path, command: Callable) -> None:
+    code = "def score(problem, response, row):\n    if response: raise KeyError('nothing')\n    return 0\n"
+    (here / "my_failing.py").write_text(code)
+    write_jsonl(here / "train.jsonl", [{"question": f"How many? {i}", "answer": "5"} for i in range(60)])
+    words = ["task=gsm8k", "task.path=train.jsonl", "task.reward=my_failing.score", "allow_code=[my_failing]"]
+    result = command(*words, "model=gsm8k_small", "task.validation_problems=8", *QUICK)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("the grader failed over") == 1
+    failures = {row["failure"] for row in read_rows(only_run(here) / "samples.jsonl") if row["response"]}
+    assert failures == {"KeyError"}
+
+
 def test_the_documented_task_runs(here: Path, command: Callable) -> None:
     code = block("python", "class Parity")
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 16
