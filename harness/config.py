@@ -183,6 +183,12 @@ class Config:
         multiple_of="updates_per_step",
     )
     dry_run: bool = key(False, "print cells, folders and estimates, and stop", "place")
+    on_change: str = key(
+        "refuse",
+        "a run carries on with another method, reward, model or data than it began with: refused, or recorded",
+        "place",
+        choices=("refuse", "record"),
+    )
     retry_failed: bool = key(False, "run failed cells again", "place")
     allow_code: list[str] = key(list, "packages beside ours that a _target_ may name", "place")
     sandbox: str = key("on", "grade model answers in processes that can only answer", "place", choices=("on", "off"))

@@ -56,12 +56,16 @@ class Training:
         encode = PromptEncoder(self.model.tokenizer, config.model)
         data = prepare(config, build.task(config), encode, longest_prompt(config))
         self.recorder = Recorder(folder, progress, self.model.token_text, config.learner.max_refused_in_a_row)
+        progress.say(data.opening)
         self.recorder.data(data.provenance, data.notes)
         self.requests = Requests(config, data.task, encode)
+        self.warned_of_failures = False
         self.grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)
         self.learner: Learner = build.learner(config, self.model)
         self.evaluator = Evaluator(config, data.task, encode, self.grader, data.suites)
-        self.checkpoints = Checkpoints(folder.checkpoints, self.model.describe, config.record.keep_checkpoints)
+        self.checkpoints = Checkpoints(
+            folder.checkpoints, self.model.describe, config.record.keep_checkpoints, config.sha256()
+        )
         # Started last: an error above must not leave worker threads or actors behind.
         self.generation: Generation = build.generation(config, self.model)
         self.queue: RolloutQueue = build.rollout_queue(config, self.generation, self.requests.request)
@@ -151,10 +155,20 @@ class Training:
         Of a free-running run they also say what was too stale to be trained on.
         """
         graded, metrics = self.grade_chunks(batch.chunks)
+        self.warn_of_failures(metrics["grader_failures"], graded.rollouts.n_responses)
         if self.queue.policy.free_running:
             dropped = [self.grade_chunks([chunk])[0] for chunk in batch.dropped]
             metrics |= realised.losses(batch, graded, dropped)
         return graded, metrics
+
+    def warn_of_failures(self, failures: float, responses: int) -> None:
+        """Says once that the grader fails over more than a tenth of a batch: rewards of 0 that mean nothing."""
+        if failures > responses / 10 and not self.warned_of_failures:
+            self.warned_of_failures = True
+            self.recorder.warn(
+                f"the grader failed over {failures:.0f} of {responses} responses, which earn 0: grader_failures in "
+                "metrics.jsonl counts them, failure in samples.jsonl names the reason"
+            )
 
     def grade_chunks(self, chunks: Sequence[Chunk]) -> tuple[GradedRollouts, dict[str, float]]:
         """Several chunks as one."""
@@ -197,7 +211,9 @@ class Training:
 
     def resume(self) -> None:
         """Carries on from the newest checkpoint that is whole, or from the start."""
-        found, complaints = newest_good(self.folder.checkpoints, self.recorder.damage, self.config.device)
+        found, complaints = newest_good(
+            self.folder.checkpoints, self.recorder.damage, self.config.device, self.config.sha256()
+        )
         for complaint in complaints:
             self.recorder.warn(complaint)
         if found is None:
