@@ -3,10 +3,15 @@
 import signal
 import sys
 
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C before a cell runs: nothing is written yet, nothing is said
+
+# ruff: noqa: E402
 import hydra
 from omegaconf import DictConfig
 
-from harness.command.compose import SHOW_ONLY, check_shown, config_of_job, set_project_root
+from harness import interrupts
+from harness.command.compose import CONF, SHOW_ONLY, check_shown, config_of_job, set_project_root
 from harness.command.help import help_text
 from harness.command.plan import Plan, plan
 from harness.errors import UserError
@@ -44,17 +49,23 @@ def estimate(planned: Plan) -> int:
 
 def run(planned: Plan) -> int:
     from harness.command import launch
+    from harness.command.output import outlive_readers
+    from harness.command.processes import run_cells
     from harness.command.watch import watching
 
+    outlive_readers()
     with launch.sweep_context(planned):
         with watching(planned):
-            cell()
-        if planned.is_sweep:
+            if planned.jobs:
+                run_cells(cell, planned.overrides, planned.jobs)
+            else:
+                cell()
+        if planned.is_sweep and not interrupts.requested():
             draw(planned)
     return launch.summary(planned)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def cell(cfg: DictConfig) -> str:
     """One cell, in this process or in one that a Hydra launcher started."""
     from harness.command.cell import run_cell

@@ -18,13 +18,13 @@ class Progress:
     label: what the line begins with.
     total: updates of the run.
     first: update that the run carries on from.
-    stream: where the line goes.
+    stream: where the line goes, standard error if None.
     """
 
-    def __init__(self, label: str, total: int, first: int = 0, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, label: str, total: int, first: int = 0, stream: TextIO | None = None) -> None:
         self._label, self._total, self.first = label, total, first
-        self._stream = stream
-        self._live = stream.isatty() and QUIET not in os.environ
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty() and QUIET not in os.environ
         self._started = time.monotonic()
         self._shown = 0.0
         self._accuracy: float | None = None

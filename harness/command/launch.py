@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +25,6 @@ def sweep_context(plan: Plan) -> Iterator[None]:
     _write_sweep(plan)
     if plan.parallel:
         os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
-        # joblib replaces a worker that has grown since its first cell (allocators keep what they had); no cell is lost
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
     first = plan.cells[0]
     sweep = plan.sweep_folder if plan.is_sweep else None
     with mlflow_sync(first.tracking, Path(first.runs_dir), [cell.folder for cell in plan.cells], sweep):

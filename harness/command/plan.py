@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from harness.command.compose import compose_cells
 from harness.config import Config
@@ -20,17 +22,28 @@ class Plan:
     cells: their configs, in order.
     overrides: of each cell.
     name: of the sweep, "" for a single run.
-    parallel: the launcher starts other processes.
+    launcher: settings of Hydra's launcher.
     """
 
     cells: list[Config]
     overrides: list[list[str]]
     name: str
-    parallel: bool = False
+    launcher: DictConfig = field(default_factory=DictConfig)
 
     @property
     def is_sweep(self) -> bool:
         return bool(self.name)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether cells run in other processes."""
+        return self.is_sweep and "BasicLauncher" not in str(self.launcher.get("_target_"))
+
+    @property
+    def jobs(self) -> int:
+        """How many of its cells a sweep runs at once in processes of ours; 0: Hydra's launcher runs them."""
+        ours = self.parallel and "JoblibLauncher" in str(self.launcher.get("_target_"))
+        return int(self.launcher.n_jobs) if ours else 0
 
     @property
     def sweep_folder(self) -> Path:
