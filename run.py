@@ -6,7 +6,6 @@ import sys
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C before a cell runs: nothing is written yet, nothing is said
 
-# ruff: noqa: E402
 import hydra
 from omegaconf import DictConfig
 
