@@ -1,5 +1,7 @@
 """`python run.py algo=m2po staleness=64`: one run, or with -m a sweep. See --help."""
 
+import contextlib
+import io
 import signal
 import sys
 
@@ -13,7 +15,7 @@ from harness import interrupts
 from harness.command.compose import CONF, SHOW_ONLY, check_shown, config_of_job, set_project_root
 from harness.command.help import help_text
 from harness.command.plan import Plan, plan
-from harness.errors import UserError
+from harness.errors import UserError, without_secrets
 
 HELP = {"--help", "-h"}
 
@@ -23,20 +25,31 @@ def main(arguments: list[str]) -> int:
     try:
         if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):
             check_shown(arguments)
-            cell()
-            return 0
+            return show_only()
         if HELP & set(arguments):
             return show(help_text(arguments))
         planned = plan(arguments)
     except UserError as error:
-        print(f"run.py: {error}", file=sys.stderr)
+        print(f"run.py: {without_secrets(str(error))}", file=sys.stderr)
         return 2
     return estimate(planned) if planned.cells[0].dry_run else run(planned)
 
 
+def show_only() -> int:
+    """What Hydra prints of a configuration, without passwords."""
+    code: str | int | None = 0
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        try:
+            cell()
+        except SystemExit as end:
+            code = end.code
+    show(shown.getvalue().removesuffix("\n"))
+    return int(code or 0)
+
+
 def show(text: str) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` is no error
-    print(text)
+    print(without_secrets(text))
     return 0
 
 

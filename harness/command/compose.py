@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import PROJECT
+from harness.command.interpolations import from_environment
 from harness.command.targets import check_targets
 from harness.config import Config, known_keys, schema
 from harness.errors import UserError, first_line, nearest
@@ -118,6 +119,7 @@ def build_config(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise UserError(_about(error)) from error
     assert isinstance(made, Config)
+    made.interpolated = from_environment(cfg)
     made.choices = {group: str(choices[group]) for group in NAMED_GROUPS}
     return made
 

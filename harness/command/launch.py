@@ -8,10 +8,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.command.plan import Plan
+from harness.errors import without_secrets
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
 from harness.records.layout import EVAL, MANIFEST, SWEEP
@@ -36,20 +37,36 @@ def _write_sweep(plan: Plan) -> None:
     """Writes sweep.json: which cells belong to this sweep, and where they are."""
     if not plan.is_sweep:
         return
+    _silence_hydra(Path(str(plan.cells[0].runs_dir)) / ".hydra")
     folder = plan.sweep_folder
     folder.mkdir(parents=True, exist_ok=True)
     cells = [
         {
             "folder": os.path.relpath(cell.folder, folder),
-            "overrides": line,
+            "overrides": [without_secrets(word) for word in line],
             "config_sha256": cell.sha256(),
         }
         for cell, line in zip(plan.cells, plan.overrides, strict=True)
     ]
     write_json(
         folder / SWEEP,
-        {"name": plan.name, "command": sys.argv[1:], "cells": cells, "time": time.time()},
+        {
+            "name": plan.name,
+            "command": [without_secrets(word) for word in sys.argv[1:]],
+            "cells": cells,
+            "time": time.time(),
+        },
     )
+
+
+def _silence_hydra(folder: Path) -> None:
+    """Hydra writes the whole configuration of a sweep, passwords included, into this folder; here it goes nowhere."""
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / "multirun.yaml"
+    if not copy.is_symlink():
+        copy.unlink(missing_ok=True)
+        with suppress(FileExistsError):  # by another launcher, between our two lines
+            copy.symlink_to(os.devnull)
 
 
 def summary(plan: Plan) -> int:
