@@ -11,7 +11,6 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import hydra
 from omegaconf import DictConfig
 
-from harness import interrupts
 from harness.command.compose import CONF, SHOW_ONLY, check_shown, config_of_job, set_project_root
 from harness.command.help import help_text
 from harness.command.plan import Plan, plan
@@ -72,7 +71,7 @@ def run(planned: Plan) -> int:
                 run_cells(cell, planned.overrides, planned.jobs)
             else:
                 cell()
-        if planned.is_sweep and not interrupts.requested():
+        if planned.is_sweep and not launch.interrupted():
             draw(planned)
     return launch.summary(planned)
 

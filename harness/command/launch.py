@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from omegaconf import DictConfig
+
+from harness import interrupts
 from harness.command.plan import Plan
+from harness.drivers.ray_cluster import private_cluster
 from harness.errors import without_secrets
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
@@ -26,11 +30,35 @@ def sweep_context(plan: Plan) -> Iterator[None]:
     _write_sweep(plan)
     if plan.parallel:
         os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
+    if plan.is_sweep and "RayLauncher" in str(plan.launcher.get("_target_")):
+        _keep_ray_private()
     first = plan.cells[0]
     sweep = plan.sweep_folder if plan.is_sweep else None
     with mlflow_sync(first.tracking, Path(first.runs_dir), [cell.folder for cell in plan.cells], sweep):
         yield
     sys.stdout.flush()
+
+
+def interrupted() -> bool:
+    """Whether a signal has asked this command to stop."""
+    return interrupts.requested() is not None
+
+
+def _keep_ray_private() -> None:
+    """A cluster that Hydra's launcher for Ray starts is for nobody else; one that it joins stays as it is."""
+    # Imported late: it imports Ray, an extra.
+    from hydra_plugins.hydra_ray_launcher import _core
+
+    start = _core.start_ray
+
+    def start_privately(settings: DictConfig) -> None:
+        if settings.get("address") or "RAY_ADDRESS" in os.environ:
+            start(settings)
+            return
+        with private_cluster():
+            start(settings)
+
+    _core.start_ray = start_privately
 
 
 def _write_sweep(plan: Plan) -> None:
