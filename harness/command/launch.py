@@ -51,12 +51,12 @@ def _keep_ray_private() -> None:
 
     start = _core.start_ray
 
-    def start_privately(settings: DictConfig) -> None:
-        if settings.get("address") or "RAY_ADDRESS" in os.environ:
-            start(settings)
+    def start_privately(init_cfg: DictConfig) -> None:
+        if init_cfg.get("address") or "RAY_ADDRESS" in os.environ:
+            start(init_cfg)
             return
         with private_cluster():
-            start(settings)
+            start(init_cfg)
 
     _core.start_ray = start_privately
 

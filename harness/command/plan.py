@@ -28,7 +28,7 @@ class Plan:
     cells: list[Config]
     overrides: list[list[str]]
     name: str
-    launcher: DictConfig = field(default_factory=DictConfig)
+    launcher: DictConfig = field(default_factory=lambda: DictConfig({}))
 
     @property
     def is_sweep(self) -> bool:

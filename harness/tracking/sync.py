@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
@@ -149,7 +150,7 @@ class LiveSync:
 
 
 def _settings(folder: Path, uri: str | None, experiment: str | None, every: int | None) -> tuple[str, str, int]:
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    config: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     own = OmegaConf.create(config).get("tracking", {})  # what the environment says is recorded as ${oc.env:NAME}
     return (
         uri or store_uri(str(own.get("uri") or ""), folder.parents[1]),
