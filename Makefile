@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RUNS ?= runs
+PORT ?= 5000
 export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
@@ -54,13 +55,15 @@ test: .venv/.dev  ## the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # One worker, and none of MLflow's job runners: nobody but this machine asks.
-ui: .venv/.base  ## every run in MLflow, on http://127.0.0.1:5000
+ui: .venv/.base  ## every run in MLflow, on http://127.0.0.1:5000 (another: make ui PORT=5001)
 	@test -f $(RUNS)/mlflow.db || \
 	  { echo "no $(RUNS)/mlflow.db: start with make demo, or name the folder with make ui RUNS=..." >&2; exit 1; }
+	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || \
+	  { echo "port $(PORT) is in use: make ui PORT=$$(($(PORT) + 1))" >&2; exit 1; }
 	@echo "All runs side by side (in some seconds), also under Views in an experiment:"
-	@echo "http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=lagrange&workflowType=machine_learning"
+	@echo "http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=lagrange&workflowType=machine_learning"
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 \
-	  --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1 --port 5000
+	  --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 # Checks and numbers ----------------------------------------------------------------------------------
 

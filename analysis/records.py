@@ -20,7 +20,7 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 import yaml
 
-from analysis.errors import first_line
+from analysis.errors import first_line, masked
 from analysis.old_names import current
 from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS
 
@@ -96,7 +96,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     git = manifest.get("git")
     if isinstance(git, dict):  # the diff can be long, and only whether there is one is shown
         manifest["git"] = f"{git.get('sha', '')}{' + changes' if git.get('diff') else ''}"
-    return manifest
+    return masked(manifest)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _config(path: Path) -> dict[str, Any]:
         raise ForeignFolder(f"{CONFIG} cannot be read ({first_line(error)})") from error
     if not isinstance(config, dict):
         raise ForeignFolder(f"{CONFIG} is not a mapping")
-    return current(flatten(config))
+    return masked(current(flatten(config)))
 
 
 def read_rows(path: Path, key: tuple[str, ...], notes: list[str]) -> pa.Table:

@@ -136,7 +136,7 @@ class RecordConfig:
 @dataclass
 class TrackingConfig:
     backend: str = key("mlflow", "where the records are mirrored", "place", choices=("mlflow", "none"))
-    uri: str = key("", "address of the tracking store; empty: sqlite in runs_dir", "place")
+    uri: str = key("", "address of the tracking store; empty: $MLFLOW_TRACKING_URI, else sqlite in runs_dir", "place")
     experiment: str = key("lagrange", "name of the experiment in MLflow", "place")
     every: int = key(10, "updates between mirrored rows", "place", low=1)
 
@@ -195,6 +195,8 @@ class Config:
     runs_dir: str = key("runs", "folder of the run folders, from where the command is typed", "place")
     choices: dict[str, str] = field(default_factory=dict, metadata={"omegaconf_ignore": True})
     """The chosen options of the config groups that name things: {"algo": "m2po", "task": "carry", …}."""
+    interpolated: dict[str, Any] = field(default_factory=dict, metadata={"omegaconf_ignore": True})
+    """What comes from the environment, as it was written: {"task.path": "${oc.env:DATA}/train.jsonl"}."""
 
     @property
     def batches(self) -> int:
@@ -212,11 +214,14 @@ class Config:
         return self.model if self.checkpoint is None else replace(self.model, path=self.checkpoint)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Every value in nested mappings."""
+        tree = asdict(self)
+        del tree["interpolated"]
+        return tree
 
     def flat(self) -> dict[str, Any]:
         """Every value under its dotted name, those of mappings without a schema too (algo.epsilon_low)."""
-        return dict(leaves(asdict(self)))
+        return dict(leaves(self.as_dict()))
 
     def roles(self) -> dict[str, str]:
         """The role of every dotted name of `flat`."""

@@ -12,7 +12,7 @@ from typing import Any
 from harness import interrupts
 from harness.command.dependencies import changed_since, dependencies, listed, skipped_line
 from harness.config import Config
-from harness.errors import RunFailed, UserError, first_line, printable
+from harness.errors import RunFailed, UserError, first_line, printable, without_secrets
 from harness.interrupts import Interrupted, Paused
 from harness.progress import Progress
 from harness.records.files import LockHeld, exclusive, read_json
@@ -92,7 +92,7 @@ def _failure(error: Exception, path: Path) -> str:
     if isinstance(error, RunFailed | UserError):
         return message
     with suppress(OSError):  # the message itself is kept in the manifest
-        (path / ERROR).write_text(traceback.format_exc())
+        (path / ERROR).write_text(without_secrets(traceback.format_exc()))
     return f"{type(error).__name__}: {message}"
 
 

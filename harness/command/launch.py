@@ -6,14 +6,18 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from omegaconf import DictConfig
+
+from harness import interrupts
 from harness.command.dependencies import change_line, skipped_line
 from harness.command.plan import Plan
+from harness.drivers.ray_cluster import private_cluster
+from harness.errors import without_secrets
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
 from harness.records.layout import EVAL, MANIFEST, SWEEP
@@ -27,8 +31,8 @@ def sweep_context(plan: Plan) -> Iterator[None]:
     _write_sweep(plan)
     if plan.parallel:
         os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
-        # joblib replaces a worker that has grown since its first cell (allocators keep what they had); no cell is lost
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+    if plan.is_sweep and "RayLauncher" in str(plan.launcher.get("_target_")):
+        _keep_ray_private()
     first = plan.cells[0]
     sweep = plan.sweep_folder if plan.is_sweep else None
     with mlflow_sync(first.tracking, Path(first.runs_dir), [cell.folder for cell in plan.cells], sweep):
@@ -36,24 +40,62 @@ def sweep_context(plan: Plan) -> Iterator[None]:
     sys.stdout.flush()
 
 
+def interrupted() -> bool:
+    """Whether a signal has asked this command to stop."""
+    return interrupts.requested() is not None
+
+
+def _keep_ray_private() -> None:
+    """A cluster that Hydra's launcher for Ray starts is for nobody else; one that it joins stays as it is."""
+    # Imported late: it imports Ray, an extra.
+    from hydra_plugins.hydra_ray_launcher import _core
+
+    start = _core.start_ray
+
+    def start_privately(init_cfg: DictConfig) -> None:
+        if init_cfg.get("address") or "RAY_ADDRESS" in os.environ:
+            start(init_cfg)
+            return
+        with private_cluster():
+            start(init_cfg)
+
+    _core.start_ray = start_privately
+
+
 def _write_sweep(plan: Plan) -> None:
     """Writes sweep.json: which cells belong to this sweep, and where they are."""
     if not plan.is_sweep:
         return
+    _silence_hydra(Path(str(plan.cells[0].runs_dir)) / ".hydra")
     folder = plan.sweep_folder
     folder.mkdir(parents=True, exist_ok=True)
     cells = [
         {
             "folder": os.path.relpath(cell.folder, folder),
-            "overrides": line,
+            "overrides": [without_secrets(word) for word in line],
             "config_sha256": cell.sha256(),
         }
         for cell, line in zip(plan.cells, plan.overrides, strict=True)
     ]
     write_json(
         folder / SWEEP,
-        {"name": plan.name, "command": sys.argv[1:], "cells": cells, "time": time.time()},
+        {
+            "name": plan.name,
+            "command": [without_secrets(word) for word in sys.argv[1:]],
+            "cells": cells,
+            "time": time.time(),
+        },
     )
+
+
+def _silence_hydra(folder: Path) -> None:
+    """Hydra writes the whole configuration of a sweep, passwords included, into this folder; here it goes nowhere."""
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / "multirun.yaml"
+    if not copy.is_symlink():
+        copy.unlink(missing_ok=True)
+        with suppress(FileExistsError):  # by another launcher, between our two lines
+            copy.symlink_to(os.devnull)
 
 
 def summary(plan: Plan) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from harness.command.compose import compose_cells
 from harness.config import Config
 from harness.errors import UserError
@@ -21,19 +23,30 @@ class Plan:
     cells: their configs, in order.
     overrides: of each cell.
     name: of the sweep, "" for a single run.
-    parallel: the launcher starts other processes.
+    launcher: settings of Hydra's launcher.
     started: when the command was typed, in seconds; a cell that finished before is not run.
     """
 
     cells: list[Config]
     overrides: list[list[str]]
     name: str
-    parallel: bool = False
+    launcher: DictConfig = field(default_factory=lambda: DictConfig({}))
     started: float = field(default_factory=time.time)
 
     @property
     def is_sweep(self) -> bool:
         return bool(self.name)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether cells run in other processes."""
+        return self.is_sweep and "BasicLauncher" not in str(self.launcher.get("_target_"))
+
+    @property
+    def jobs(self) -> int:
+        """How many of its cells a sweep runs at once in processes of ours; 0: Hydra's launcher runs them."""
+        ours = self.parallel and "JoblibLauncher" in str(self.launcher.get("_target_"))
+        return int(self.launcher.n_jobs) if ours else 0
 
     @property
     def sweep_folder(self) -> Path:

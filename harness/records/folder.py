@@ -24,6 +24,7 @@ from harness.config import Config
 from harness.errors import RunFailed, UserError
 from harness.records.files import read_json, sync_all, write_json
 from harness.records.layout import CHECKPOINTS, CONFIG, HEARTBEAT, MANIFEST, REFUSED, STREAMS, TOKEN_PARTS, TOKENS
+from harness.records.secrets import recorded
 
 
 def check_folder(config: Config) -> None:
@@ -68,7 +69,7 @@ class RunFolder:
 
     def write_config(self) -> None:
         """Writes config.yaml."""
-        text = yaml.safe_dump(self._config.as_dict(), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(recorded(self._config), sort_keys=False, allow_unicode=True)
         (self.path / CONFIG).write_text(text, encoding="utf-8")
 
     def update_manifest(self, **changes: Any) -> None:

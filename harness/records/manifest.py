@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import PROJECT
 from harness.config import Config
+from harness.errors import without_secrets
 
 PACKAGES = (
     "lagrange-rl",
@@ -72,7 +73,7 @@ def new_manifest(config: Config) -> dict[str, Any]:
         "versions": versions(),
         "git": code_state(),
         "machine": f"{platform.machine()} {platform.system()}",
-        "command": sys.argv[1:],
+        "command": [without_secrets(word) for word in sys.argv[1:]],
         "started": time.time(),
         "finished": None,
         "error": None,
