@@ -187,6 +187,7 @@ class Training:
         found, complaints = newest_good(self.folder.checkpoints, self.recorder.damage, self.config.device)
         for complaint in complaints:
             self.recorder.warn(complaint)
+        self.checkpoints.settle(-1 if found is None else found.counters["version"])
         if found is None:
             self.recorder.restart()
             return

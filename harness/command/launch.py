@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.command.plan import Plan
+from harness.errors import first_line
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
 from harness.records.layout import EVAL, MANIFEST, SWEEP
@@ -70,8 +71,8 @@ def summary(plan: Plan) -> int:
     if never:
         print(f"never acted (the rule changed no token of the whole run): {', '.join(never)}")
     for folder, status in ended:
-        if status == "failed":
-            print(f"failed: {folder}: {_reason(folder)}", file=sys.stderr)
+        if status in ("failed", "damaged"):
+            print(f"{status}: {folder}: {_reason(folder)}", file=sys.stderr)
     return 0 if counts["finished"] + counts["paused"] == len(ended) else 1
 
 
@@ -95,4 +96,7 @@ def _accuracies(folder: Path) -> Iterator[str]:
 
 
 def _reason(folder: Path) -> str:
-    return str(read_json(folder / MANIFEST).get("error"))
+    try:
+        return str(read_json(folder / MANIFEST).get("error"))
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read ({first_line(error)})"
