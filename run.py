@@ -24,10 +24,10 @@ def main(arguments: list[str]) -> int:
         if HELP & set(arguments):
             return show(help_text(arguments))
         planned = plan(arguments)
+        return estimate(planned) if planned.cells[0].dry_run else run(planned)
     except UserError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
-    return estimate(planned) if planned.cells[0].dry_run else run(planned)
 
 
 def show(text: str) -> int:
@@ -69,7 +69,7 @@ def draw(planned: Plan) -> None:
 
     try:
         files = write_all([planned.sweep_folder], planned.sweep_folder)
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         print(f"no figures: {error}", file=sys.stderr)
         return
     print((planned.sweep_folder / "tables" / "summary.md").read_text())

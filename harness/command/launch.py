@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.command.plan import Plan
-from harness.errors import first_line
+from harness.errors import UserError, first_line
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
 from harness.records.layout import EVAL, MANIFEST, SWEEP
@@ -37,11 +37,10 @@ def sweep_context(plan: Plan) -> Iterator[None]:
 
 
 def _write_sweep(plan: Plan) -> None:
-    """Writes sweep.json: which cells belong to this sweep, and where they are."""
+    """Writes sweep.json: which cells belong to this sweep, and where they are. Raises UserError where it cannot."""
     if not plan.is_sweep:
         return
     folder = plan.sweep_folder
-    folder.mkdir(parents=True, exist_ok=True)
     cells = [
         {
             "folder": os.path.relpath(cell.folder, folder),
@@ -50,10 +49,14 @@ def _write_sweep(plan: Plan) -> None:
         }
         for cell, line in zip(plan.cells, plan.overrides, strict=True)
     ]
-    write_json(
-        folder / SWEEP,
-        {"name": plan.name, "command": sys.argv[1:], "cells": cells, "time": time.time()},
-    )
+    sweep = {"name": plan.name, "command": sys.argv[1:], "cells": cells, "time": time.time()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SWEEP, sweep)
+    except OSError as error:
+        raise UserError(
+            f"{folder / SWEEP}: cannot be written ({first_line(error)}); choose another runs_dir"
+        ) from error
 
 
 def summary(plan: Plan) -> int:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from harness.config import Config
-from harness.errors import RunFailed, UserError
+from harness.errors import RunFailed, UserError, printable
 from harness.records import flat
 from harness.records.files import file_sha256, read_json, read_signed, signed, sync, sync_all, write_hashed
 from harness.records.layout import CHECKPOINT
@@ -232,6 +232,19 @@ def defect(folder: Path, unread: Iterable[str] = ()) -> str | None:
         return next((problem for problem in problems if problem), None)
     except (*NOT_THERE, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{CHECKPOINT} cannot be read ({type(error).__name__}: {error})"
+
+
+def check_whole(folder: Path, weights: bool) -> None:
+    """Refuses a checkpoint of a run whose files are not what was written; a folder from elsewhere passes.
+
+    folder: what is to be evaluated.
+    weights: look at their hash, too, which takes a second a gigabyte.
+    Raises UserError.
+    """
+    unread = (OPTIMIZER, ROLLOUTS) if weights else (OPTIMIZER, ROLLOUTS, WEIGHTS)
+    problem = defect(folder, unread) if (folder / CHECKPOINT).is_file() else None
+    if problem is not None:
+        raise UserError(printable(f"checkpoint={folder}: {problem}; evaluate another one, or run again what wrote it"))
 
 
 def _file_defect(path: Path, expected: dict[str, Any], unread: bool) -> str | None:

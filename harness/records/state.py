@@ -7,6 +7,8 @@ from pathlib import Path
 from harness.records.files import is_held, read_json, read_signed
 from harness.records.layout import ARTIFACTS, LOCK, MANIFEST, SWEEP
 
+RECORDED = ("running", "finished", "paused", "failed", "interrupted")
+
 
 def find(root: Path, name: str) -> list[Path]:
     """Files called `name`: the one in `root`, else all below it."""
@@ -28,12 +30,17 @@ def status_of(folder: Path) -> str:
 def _status_of(folder: Path) -> str:
     if not (folder / MANIFEST).is_file():
         return "waiting"
-    status = str(read_signed(folder / MANIFEST)["status"])
+    status = _recorded(folder)
     if status == "running" and not is_held(folder / LOCK):
         # Its holder may have finished between our two looks.
-        now = str(read_signed(folder / MANIFEST)["status"])
+        now = _recorded(folder)
         return "interrupted" if now == "running" else now
     return status
+
+
+def _recorded(folder: Path) -> str:
+    status = read_signed(folder / MANIFEST)["status"]
+    return status if status in RECORDED else "damaged"
 
 
 def sweep_status(folder: Path) -> str:
