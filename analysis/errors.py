@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from analysis.plain import printable
+
 
 class AnalysisError(Exception):
     """Bad input: the command line prints the message on stderr and leaves with code 2."""
@@ -28,3 +30,9 @@ def unknown(kind: str, name: str, names: Iterable[str]) -> AnalysisError:
 def first_line(error: object) -> str:
     """The first line of an error's message, or the name of its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def reason(error: Exception) -> str:
+    """Why something is left out, in one line: our own message, or what kind of error it was."""
+    text = first_line(error)
+    return printable(text if isinstance(error, AnalysisError) else f"{type(error).__name__}: {text}")
