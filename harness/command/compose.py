@@ -53,6 +53,8 @@ MESSAGES = {
 
 # The base of conf/config.yaml: the yaml files say only what differs from the schema's defaults.
 ConfigStore.instance().store("config_schema", Config)
+# conf/model/carry_long.yaml: the seed chooses one of three base policies.
+OmegaConf.register_new_resolver("modulo", lambda number, by: number % by, replace=True)
 
 
 def set_project_root() -> None:
