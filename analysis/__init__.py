@@ -23,7 +23,7 @@ def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
         figures.prepare(out / folder)
     figures.write(study, out / "figures")
     for name, table in tables.OF_A_SWEEP.items():
-        tables.write(table(study), out / "tables", name)
-    tables.write(leaderboard.leaderboard(study), out / "tables", "leaderboard")
+        tables.write(tables.made(name, table, study), out / "tables", name)
+    tables.write(tables.made("leaderboard", leaderboard.leaderboard, study), out / "tables", "leaderboard")
     report.write(study, out / "report")
     return sorted(path for folder in ("figures", "tables", "report") for path in (out / folder).iterdir())

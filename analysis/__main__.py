@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.errors import AnalysisError, first_line
+from analysis.plain import printable
 
 STORE = "of mlflow:EXPERIMENT (default: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db)"
 
@@ -18,10 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         choices.command(choices)
     except AnalysisError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0
+    except OSError as error:  # of the disk, of rights
+        print(f"error: {printable(first_line(error))}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -116,7 +120,7 @@ def _tell(study, side: str = "") -> None:
     for row in study.unused.itertuples():
         print(f"  not used: {row.run}: {row.why_not}", file=sys.stderr)
     for note in study.notes:
-        print(f"  note: {note}", file=sys.stderr)
+        print(f"  note: {printable(note)}", file=sys.stderr)
 
 
 def _figures(choices: argparse.Namespace) -> None:
@@ -139,14 +143,15 @@ def _table(choices: argparse.Namespace) -> None:
     study = _study(choices)
     figures.one_task(study)
     made = {
-        "summary": tables.summary(study, choices.metric, choices.last),
-        "decodings": tables.decodings(study),
-        "stability": tables.stability(study, choices.metric),
+        "summary": tables.made("summary", tables.summary, study, choices.metric, choices.last),
+        "decodings": tables.made("decodings", tables.decodings, study),
+        "stability": tables.made("stability", tables.stability, study, choices.metric),
     }
     print("\n".join(map(tables.markdown, made.values())), end="")
     if choices.out:
         figures.prepare(choices.out)
-        for name, table in (made | {"table1": tables.table1(study, choices.metric)}).items():
+        made["table1"] = tables.made("table1", tables.table1, study, choices.metric)
+        for name, table in made.items():
             tables.write(table, choices.out, name)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
 
+from analysis.plain import printable
+
 
 class AnalysisError(Exception):
     """Bad input: the command line prints the message on stderr and leaves with code 2."""
@@ -37,3 +39,9 @@ def first_line(error: object) -> str:
 def masked(facts: dict[str, Any]) -> dict[str, Any]:
     """Facts about a run without the user info of addresses, which releases before 0.2 recorded."""
     return {k: USER_INFO.sub("***@", v) if isinstance(v, str) else v for k, v in facts.items()}
+
+
+def reason(error: Exception) -> str:
+    """Why something is left out, in one line: our own message, or what kind of error it was."""
+    text = first_line(error)
+    return printable(text if isinstance(error, AnalysisError) else f"{type(error).__name__}: {text}")

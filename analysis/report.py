@@ -22,9 +22,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from analysis import figures, findings, leaderboard, scores, series, style, tables
-from analysis.errors import MissingData
+from analysis.errors import MissingData, reason
 from analysis.figures import common, selection
 from analysis.figures.main import acting_fraction
+from analysis.limits import LARGEST_SAMPLES, too_deep
 from analysis.study import Study
 from harness.records import layout
 
@@ -157,8 +158,11 @@ def _pictures(study: Study, metric: str) -> tuple[list[Picture], dict[str, str]]
     for name, drawn in figures.draw(study, metric=metric):
         if isinstance(drawn, str):
             absent[name] = drawn
-        else:
+            continue
+        try:
             pictures.append(_picture(name, drawn))
+        except Exception as error:  # what matplotlib refuses shows only when the picture is made
+            absent[name] = reason(error)
     return pictures, absent
 
 
@@ -174,12 +178,15 @@ def _picture(name: str, drawing: common.Drawing) -> Picture:
 
 
 def _tables(study: Study, metric: str) -> list[dict[str, Any]]:
-    made = [("By method, over the staleness values", leaderboard.leaderboard(study, metric))]
-    made.append(("Every method and staleness", tables.summary(study, metric)))
-    made.append(("By decoding", tables.decodings(study)))
-    made.append(("How far accuracy fell", tables.stability(study, metric)))
+    wanted: list[tuple[str, Any]] = [
+        ("By method, over the staleness values", leaderboard.leaderboard),
+        ("Every method and staleness", tables.summary),
+        ("By decoding", lambda study, _: tables.decodings(study)),
+        ("How far accuracy fell", tables.stability),
+    ]
     if len(scores.reported_splits(study)) > 1:
-        made.append(("By benchmark (the shape of the paper's Table 1)", tables.table1(study, metric)))
+        wanted.append(("By benchmark (the shape of the paper's Table 1)", tables.table1))
+    made = [(title, tables.made(title, make, study, metric)) for title, make in wanted]
     return [{"title": title, "columns": t.columns, "rows": tables.texts(t), "caption": t.caption} for title, t in made]
 
 
@@ -210,17 +217,25 @@ def _samples(study: Study) -> list[dict[str, Any]]:
 
 def _last_samples(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in _end(path, LARGEST_SAMPLES):
         try:
-            row = json.loads(line)
+            row = None if too_deep(line) else json.loads(line)
         except ValueError:
             break  # cut off by a crash
-        if isinstance(row, dict):
+        if isinstance(row, dict) and type(row.get("update")) is int:
             rows.append({key: row.get(key, "") for key in ("update", "split", "prompt", "response", "reward")})
     if not rows:
         return []
     last = max(row["update"] for row in rows)
     return [row for row in rows if row["update"] == last]
+
+
+def _end(path: Path, most: int) -> list[bytes]:
+    """The last whole lines of a file, of at most so many bytes."""
+    with path.open("rb") as file:
+        start = max(0, path.stat().st_size - most)
+        file.seek(start)
+        return file.read().split(b"\n")[1 if start else 0 : -1]
 
 
 def _json(value: Any) -> bytes:

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import outcomes, rows, scores, statistics
+from analysis.errors import AnalysisError, MissingData, reason
+from analysis.plain import csv_cells, markdown_cell
 from analysis.statistics import Estimate
 from analysis.study import Study
 
@@ -163,7 +165,7 @@ def texts(table: Table) -> list[list[str]]:
 
 def markdown(table: Table) -> str:
     """GitHub's pipes, with the caption below."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in texts(table)]
+    cells = [[markdown_cell(cell) for cell in row] for row in texts(table)]
     widths = [max(len(row[i]) for row in [table.columns, *cells]) for i in range(len(table.columns))]
 
     def line(row: list[str]) -> str:
@@ -171,6 +173,23 @@ def markdown(table: Table) -> str:
 
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([line(table.columns), rule, *map(line, cells)]) + f"\n\n{table.caption}\n"
+
+
+def made(title: str, make: Callable[..., Table], *given: object) -> Table:
+    """A table, or one that says why it could not be made.
+
+    title: what it is called there.
+    make, given: the function that makes it, and its arguments.
+    Raises AnalysisError for what its user got wrong.
+    """
+    try:
+        return make(*given)
+    except AnalysisError as error:
+        if not isinstance(error, MissingData):
+            raise
+        return Table(["not made"], [[f"{title}: {reason(error)}"]], "")
+    except Exception as error:
+        return Table(["not made"], [[f"{title}: {reason(error)}"]], "")
 
 
 def latex(table: Table) -> str:
@@ -212,7 +231,7 @@ def write(table: Table, out: Path, name: str) -> list[Path]:
     paths = [out / f"{name}.{kind}" for kind in ("md", "tex", "csv")]
     paths[0].write_text(markdown(table), encoding="utf-8")
     paths[1].write_text(latex(table), encoding="utf-8")
-    frame(table).to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
+    csv_cells(frame(table)).to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
     return paths
 
 

@@ -23,6 +23,7 @@ from harness.interrupts import result_of
 from harness.models.digest import weights_sha256
 from harness.models.loading import LoadedModel, longest_prompt, resolve_path
 from harness.progress import Progress
+from harness.records.checkpoint import check_whole
 from harness.records.files import read_json
 from harness.records.folder import RunFolder
 from harness.records.layout import CHECKPOINT
@@ -210,6 +211,7 @@ class Evaluation:
 
     def __init__(self, config: Config, folder: RunFolder, progress: Progress) -> None:
         torch.set_num_threads(config.torch_threads)
+        check_whole(Path(resolve_path(str(config.checkpoint))), weights=True)
         progress.note("loading the model")
         self.model: LoadedModel = build.model(config)
         encode = PromptEncoder(self.model.tokenizer, config.model)

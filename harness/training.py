@@ -216,6 +216,7 @@ class Training:
         )
         for complaint in complaints:
             self.recorder.warn(complaint)
+        self.checkpoints.settle(-1 if found is None else found.counters["version"])
         if found is None:
             self.recorder.restart()
             return

@@ -15,7 +15,7 @@ from harness.command.dependencies import cpu, described
 from harness.command.launch import summary
 from harness.command.plan import plan
 from harness.errors import UserError
-from harness.records.files import read_json, write_json
+from harness.records.files import read_json, signed, write_json
 from harness.records.sources import needed, source_of, source_sha256
 from tests.conftest import ROOT, SMALL, manifest
 from tests.tiny import gsm8k_rows, write_jsonl
@@ -125,7 +125,7 @@ def test_another_harness_is_recorded_with_one_line(place: Path, capsys: pytest.C
     path = only(place) / "manifest.json"
     record = read_json(path)
     record["depends_on"] |= {"harness": "0" * 64, "torch": "2.0", "cpu": "a Z80"}
-    write_json(path, record)
+    write_json(path, signed(record))
     capsys.readouterr()
     assert run() == "finished"
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "changed" in line]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from analysis.errors import AnalysisError, MissingData, unknown
+from analysis.errors import AnalysisError, reason, unknown
 from analysis.figures import gradients, main, methods, paper, paper_v3, settings, staleness, tokens
 from analysis.figures.common import Drawing, options, save
 from analysis.study import Study
@@ -91,8 +91,8 @@ def draw(
         for name, figure in chosen.items():
             try:
                 yield name, figure(study)
-            except MissingData as reason:
-                yield name, str(reason)
+            except Exception as error:
+                yield name, reason(error)
 
 
 def write(study: Study, out: Path, **choices) -> dict[str, dict]:
@@ -106,13 +106,22 @@ def write(study: Study, out: Path, **choices) -> dict[str, dict]:
     prepare(out)
     index: dict[str, dict] = {}
     for name, drawn in draw(study, **choices):
-        if isinstance(drawn, str):
-            index[name] = {"drawn": False, "why_not": drawn}
-            continue
-        save(drawn, out, name)
-        index[name] = {"drawn": True, "title": title(name), "caption": drawn.caption, "missing": drawn.missing}
+        index[name] = {"drawn": False, "why_not": drawn} if isinstance(drawn, str) else _saved(drawn, out, name)
     (out / "figures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return index
+
+
+def _saved(drawing: Drawing, out: Path, name: str) -> dict[str, Any]:
+    """Writes one figure and returns its entry: what matplotlib refuses shows only when the file is made."""
+    try:
+        save(drawing, out, name)
+    except OSError:
+        raise
+    except Exception as error:
+        for kind in ("png", "pdf", "csv"):
+            (out / f"{name}.{kind}").unlink(missing_ok=True)
+        return {"drawn": False, "why_not": reason(error)}
+    return {"drawn": True, "title": title(name), "caption": drawing.caption, "missing": drawing.missing}
 
 
 def one_task(study: Study) -> None:

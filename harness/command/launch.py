@@ -17,7 +17,7 @@ from harness import interrupts
 from harness.command.dependencies import change_line, skipped_line
 from harness.command.plan import Plan
 from harness.drivers.ray_cluster import private_cluster
-from harness.errors import without_secrets
+from harness.errors import UserError, first_line, without_secrets
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
 from harness.records.layout import EVAL, MANIFEST, SWEEP
@@ -63,12 +63,10 @@ def _keep_ray_private() -> None:
 
 
 def _write_sweep(plan: Plan) -> None:
-    """Writes sweep.json: which cells belong to this sweep, and where they are."""
+    """Writes sweep.json: which cells belong to this sweep, and where they are. Raises UserError where it cannot."""
     if not plan.is_sweep:
         return
-    _silence_hydra(Path(str(plan.cells[0].runs_dir)) / ".hydra")
     folder = plan.sweep_folder
-    folder.mkdir(parents=True, exist_ok=True)
     cells = [
         {
             "folder": os.path.relpath(cell.folder, folder),
@@ -77,15 +75,16 @@ def _write_sweep(plan: Plan) -> None:
         }
         for cell, line in zip(plan.cells, plan.overrides, strict=True)
     ]
-    write_json(
-        folder / SWEEP,
-        {
-            "name": plan.name,
-            "command": [without_secrets(word) for word in sys.argv[1:]],
-            "cells": cells,
-            "time": time.time(),
-        },
-    )
+    command = [without_secrets(word) for word in sys.argv[1:]]
+    sweep = {"name": plan.name, "command": command, "cells": cells, "time": time.time()}
+    try:
+        _silence_hydra(Path(str(plan.cells[0].runs_dir)) / ".hydra")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SWEEP, sweep)
+    except OSError as error:
+        raise UserError(
+            f"{folder / SWEEP}: cannot be written ({first_line(error)}); choose another runs_dir"
+        ) from error
 
 
 def _silence_hydra(folder: Path) -> None:
@@ -120,8 +119,8 @@ def summary(plan: Plan) -> int:
     if never:
         print(f"never acted (the rule changed no token of the whole run): {', '.join(never)}")
     for folder, status in ended:
-        if status == "failed":
-            print(f"failed: {folder}: {_reason(folder)}", file=sys.stderr)
+        if status in ("failed", "damaged"):
+            print(f"{status}: {folder}: {_reason(folder)}", file=sys.stderr)
     return 0 if counts["finished"] + counts["paused"] == len(ended) else 1
 
 
@@ -150,4 +149,7 @@ def _accuracies(folder: Path) -> Iterator[str]:
 
 
 def _reason(folder: Path) -> str:
-    return str(read_json(folder / MANIFEST).get("error"))
+    try:
+        return str(read_json(folder / MANIFEST).get("error"))
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read ({first_line(error)})"

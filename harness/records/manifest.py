@@ -57,8 +57,12 @@ def code_state() -> dict[str, str]:
     return {"sha": sha, "diff": changes}
 
 
-def new_manifest(config: Config) -> dict[str, Any]:
-    """The manifest of a run that starts now. roles: of every key, for a reader that compares runs."""
+def new_manifest(config: Config, git: dict[str, str]) -> dict[str, Any]:
+    """The manifest of a run that starts now.
+
+    config: of the run; its keys' roles are for a reader that compares runs.
+    git: state of the code.
+    """
     return {
         "status": "running",
         "algorithm": config.choices["algo"],
@@ -71,7 +75,7 @@ def new_manifest(config: Config) -> dict[str, Any]:
         "final_weights_sha256": None,
         "threads": config.torch_threads,
         "versions": versions(),
-        "git": code_state(),
+        "git": git,
         "machine": f"{platform.machine()} {platform.system()}",
         "command": [without_secrets(word) for word in sys.argv[1:]],
         "started": time.time(),

@@ -33,6 +33,7 @@ STATUS = {
     "running": "RUNNING",
     "finished": "FINISHED",
     "failed": "FAILED",
+    "damaged": "FAILED",
     "interrupted": "KILLED",
     "paused": "KILLED",
     "waiting": "SCHEDULED",
