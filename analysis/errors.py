@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
-
 from analysis.plain import printable
+
+USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
 
 
 class AnalysisError(Exception):
