@@ -28,7 +28,7 @@ class ModelConfig:
     template: str = key("plain", "how a problem becomes a prompt", choices=("plain", "chat"))
     system_prompt: str = key("", "first message of the chat template; empty: none")
     pad_token: str | None = key(None, "padding token, where the tokenizer names none")
-    end_token: str | None = key(None, "end token, where it is another than the tokenizer names")
+    end_token: Any = key(None, "token that ends a response, or a list of them; null: all that the model's files name")
     parameters: float | None = key(None, "number of parameters, where dry_run has no model", "place", above=0)
 
 

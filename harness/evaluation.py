@@ -20,8 +20,9 @@ from harness.config import Config
 from harness.drivers.generation import Generation
 from harness.errors import printable
 from harness.interrupts import result_of
+from harness.models.checks import resolve_path
 from harness.models.digest import weights_sha256
-from harness.models.loading import LoadedModel, longest_prompt, resolve_path
+from harness.models.loading import LoadedModel, longest_prompt
 from harness.progress import Progress
 from harness.records.files import read_json
 from harness.records.folder import RunFolder

@@ -12,7 +12,8 @@ from harness import build
 from harness.command.validate import check_data
 from harness.config import Config, schema
 from harness.errors import UserError, first_line
-from harness.models.loading import check_model, load_tokenizer
+from harness.models.checks import check_model
+from harness.models.tokens import load_tokenizer, named_ends
 from harness.records.checkpoint import check_kept
 from harness.records.folder import check_folder
 from harness.schema import Key, check_multiple, lookup
@@ -58,6 +59,7 @@ def check_values(config: Config) -> None:
         if key.multiple_of and lookup(config, name) is not None:
             check_multiple(config, name, key.multiple_of)
     prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
+    named_ends(config.model)
     if chunks > prompts:
         raise UserError(f"rollout.chunks={chunks}: more chunks than the {prompts} prompts of a step")
     shares = config.eval.top_p

@@ -6,9 +6,13 @@ from functools import lru_cache
 
 from harness import build
 from harness.config import Config
-from harness.models.loading import load_tokenizer, longest_prompt
+from harness.models.checks import check_model
+from harness.models.loading import longest_prompt
+from harness.models.tokens import check_readable, check_vocabulary, load_tokenizer
 from harness.tasks.prepare import prepare
 from harness.tasks.prompts import PromptEncoder
+
+READ = 8  # prompts that the tokenizer must be able to say
 
 
 def check_data(config: Config) -> None:
@@ -37,5 +41,8 @@ class _Inputs:
 def _check(inputs: _Inputs) -> None:
     config = inputs.config
     longest = longest_prompt(config)  # before the tokenizer: it says best what is wrong with a model's folder
-    encode = PromptEncoder(load_tokenizer(config.served_model), config.model)
-    prepare(config, build.task(config), encode, longest)
+    tokenizer = load_tokenizer(config.served_model)
+    check_vocabulary(config.served_model, check_model(config.served_model), tokenizer)
+    data = prepare(config, build.task(config), PromptEncoder(tokenizer, config.model), longest)
+    first = data.task.train(config.seed, range(READ))
+    check_readable(config.served_model, tokenizer, [problem.prompt for problem in first])

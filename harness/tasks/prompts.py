@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.config import ModelConfig
 from harness.errors import UserError
+from harness.models.tokens import message_ids, text_ids
 from harness.types import Problem
 
 
@@ -28,13 +29,11 @@ class PromptEncoder:
     def __call__(self, problem: Problem) -> list[int]:
         """Token ids of the problem's prompt."""
         if self._config.template == "plain":
-            return list(self._tokenizer.encode(problem.prompt))
+            return text_ids(self._tokenizer, problem.prompt)
         messages = [{"role": "user", "content": problem.prompt}]
         if self._config.system_prompt:
             messages.insert(0, {"role": "system", "content": self._config.system_prompt})
-        return list(
-            self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-        )
+        return message_ids(self._tokenizer, messages, self._config.path)
 
     def all(self, problems: Sequence[Problem]) -> list[list[int]]:
         """Token ids of each problem's prompt."""

@@ -14,7 +14,9 @@ from torch import nn
 from harness.config import Config, ModelConfig, RolloutConfig
 from harness.errors import UserError
 from harness.models import logprobs
-from harness.models.loading import check_model, load_model, load_tokenizer, longest_prompt
+from harness.models.checks import check_model
+from harness.models.loading import load_model, longest_prompt
+from harness.models.tokens import load_tokenizer
 from harness.tasks.prompts import PromptEncoder
 from harness.types import Problem
 from tests.conftest import ROOT
