@@ -33,7 +33,6 @@ def check(config: Config) -> None:
     A dry run needs neither model nor data.
     """
     check_values(config)
-    _check_mode(config)
     build.algorithm(config)
     build.shadows(config)
     build.task(config)
@@ -49,7 +48,8 @@ def check(config: Config) -> None:
 
 
 def check_values(config: Config) -> None:
-    """Every value on its own, then those that must be multiples of another. Raises UserError."""
+    """Every value on its own, then those that must go with another. Raises UserError."""
+    _check_mode(config)
     for name, key in schema().items():
         value = lookup(config, name)
         expected = None if value is None else _expected(key, value)
@@ -85,7 +85,7 @@ def _expected(key: Key, value: Any) -> str | None:
 
 def _check_mode(config: Config) -> None:
     if config.mode == "evaluate" and not config.checkpoint:
-        raise UserError("mode=evaluate: needs checkpoint=PATH, a checkpoint or model folder")
+        raise UserError("mode=evaluate: needs checkpoint=PATH, a run folder, a checkpoint or a model")
     if config.checkpoint and config.mode != "evaluate":
         raise UserError(f"checkpoint={config.checkpoint}: only mode=evaluate reads it; add mode=evaluate or drop it")
 

@@ -40,9 +40,10 @@ class _Inputs:
 @lru_cache(maxsize=64)
 def _check(inputs: _Inputs) -> None:
     config = inputs.config
-    longest = longest_prompt(config)  # before the tokenizer: it says best what is wrong with a model's folder
-    tokenizer = load_tokenizer(config.served_model)
-    check_vocabulary(config.served_model, check_model(config.served_model), tokenizer)
-    data = prepare(config, build.task(config), PromptEncoder(tokenizer, config.model), longest)
-    first = data.task.train(config.seed, range(READ))
-    check_readable(config.served_model, tokenizer, [problem.prompt for problem in first])
+    # First the model: it is best said what is wrong with its folder. Then whether it can say this task's prompts.
+    architecture, tokenizer = check_model(config.served_model), load_tokenizer(config.served_model)
+    check_vocabulary(config.served_model, architecture, tokenizer)
+    task = build.task(config)
+    first = [problem.prompt for problem in task.train(config.seed, range(READ))]
+    check_readable(config.served_model, tokenizer, first)
+    prepare(config, task, PromptEncoder(tokenizer, config.model), longest_prompt(config))

@@ -96,8 +96,9 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
     if config.gradient_checkpointing:
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     policy = make_policy(_on(module, device))
-    if config.dtype != "float32" or config.gradient_checkpointing:
-        policy = ComputePolicy(policy, getattr(torch, config.dtype))
+    dtype = config.dtype or "float32"
+    if dtype != "float32" or config.gradient_checkpointing:
+        policy = ComputePolicy(policy, getattr(torch, dtype))
     ends = end_tokens(config, tokenizer, architecture, architecture.get_text_config(), module.generation_config)
     return LoadedModel(policy, tokenizer, ends)
 

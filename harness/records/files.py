@@ -108,7 +108,7 @@ def is_held(path: Path) -> bool:
     """Whether a live process holds the flock on a file."""
     if not path.exists():
         return False
-    with path.open("a") as file:
+    with path.open() as file:  # for reading: another user's folder, or a tree that is mounted so
         return not _taken(file, fcntl.LOCK_SH)
 
 

@@ -52,7 +52,7 @@ class BaseEngine(ABC):
         self.trainer = trainer
         self.end_tokens = trainer.end_tokens
         given = config.rollout.probe_tolerance
-        self.probe_tolerance = PROBE_TOLERANCE[config.served_model.dtype] if given is None else given
+        self.probe_tolerance = PROBE_TOLERANCE[config.served_model.dtype or "float32"] if given is None else given
         self._prompts: Sequence[Sequence[int]] = ()  # of the last request, to probe with
 
     @classmethod

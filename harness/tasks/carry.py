@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ class Carry(GeneratedTask):
     carry_noise: in the worked solutions of the warm start, the probability of forgetting the carry where there is one.
     slip_noise: in the same solutions, the probability of being off by one or two where there is no carry.
     """
+
+    max_new_tokens: ClassVar[int] = 24
 
     terms: int = 6
     carry_noise: float = 0.6

@@ -28,7 +28,7 @@ class PromptEncoder:
 
     def __call__(self, problem: Problem) -> list[int]:
         """Token ids of the problem's prompt."""
-        if self._config.template == "plain":
+        if self._config.template != "chat":
             return text_ids(self._tokenizer, problem.prompt)
         messages = [{"role": "user", "content": problem.prompt}]
         if self._config.system_prompt:

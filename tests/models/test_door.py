@@ -220,7 +220,7 @@ def test_a_rotary_embedding_that_switches_bounds_the_sequences(tmp_path: Path, f
     rollout = RolloutConfig(max_new_tokens=24, max_prompt_tokens=1024)
     assert longest_prompt(Config(model=model, rollout=rollout)) == 40
     with pytest.raises(UserError, match=r"has 64 positions before its .* rotary embedding changes"):
-        longest_prompt(Config(model=model, rollout=RolloutConfig(max_new_tokens=100)))
+        longest_prompt(Config(model=model, rollout=RolloutConfig(max_new_tokens=100, max_prompt_tokens=64)))
 
 
 @pytest.mark.parametrize("behaviour", ["trainer", "engine"])

@@ -77,7 +77,7 @@ def test_positions_bound_the_prompt(folder: Path, new: int, prompts: int, longes
 
 
 def test_more_new_tokens_than_positions(folder: Path) -> None:
-    rollout = RolloutConfig(max_new_tokens=512)
+    rollout = RolloutConfig(max_new_tokens=512, max_prompt_tokens=64)
     with pytest.raises(UserError, match="has 512 positions for prompt and response; expected at most 511"):
         longest_prompt(Config(model=ModelConfig(path=str(folder)), rollout=rollout))
 
