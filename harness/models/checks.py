@@ -112,7 +112,7 @@ def _check_kind(config: ModelConfig, architecture: Any) -> None:
     quantised = getattr(architecture, "quantization_config", None)
     if quantised is not None:
         raise _refusal(config, "its weights are quantised and cannot be trained; give the model that is not")
-    cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(architecture)]
+    cls: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(architecture)]
     kinds = set(getattr(architecture.get_text_config(), "layer_types", None) or ())
     if cls._is_stateful or kinds - LAYERS:
         strange = ", ".join(sorted(kinds - LAYERS)) or "recurrent"
@@ -246,7 +246,7 @@ def _difference(folder: str, attention: str, stamps: tuple[Any, ...]) -> str:
     del stamps
     try:
         with _quiet():
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 attn_implementation=attention,
                 device_map="meta",
@@ -258,6 +258,7 @@ def _difference(folder: str, attention: str, stamps: tuple[Any, ...]) -> str:
             )
     except (OSError, ImportError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         return f"cannot be loaded ({printable(first_line(error))}); expected {FOLDER}"
+    model, found = loaded
     name = type(model).__name__
     if found["missing_keys"]:
         missing, others = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])

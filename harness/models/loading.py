@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -79,7 +80,7 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
         for name in [name for name in vars(part) if name.endswith(("dropout", "_pdrop"))]:
             setattr(part, name, 0.0)
     try:
-        module, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source_of(config.path),
             config=architecture,
             dtype=torch.float32,
@@ -91,6 +92,7 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
     except (OSError, ImportError, ValueError, RuntimeError) as error:
         reason = printable(first_line(error))
         raise UserError(f"model.path={config.path}: {reason}; without network give {FOLDER}") from error
+    module, found = loaded
     check_vocabulary(config, architecture, tokenizer)
     _check_numbers(config, module, found["missing_keys"])
     if config.gradient_checkpointing:
