@@ -96,6 +96,8 @@ def test_what_is_declared_and_what_is_typed_name_the_same_run() -> None:
     assert declared.folder == typed.folder
     (small,) = plan(["task=gsm8k_small", "model=gsm8k_small", "tracking=none"]).cells
     assert small.rollout.max_new_tokens == 32 and small.learner.lr == 1e-4
+    (short,) = plan(["task.max_new_tokens=1024", "task=gsm8k_small", "model=gsm8k_small", "tracking=none"]).cells
+    assert short.rollout.max_new_tokens == 128  # of the model's 256 positions
     for task in ("gsm8k", "math", "deepscaler", "countdown"):
         (cell,) = plan([f"task={task}", "model=hf", "model.path=a/b", "dry_run=true"]).cells
         assert cell.rollout.max_new_tokens >= 1024, task

@@ -37,7 +37,7 @@ COLOUR = {
 }
 
 SETTING = {"algorithm": "", "staleness": "s=", "seed": "seed="}  # of the manifest → how it is shown
-IN_COLUMNS = {"seed", "staleness", "updates", "choices.algo", "choices.task"}
+IN_COLUMNS = {"seed", "staleness", "updates", "mode", "checkpoint", "choices.algo", "choices.task"}  # or in the name
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from harness.config import ModelConfig
-from harness.models.checks import check_model, resolve_path
+from harness.models.checks import check_model, positions, resolve_path
 from harness.models.tokens import load_tokenizer
 
 
@@ -30,6 +30,16 @@ def declared(config: ModelConfig, *, dry: bool = False) -> ModelConfig:
     dtype = "float32" if stored in (None, torch.float32) else "bfloat16"
     template = "chat" if chat else "plain"
     return replace(config, dtype=config.dtype or dtype, template=config.template or template)
+
+
+def room_of(config: ModelConfig, *, dry: bool = False) -> int | None:
+    """Half of the model's positions, which leaves a response as much as its prompt; None: as many as one likes.
+
+    config, dry: as `declared` takes them.
+    """
+    architecture = _at_hand(resolve_path(config.path))[0] if dry else check_model(config)
+    most = positions(architecture).most
+    return None if most is None else most // 2
 
 
 def _checked(config: ModelConfig) -> tuple[Any, bool]:
