@@ -79,6 +79,8 @@ STUDY = $(addprefix docs/records/,$(addsuffix .parquet,tokens study learning_rat
 
 figures: .venv/.base  ## every figure of the docs again, from the committed records
 	$(BIN)/python -m benchmarks.weight_curves
+	$(BIN)/python -m benchmarks.m2po_masks
+	$(BIN)/python -m benchmarks.twin_curves
 	$(BIN)/python -m analysis figures docs/records/demo.parquet --only accuracy_vs_updates --out docs/figures/demo
 	$(BIN)/python -m analysis figures docs/records/stabilisers.parquet --only stabilisers --out docs/figures/stabilisers
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study

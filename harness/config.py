@@ -66,6 +66,12 @@ class RolloutConfig:
     )
     chunks: int = key(1, "parts that a batch is generated in", low=1)
     behaviour: str = key("trainer", "whose log-prob enters the ratio", choices=("trainer", "engine"))
+    mismatch: str = key(
+        "none",
+        "how rollout=torch differs from the trainer: weights rounded to bf16 or fp8, or noise on the logits",
+        choices=("none", "bf16", "fp8", "gaussian"),
+    )
+    mismatch_sigma: float = key(0.05, "standard deviation of mismatch=gaussian, nats", above=0)
     inflight: str = key("drain", "what new weights do to running sequences", choices=("drain", "recompute", "keep_kv"))
     probe_tolerance: float | None = key(
         None, "mean difference from the trainer's log-probs (nats) that ends the run; null: by dtype", "driver", above=0
@@ -135,6 +141,13 @@ class RecordConfig:
         list, "methods asked what they would have done with the run's mini-batches: names, or all", "record"
     )
     shadow_every: int = key(10, "updates between asking the shadow methods", "record", low=1)
+    fidelity: int | None = key(
+        None,
+        "updates between comparing the gradient with that of fresh rollouts; null: never",
+        "record",
+        low=1,
+        multiple_of="updates_per_step",
+    )
 
 
 @dataclass
@@ -188,6 +201,12 @@ class Config:
         multiple_of="updates_per_step",
     )
     dry_run: bool = key(False, "print cells, folders and estimates, and stop", "place")
+    on_change: str = key(
+        "refuse",
+        "a run carries on with another method, reward, model or data than it began with: refused, or recorded",
+        "place",
+        choices=("refuse", "record"),
+    )
     retry_failed: bool = key(False, "run failed cells again", "place")
     allow_code: list[str] = key(list, "packages beside ours that a _target_ may name", "place")
     sandbox: str = key("on", "grade model answers in processes that can only answer", "place", choices=("on", "off"))

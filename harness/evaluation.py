@@ -229,6 +229,7 @@ class Evaluation:
         encode = PromptEncoder(self.model.tokenizer, config.model)
         data = prepare(config, build.task(config), encode, longest_prompt(config))
         self.recorder = Recorder(folder, progress, self.model.token_text, config.learner.max_refused_in_a_row)
+        progress.say(data.opening)
         self.recorder.data(data.provenance, data.notes)
         grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)
         self.evaluator = Evaluator(config, data.task, encode, grader, data.suites)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from analysis.errors import AnalysisError, MissingData, unknown
-from analysis.figures import main, methods, paper, paper_v3, settings, staleness, tokens
+from analysis.figures import gradients, main, methods, paper, paper_v3, settings, staleness, tokens
 from analysis.figures.common import Drawing, options, save
 from analysis.study import Study
 
@@ -29,6 +29,8 @@ FIGURES: dict[str, Figure] = {
     "difference_to_grpo": Figure("Paired difference to GRPO", staleness.difference_to_grpo),
     "cost_of_staleness": Figure("Updates to a target accuracy", staleness.cost_of_staleness),
     "diagnostics_vs_staleness": Figure("How far stale data are off policy", staleness.diagnostics_vs_staleness),
+    "shadow_agreement": Figure("What other methods would have done", gradients.shadow_agreement),
+    "fidelity_vs_staleness": Figure("Stale gradients against fresh ones", gradients.fidelity_vs_staleness),
     "staleness_protocols": Figure("Realised staleness by protocol", staleness.staleness_protocols),
     "accuracy_by_protocol": Figure("Final accuracy, exact and bounded lag", staleness.accuracy_by_protocol),
     "threshold_heatmap": Figure("M2PO over staleness and threshold", settings.threshold_heatmap),

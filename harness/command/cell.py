@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import interrupts
+from harness.command.dependencies import changed_since, dependencies, listed, skipped_line
 from harness.config import Config
 from harness.errors import RunFailed, UserError, first_line, printable
 from harness.interrupts import Interrupted, Paused
@@ -33,7 +34,7 @@ def run_cell(config: Config) -> Outcome:
         return "waiting"
     status = status_of(path)
     if status == "finished":
-        progress.close(f"finished before · {path}")
+        progress.close(f"{skipped_line(config)} · {path}")
         return "skipped"
     if status == "failed" and not config.retry_failed:
         progress.warn(f"failed before ({_error(path)}); run it again with retry_failed=true · {path}")
@@ -113,23 +114,25 @@ def _open_manifest(config: Config, folder: RunFolder, progress: Progress) -> Non
     path = folder.path / MANIFEST
     if not path.is_file():
         folder.write_config()
-        folder.update_manifest(**new_manifest(config))
+        folder.update_manifest(**new_manifest(config), depends_on=dependencies(config))
         return
     before: dict[str, Any] = read_json(path)
-    now: dict[str, Any] = {"git": code_state(), "versions": versions(), "time": time.time()}
-    changed = _changes([before, *before["resumed"]][-1], now)
+    now: dict[str, Any] = {
+        "git": code_state(),
+        "versions": versions(),
+        "time": time.time(),
+        "depends_on": dependencies(config),
+    }
+    changed = [*_commit([before, *before["resumed"]][-1], now), *changed_since(config, before)]
     if changed:
-        progress.warn(f"resumed under another {' and '.join(changed)}; both are recorded")
+        progress.warn(f"{listed(changed)} changed since this run last started; both are recorded")
     folder.update_manifest(status="running", error=None, resumed=[*before["resumed"], now])
 
 
-def _changes(last: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is another than when the run last started: "commit 0123abc → 4567def"."""
-    pairs = {
-        "commit": (last["git"]["sha"], now["git"]["sha"]),
-        "torch": (last["versions"].get("torch", "?"), now["versions"].get("torch", "?")),
-    }
-    return [f"{what} {old[:12]} → {new[:12]}" for what, (old, new) in pairs.items() if old != new]
+def _commit(last: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The commit, where it is another than when the run last started: "commit 0123abc → 4567def"."""
+    old, new = last["git"]["sha"][:12], now["git"]["sha"][:12]
+    return [f"commit {old} → {new}"] if old != new else []
 
 
 def _error(path: Path) -> str:

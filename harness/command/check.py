@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness import build
+from harness.command.dependencies import check_unchanged
 from harness.command.validate import check_data
 from harness.config import Config, schema
 from harness.errors import UserError, first_line
@@ -45,6 +46,7 @@ def check(config: Config) -> None:
         check_data(config)
         _check_reference(config)
     check_folder(config)
+    check_unchanged(config)
 
 
 def check_values(config: Config) -> None:

@@ -47,6 +47,8 @@ NAMED_GROUPS = ("algo", "task", "model", "lag", "rollout")
 # The base of conf/config.yaml: the yaml files say only what differs from the schema's defaults.
 ConfigStore.instance().store("config_schema", Config)
 OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)  # of conf/config.yaml
+# conf/model/carry_long.yaml: the seed chooses one of three base policies.
+OmegaConf.register_new_resolver("modulo", lambda number, by: number % by, replace=True)
 
 
 def set_project_root() -> None:

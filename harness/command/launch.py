@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.command.dependencies import change_line, skipped_line
 from harness.command.plan import Plan
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
@@ -59,11 +60,18 @@ def summary(plan: Plan) -> int:
     """Says how every cell ended and returns the exit code: 0 only if all are finished, or paused as asked."""
     ended = [(cell.folder, status_of(cell.folder)) for cell in plan.cells]
     counts = Counter(status for _, status in ended)
+    skipped = [cell for cell in plan.cells if _finished_before(cell.folder, plan.started)]
     if plan.is_sweep:
-        print(f"{len(ended)} cells: " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items())))
+        shown = counts - Counter(finished=len(skipped))
+        parts = [f"{n} {status}" for status, n in sorted(shown.items())]
+        print(
+            f"{len(ended)} cells: " + ", ".join(parts + [f"{len(skipped)} already finished, skipped"] * bool(skipped))
+        )
         print(f"sweep: {plan.sweep_folder}")
+        for line, n in Counter(change for cell in skipped if (change := change_line(cell))).items():
+            print(f"{n} of those skipped: {line}")
     else:
-        print(f"{ended[0][1]}: {ended[0][0]}")
+        print(f"{skipped_line(plan.cells[0])} · {ended[0][0]}" if skipped else f"{ended[0][1]}: {ended[0][0]}")
         if plan.cells[0].mode == "evaluate" and counts["finished"]:
             print("\n".join(_accuracies(ended[0][0])))
     never = [folder.name for folder, status in ended if status == "finished" and _never_acted(folder)]
@@ -73,6 +81,11 @@ def summary(plan: Plan) -> int:
         if status == "failed":
             print(f"failed: {folder}: {_reason(folder)}", file=sys.stderr)
     return 0 if counts["finished"] + counts["paused"] == len(ended) else 1
+
+
+def _finished_before(folder: Path, when: float) -> bool:
+    """Whether a run had finished before this command: it was skipped."""
+    return status_of(folder) == "finished" and float(read_json(folder / MANIFEST).get("finished") or 0) < when
 
 
 def _never_acted(folder: Path) -> bool:

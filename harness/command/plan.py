@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.command.compose import compose_cells
@@ -21,12 +22,14 @@ class Plan:
     overrides: of each cell.
     name: of the sweep, "" for a single run.
     parallel: the launcher starts other processes.
+    started: when the command was typed, in seconds; a cell that finished before is not run.
     """
 
     cells: list[Config]
     overrides: list[list[str]]
     name: str
     parallel: bool = False
+    started: float = field(default_factory=time.time)
 
     @property
     def is_sweep(self) -> bool:

