@@ -11,7 +11,15 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import hydra
 from omegaconf import DictConfig
 
-from harness.command.compose import CONF, SHOW_ONLY, check_shown, config_of_job, set_project_root
+from harness.command.compose import (
+    CONF,
+    SHOW_ONLY,
+    as_meant,
+    check_shown,
+    config_of_job,
+    set_project_root,
+    words_of_job,
+)
 from harness.command.help import help_text
 from harness.command.plan import Plan, plan
 from harness.errors import UserError, without_secrets
@@ -80,8 +88,9 @@ def run(planned: Plan) -> int:
 def cell(cfg: DictConfig) -> str:
     """One cell, in this process or in one that a Hydra launcher started."""
     from harness.command.cell import run_cell
+    from harness.command.resolve import resolve
 
-    return run_cell(config_of_job(cfg))
+    return run_cell(resolve(config_of_job(cfg), words_of_job()))
 
 
 def draw(planned: Plan) -> None:
@@ -99,4 +108,5 @@ def draw(planned: Plan) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = as_meant(sys.argv[1:])
     sys.exit(main(sys.argv[1:]))

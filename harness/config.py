@@ -12,24 +12,37 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 from omegaconf import MISSING
 
 from harness.schema import Key, key, keys_of, leaves
 
+if TYPE_CHECKING:
+    T = TypeVar("T")
+    Declared = Annotated[T, "null as typed: the value that the task or the model declares (harness/command/resolve.py)"]
+else:
+    Declared = Optional
+
 
 @dataclass
 class ModelConfig:
     path: str = key(MISSING, "model folder, or name on the Hugging Face hub")
-    dtype: str = key("float32", "type of the computation; master weights stay float32", choices=("float32", "bfloat16"))
+    dtype: Declared[str] = key(
+        None,
+        "type of the computation, master weights stay float32; null: the model's own",
+        choices=("float32", "bfloat16"),
+    )
     attention: str = key("sdpa", "implementation of attention", choices=("sdpa", "eager", "flash_attention_2"))
     gradient_checkpointing: bool = key(False, "compute activations twice to keep fewer of them", "driver")
-    template: str = key("plain", "how a problem becomes a prompt", choices=("plain", "chat"))
+    template: Declared[str] = key(
+        None, "how a problem becomes a prompt; null: chat if the tokenizer has a template", choices=("plain", "chat")
+    )
     system_prompt: str = key("", "first message of the chat template; empty: none")
     pad_token: str | None = key(None, "padding token, where the tokenizer names none")
-    end_token: str | None = key(None, "end token, where it is another than the tokenizer names")
+    end_token: Any = key(None, "token that ends a response, or a list of them; null: all that the model's files name")
     parameters: float | None = key(None, "number of parameters, where dry_run has no model", "place", above=0)
+    learning_rate: float = key(1e-6, "learning rate that suits the model, for learner.lr=null", "place", above=0)
 
 
 @dataclass
@@ -47,8 +60,10 @@ class RolloutConfig:
     group_size: int = key(8, "responses a prompt; one alone has no advantage", low=2)
     temperature: float = key(1.0, "temperature of sampling, and of every log-prob", above=0)
     top_p: float = key(1.0, "nucleus of sampling; log-probs are those of the full softmax", low=1, high=1)
-    max_new_tokens: int = key(24, "longest response, in tokens", low=1)
-    max_prompt_tokens: int = key(1024, "longest prompt, in tokens; longer ones are dropped", low=1)
+    max_new_tokens: Declared[int] = key(None, "longest response, in tokens; null: as the task declares", low=1)
+    max_prompt_tokens: Declared[int] = key(
+        None, "longest prompt, in tokens, longer ones are dropped; null: as the task declares", low=1
+    )
     chunks: int = key(1, "parts that a batch is generated in", low=1)
     behaviour: str = key("trainer", "whose log-prob enters the ratio", choices=("trainer", "engine"))
     mismatch: str = key(
@@ -67,7 +82,9 @@ class RolloutConfig:
 
 @dataclass
 class LearnerConfig:
-    lr: float = key(3e-5, "learning rate of AdamW", above=0)
+    lr: Declared[float] = key(
+        None, "learning rate of AdamW; null: the one that suits the model (model.learning_rate)", above=0
+    )
     schedule: str = key("constant", "learning rate after the warm-up", choices=("constant", "linear", "cosine"))
     warmup: int = key(0, "updates in which the learning rate rises linearly to lr", low=0)
     step_scale: str = key("none", "factor on lr: √(ESS/B) of the sequences (VCPO)", choices=("none", "sqrt_ess"))
@@ -173,7 +190,8 @@ class Config:
     torch_threads: int = key(1, "threads of torch", "driver", low=1)
     device: str = key("cpu", "cpu, or an accelerator such as cuda", "driver")
     mode: str = key("train", "train a policy, or evaluate a checkpoint", choices=("train", "evaluate"))
-    checkpoint: str | None = key(None, "folder to evaluate (mode=evaluate)")
+    checkpoint: str | None = key(None, "what mode=evaluate evaluates: a run folder, a checkpoint or a model")
+    checkpoint_at: Any = key("best", "which one of a run folder: best (on validation), last, or an update", "place")
     checkpoint_every: int = key(100, "updates between checkpoints", "record", low=1, multiple_of="updates_per_step")
     stop_at: int | None = key(
         None,
@@ -247,7 +265,9 @@ class Config:
         lag = f"{'s' if kind == 'exact' else kind}{self.staleness}"
         what = f"{self.choices['algo']}-{lag}"
         if self.mode == "evaluate":
-            what = f"evaluate-{Path(str(self.checkpoint)).name}"
+            path = Path(str(self.checkpoint))
+            run = f"{path.parent.parent.name}-" if path.parent.name == "checkpoints" else ""
+            what = f"evaluate-{run}{path.name}"
         name = f"{what}-seed{self.seed}-{self.sha256()[:10]}"
         return Path(self.runs_dir) / self.choices["task"] / name
 

@@ -20,8 +20,9 @@ from harness.config import Config
 from harness.drivers.generation import Generation
 from harness.errors import printable
 from harness.interrupts import result_of
+from harness.models.checks import resolve_path
 from harness.models.digest import weights_sha256
-from harness.models.loading import LoadedModel, longest_prompt, resolve_path
+from harness.models.loading import LoadedModel, longest_prompt
 from harness.progress import Progress
 from harness.records.checkpoint import check_whole
 from harness.records.files import read_json
@@ -134,6 +135,19 @@ class Evaluator:
             about = {"update": version, "split": name}
             yield about | row, [about | sample for sample in samples]
 
+    def warnings(self, row: Row) -> list[str]:
+        """What somebody should look at, a line each: a split whose responses were all cut off.
+
+        row: of a split, as `run` gives it.
+        """
+        if row["truncated_fraction"] < 1:
+            return []
+        limit = self._config.rollout.max_new_tokens
+        return [
+            f"{row['split']}, update {row['update']}: every response was cut off at rollout.max_new_tokens={limit}; "
+            "raise it, choose another model.template, or name the token that ends an answer in model.end_token"
+        ]
+
     def _submit(self, generation: Generation, version: int, decoding: Decoding) -> dict[str, list[Future[Rollouts]]]:
         """Rollouts of every split, by its name, in parts."""
         requests = {name: self._request(split, decoding) for name, split in self._splits.items()}
@@ -231,6 +245,8 @@ class Evaluation:
         self.generation.publish(self.version, self.model.module.state_dict())
         for row, samples in self.evaluator.run(self.generation, self.version):
             self.recorder.evaluation(row, samples)
+            for warning in self.evaluator.warnings(row):
+                self.recorder.warn(warning)
             self.accuracy[row["split"]] = row["sampled_accuracy"]
         return weights_sha256(self.model.module.state_dict())
 

@@ -131,6 +131,8 @@ class Training:
         self.recorder.note("evaluating")
         for row, samples in self.evaluator.run(self.generation, self.learner.version):
             self.recorder.evaluation(row, samples)
+            for warning in self.evaluator.warnings(row) if self.learner.version == 0 else ():
+                self.recorder.warn(warning)
 
     def stop_if_asked(self) -> None:
         """Raises Interrupted, after a checkpoint, once a signal has asked the run to stop."""

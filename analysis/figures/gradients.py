@@ -23,7 +23,7 @@ FIDELITY = {
 def shadow_agreement(study: Study) -> Drawing:
     """Agreement of every method with the one that trains: methods by staleness, a panel a trainer."""
     one, missing = selection.one_model(study)
-    asked = {match[1]: name for name in one.updates if (match := AGREEMENT.fullmatch(name))}
+    asked = {match[1]: name for name in map(str, one.updates) if (match := AGREEMENT.fullmatch(name))}
     if not asked:
         raise MissingData("needs runs with record.shadow")
     means = _means(one, list(asked.values())).rename(columns={column: name for name, column in asked.items()})

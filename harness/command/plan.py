@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -59,8 +59,12 @@ def plan(arguments: Sequence[str]) -> Plan:
     """What the words after `run.py` ask for. Raises UserError, in one line, for anything wrong with any cell."""
     planned = Plan(*compose_cells(arguments))
     # Imported late: a mistyped key is refused without loading torch.
-    from harness.command.check import check
+    from harness.command.check import check, check_values
+    from harness.command.resolve import resolve
 
+    for cell in planned.cells:
+        check_values(cell)
+    planned = replace(planned, cells=list(map(resolve, planned.cells, planned.overrides)))
     for cell in planned.cells:
         check(cell)
     folders = {cell.folder for cell in planned.cells}

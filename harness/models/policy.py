@@ -216,8 +216,8 @@ def _positions(mask: Tensor) -> Tensor:
 def _head_is_linear(model: PreTrainedModel) -> bool:
     """Whether logits are exactly head(last hidden state): not so where a family caps or scales its logits."""
     head = model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear):
+    if not isinstance(head, torch.nn.Linear) or model.base_model is model:
         return False
-    probe = torch.arange(4, device=head.weight.device)[None] % model.config.vocab_size
+    probe = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
     hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state
     return torch.equal(head(hidden), model(input_ids=probe, use_cache=False).logits)

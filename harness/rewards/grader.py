@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.types import Grade, GradedRollouts, Grades, Problem, Rollouts
 
+USUAL = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")  # special tokens that are no part of a text
+
 
 @dataclass(frozen=True)
 class Grader:
@@ -31,10 +33,17 @@ class Grader:
 
         problems: the prompts of the rollouts, in order.
         rollouts: G prompts with B responses.
-        Returns B grades and B texts without special tokens.
+        Returns B grades and B texts, without the token that ended a response and without padding and the like; special
+        tokens that a model has of its own, such as <answer>, are a part of the answer.
         """
-        texts: list[str] = self.tokenizer.batch_decode(rollouts.responses(), skip_special_tokens=True)
+        texts: list[str] = self.tokenizer.batch_decode(self._contents(rollouts))
         return self.task.grade([problems[g] for g in rollouts.group.tolist()], texts), texts
+
+    def _contents(self, rollouts: Rollouts) -> list[list[int]]:
+        """Token ids of every response but those that every tokenizer has for its own use."""
+        usual = {getattr(self.tokenizer, f"{name}_token_id") for name in USUAL}
+        pairs = zip(rollouts.responses(), rollouts.finished.tolist(), strict=True)
+        return [[token for token in ids[: len(ids) - ended] if token not in usual] for ids, ended in pairs]
 
     def __call__(self, problems: Sequence[Problem], rollouts: Rollouts) -> tuple[GradedRollouts, dict[str, float]]:
         """Rollouts with their rewards.

@@ -45,6 +45,11 @@ class Carry(GeneratedTask):
             value = getattr(self, name)
             require(0 <= value <= 1, f"task.{name}", value, "a probability from 0 to 1")
 
+    @property
+    def max_new_tokens(self) -> int:
+        """Room for every running total, of up to three digits, and what follows it."""
+        return max(24, 4 * self.terms)
+
     def train(self, seed: int, indices: Sequence[int]) -> list[Problem]:
         """The training problems with these consumption indices."""
         return self._draw(seed, "problem", indices, "train")

@@ -72,6 +72,8 @@ class Corpus:
     answer_column: column of the reference answer, likewise.
     answer_format: how that column is read: plain, gsm8k (after ####) or boxed (the last \\boxed{} of a solution).
     prompt: text given to the model, {problem} replaced.
+    max_new_tokens: longest response, where rollout.max_new_tokens is null.
+    max_prompt_tokens: longest prompt, where rollout.max_prompt_tokens is null.
     overlap: what becomes of training problems that are also evaluation problems: refuse the run, or drop them.
     max_dropped_share: share of problems that may be dropped (unreadable answer, long prompt, overlap).
     reward: verifier: math, gsm8k, exact, or a function of your own such as my_package.score.
@@ -94,6 +96,8 @@ class Corpus:
     answer_column: str = "answer"
     answer_format: str = "plain"
     prompt: str = "{problem}"
+    max_new_tokens: int = 1024
+    max_prompt_tokens: int = 1024
     overlap: str = "refuse"
     max_dropped_share: float = 0.01
     reward: str = "math"

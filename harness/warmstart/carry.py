@@ -51,8 +51,12 @@ class Recipe(supervised.Recipe):
 
     def task(self) -> Carry:
         """The task with these settings."""
-        noise = {"carry_noise": self.carry_noise, "slip_noise": self.slip_noise}
-        return Carry(terms=self.terms, fewest_terms=self.fewest_terms, **noise)
+        return Carry(
+            terms=self.terms,
+            fewest_terms=self.fewest_terms,
+            carry_noise=self.carry_noise,
+            slip_noise=self.slip_noise,
+        )
 
 
 # conf/task has the same numbers; carry_noisy differs from carry in its rewards, not in its base policy.
@@ -94,7 +98,7 @@ def answers(model: Qwen3ForCausalLM, recipe: Recipe, samples: int) -> tuple[np.n
     problems = task.split("test")
     keys = randomness.keys(recipe.seed, "evaluation", np.arange(len(problems))[:, None], np.arange(samples))
     request = Request([tokenizer.encode(p.prompt) for p in problems], keys, 1.0, recipe.tokens)
-    rollouts = sampled(SharedPrefixPolicy(model), tokenizer.eos_token_id, request)
+    rollouts = sampled(SharedPrefixPolicy(model), [tokenizer.eos_token_id], request)
     texts = tokenizer.batch_decode(rollouts.responses(), skip_special_tokens=True)
     grades = task.grade([problems[g] for g in rollouts.group.tolist()], texts)
     right = np.array([grade.correct for grade in grades]) & rollouts.finished.numpy()
