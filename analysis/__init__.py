@@ -27,3 +27,17 @@ def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     tables.write(leaderboard.leaderboard(study), out / "tables", "leaderboard")
     report.write(study, out / "report")
     return sorted(path for folder in ("figures", "tables", "report") for path in (out / folder).iterdir())
+
+
+def write_choices(sweep: str | Path) -> list[Path]:
+    """Writes what a tuning sweep chose into its folder: what run.py calls after one.
+
+    sweep: folder of sweep.json. Returns every file written, below `tuning/`.
+    Raises AnalysisError (one line) while runs are missing, or where the folder cannot be written.
+    """
+    from analysis import figures, tuned, tuning
+
+    out = Path(sweep) / "tuning"
+    read = tuning.read(Path(sweep))
+    figures.prepare(out)
+    return tuned.write(read, out)

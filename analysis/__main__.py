@@ -1,4 +1,4 @@
-"""python -m analysis figures | table | compare | leaderboard | report | pack (see --help of each)."""
+"""python -m analysis figures | table | compare | leaderboard | report | tune | width | pack (see --help of each)."""
 
 from __future__ import annotations
 
@@ -80,6 +80,18 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--notice", type=Path, metavar="FILE",
                         help="text for the top of the page, a paragraph a line")  # fmt: skip
 
+    width = command("width", _width, "the fixed clip that M2PO's mask amounts to, for algo=clip_at_width")
+    width.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
+
+    tune = commands.add_parser("tune", help="what a sweep=tune/NAME chose, its price, and the final sweep")
+    tune.add_argument("sweep", type=Path, metavar="FOLDER", help="of the tuning sweep, runs/sweeps/tune-NAME-…")
+    tune.add_argument("--out", type=Path, help="also write the table, and the best so far against the budget, here")
+    tune.add_argument("--final", type=Path, metavar="FILE.yaml",
+                      help="write the final sweep, e.g. sweeps/sweep/tuned/NAME.yaml for sweep=tuned/NAME")  # fmt: skip
+    tune.add_argument("--seeds", type=_numbers, default=[], metavar="N,…",
+                      help="of the final sweep (default: the first 12 that tuning did not use)")  # fmt: skip
+    tune.set_defaults(command=_tune)
+
     pack = command("pack", _pack, "a study in one Parquet file that every command takes in place of folders")
     pack.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
     pack.add_argument("--every", type=int, default=0, metavar="K",
@@ -89,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(name) for name in _names(text)]
 
 
 def _study(choices: argparse.Namespace):
@@ -186,6 +202,32 @@ def _report(choices: argparse.Namespace) -> None:
     figures.one_task(study)
     figures.prepare(choices.out)
     print(report.write(study, choices.out, choices.title, notice=_paragraphs(choices.notice)))
+
+
+def _width(choices: argparse.Namespace) -> None:
+    from analysis import figures, tables, width
+
+    table = width.width(_study(choices))
+    print(tables.markdown(table), end="")
+    if choices.out:
+        figures.prepare(choices.out)
+        tables.write(table, choices.out, "width")
+
+
+def _tune(choices: argparse.Namespace) -> None:
+    from analysis import figures, tables, tuned, tuning
+
+    sweep = tuning.read(choices.sweep)
+    print(tables.markdown(tuned.table(sweep)))
+    for line in tuned.curves(sweep):
+        print(line)
+    if choices.out:
+        figures.prepare(choices.out)
+        tuned.write(sweep, choices.out)
+    if choices.final:
+        figures.prepare(choices.final.parent)
+        choices.final.write_text(tuned.final_sweep(sweep, choices.seeds), encoding="utf-8")
+        print(f"final sweep: {choices.final}")
 
 
 def _paragraphs(file: Path | None) -> list[str]:

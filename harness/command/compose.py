@@ -66,7 +66,7 @@ def compose_cells(arguments: Sequence[str]) -> tuple[list[Config], list[list[str
     Returns the configs, the overrides of each, the sweep's name ("" for a single run), and whether its launcher
     starts other processes. Raises UserError.
     """
-    _refuse_flags(arguments)
+    refuse_flags(arguments)
     given, multirun = overrides_of(arguments), any(a in MULTIRUN for a in arguments)
     set_project_root()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -78,7 +78,7 @@ def compose_cells(arguments: Sequence[str]) -> tuple[list[Config], list[list[str
 
 def check_shown(arguments: Sequence[str]) -> None:
     """Raises UserError where a command line that only shows something would run code from outside, or is wrong."""
-    _refuse_flags(arguments)
+    refuse_flags(arguments)
     set_project_root()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         compose_one([word for word in overrides_of(arguments) if "=" in word])
@@ -182,7 +182,7 @@ def _expand(given: list[str], multirun: bool) -> tuple[list[list[str]], str]:
 # Errors --------------------------------------------------------------------------------------------------
 
 
-def _refuse_flags(arguments: Sequence[str]) -> None:
+def refuse_flags(arguments: Sequence[str]) -> None:
     """Raises UserError for flags by which Hydra would run another configuration than the one that was checked."""
     for flag in (argument.partition("=")[0] for argument in arguments):
         if flag.startswith("-") and flag not in FLAGS:

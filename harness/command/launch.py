@@ -8,15 +8,22 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from joblib import Parallel, delayed
+
+from harness.command.cell import run_cell
 from harness.command.plan import Plan
+from harness.config import Config
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
-from harness.records.layout import EVAL, MANIFEST, SWEEP
+from harness.records.layout import EVAL, MANIFEST, METRICS, SWEEP
 from harness.records.state import status_of
+from harness.records.tail import last_row
 from harness.tracking.background import mlflow_sync
 
 
@@ -41,7 +48,7 @@ def _write_sweep(plan: Plan) -> None:
         return
     folder = plan.sweep_folder
     folder.mkdir(parents=True, exist_ok=True)
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "folder": os.path.relpath(cell.folder, folder),
             "overrides": line,
@@ -49,10 +56,32 @@ def _write_sweep(plan: Plan) -> None:
         }
         for cell, line in zip(plan.cells, plan.overrides, strict=True)
     ]
+    for cell, (method, number) in zip(cells, plan.places, strict=False):
+        cell |= {"method": method, "point": number}
+    listed = {"points": asdict(plan.points)} if plan.points else {}
     write_json(
         folder / SWEEP,
-        {"name": plan.name, "command": sys.argv[1:], "cells": cells, "time": time.time()},
+        {"name": plan.name, "command": sys.argv[1:], "cells": cells, "time": time.time(), **listed},
     )
+
+
+def run_to(plan: Plan, cells: Iterable[int], stop_at: int | None = None) -> None:
+    """Runs cells of a plan up to an update, in as many processes as its launcher has.
+
+    cells: their numbers in the plan. stop_at: update; None: to the end. Those that are there already, or have failed,
+    are left as they are.
+    """
+    due = [replace(plan.cells[number], stop_at=stop_at or plan.cells[number].stop_at) for number in cells]
+    due = [config for config in due if config.retry_failed or not _is_there(config)]
+    Parallel(plan.jobs)(delayed(run_cell)(config) for config in due)
+
+
+def _is_there(config: Config) -> bool:
+    """Whether a cell has ended, or is paused where it should be or further."""
+    status = status_of(config.folder)
+    if status == "paused" and config.stop_at is not None:
+        return int((last_row(config.folder / METRICS) or {}).get("update", 0)) >= config.stop_at
+    return status in ("finished", "failed")
 
 
 def summary(plan: Plan) -> int:
