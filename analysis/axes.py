@@ -38,6 +38,13 @@ def axes(study: Study, chosen: Sequence[str] = ()) -> list[str]:
     return found
 
 
+def of_sweep(study: Study) -> list[str]:
+    """The axes that a report follows: method and staleness where most runs stand at one setting, else all there are."""
+    names, used = axes(study), study.used
+    main = [name for name in names if name in (METHOD, STALENESS)]
+    return main if main and used["reference"].mean() > 0.5 else names
+
+
 def _pattern(values: pd.Series) -> tuple[int, ...]:
     """Which runs share a value, the same for two columns that change together."""
     return tuple(pd.factorize(values)[0].tolist())
@@ -99,7 +106,8 @@ def _text(value: object) -> str:
 def table(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Estimates over seeds at every place: a row a combination of values, columns value, low, high, n."""
     parts = [
-        dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True)) | vars(estimate(part["value"]))
+        dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
+        | vars(estimate(part["value"].to_numpy()))
         for key, part in rows.groupby(list(names), dropna=False, sort=True)
     ]
     return pd.DataFrame(parts)

@@ -18,7 +18,7 @@ def answer(study: Study, metric: str = "sampled_accuracy") -> str:
 
     metric: the accuracy, a name in eval.jsonl.
     """
-    names = axes.axes(study)
+    names = axes.of_sweep(study)
     others = [name for name in names if name not in (axes.METHOD, axes.STALENESS)]
     return _of_places(study, names, metric) if others else _of_methods(study, metric)
 
@@ -32,20 +32,20 @@ def _of_methods(study: Study, metric: str) -> str:
         stale = 0
     table = leaderboard.leaderboard(study.where(staleness=stale), metric)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    rows = [row for row in rows if isinstance(row["difference to GRPO"], Estimate) and row["difference to GRPO"].n]
+    pairs = [(row, d) for row in rows if isinstance(d := row["difference to GRPO"], Estimate) and d.n]
     words = scores.OUTCOMES[scores.RANKED_BY]
-    if not rows:
+    if not pairs:
         return f"At s = {stale} no method can be compared with GRPO by {words} of {metric}: no seed has both."
     said: dict[str, list[str]] = {}
-    for row in rows:
-        verdict, name = row["against GRPO"], row["algorithm"]
+    for row, difference in pairs:
+        verdict, name = str(row["against GRPO"]), str(row["algorithm"])
         if verdict in ("ahead", "behind"):
-            verdict, name = f"{verdict} of GRPO", f"{name} ({row['difference to GRPO'].value:+.3f})"
+            verdict, name = f"{verdict} of GRPO", f"{name} ({difference.value:+.3f})"
         said.setdefault(verdict, []).append(name)
-    n = sorted({row["difference to GRPO"].n for row in rows})
+    n = sorted({difference.n for _, difference in pairs})
     seeds = f"{n[0]} to {n[-1]}" if len(n) > 1 else n[0]
     verdicts = "; ".join(f"{', '.join(names)}: {verdict}" for verdict, names in said.items())
-    test = f"n = {seeds}, sign-flip test, Holm over {len(rows)}"
+    test = f"n = {seeds}, sign-flip test, Holm over {len(pairs)}"
     return f"At s = {stale}, by {words} of {metric} against GRPO of the same seed ({test}): {verdicts}."
 
 

@@ -221,7 +221,7 @@ def _tables(study: Study, metric: str) -> list[dict[str, Any]]:
 
 def _ranking(study: Study, metric: str) -> dict[str, Any]:
     """The table of the first screen: methods, or where other things were varied all combinations of them."""
-    names = axes.axes(study)
+    names = axes.of_sweep(study)
     if set(names) <= {axes.METHOD, axes.STALENESS}:
         return _shown("Methods, in the order of the outcome that ranks", leaderboard.leaderboard(study, metric))
     return _shown("What was varied, in the order of the outcome that ranks", tables.grouped(study, names, metric))
@@ -233,7 +233,7 @@ def _shown(title: str, table: tables.Table) -> dict[str, Any]:
 
 def _title(study: Study) -> str:
     """The question that the study's own axes ask."""
-    tasks, names = ", ".join(sorted(study.used["task"].unique())), axes.axes(study)
+    tasks, names = ", ".join(sorted(study.used["task"].unique())), axes.of_sweep(study)
     others = [name for name in names if name not in (axes.METHOD, axes.STALENESS)]
     if axes.STALENESS in names and not others:
         return f"How stale may rollouts be? ({tasks})"

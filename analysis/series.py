@@ -167,7 +167,8 @@ def own_settings(runs: pd.DataFrame) -> list[str]:
     rows = [{key: _text(value) for key, value in settings_of(run).items()} for run in at.to_dict("records")]
     found = pd.DataFrame(rows, index=at.index)
     inside = found.groupby(at["algorithm"]).nunique(dropna=False).max()
-    return [key for key in found if (inside[key] if key.startswith("algo.") else found[key].nunique(dropna=False)) > 1]
+    overall = found.nunique(dropna=False)
+    return [key for key in map(str, found) if (inside if key.startswith("algo.") else overall)[key] > 1]
 
 
 def reference_words(runs: pd.DataFrame) -> str:

@@ -36,8 +36,11 @@ def outcome(x: str = "", hue: str = "", group: str = "", by: str = scores.RANKED
     """
 
     def drawn(study: Study) -> Drawing:
-        one, missing = selection.one_model(study)
-        missing = missing + selection.idle(one)
+        if not (x or hue or group) and set(axes.of_sweep(study)) < set(axes.axes(study)):
+            one, missing = selection.reference(study)
+        else:
+            one, missing = selection.one_model(study)
+            missing = missing + selection.idle(one)
         names = axes.chosen(one, x, hue, group)
         return _draw(one, names, by, missing)
 
@@ -122,9 +125,9 @@ def _look(
     names = [hue, *left] if hue else left
     look = looks[values[0]] if hue else Look("", style.look("grpo").colour, "o")
     rest = tuple(values[1:] if hue else values)
-    others = sorted(set(map(tuple, table[left].astype(object).to_numpy().tolist())), key=str) if left else [()]
+    others = sorted({str(tuple(row)) for row in table[left].astype(object).to_numpy().tolist()})
     shown = [style.look(str(v)).label if name == METHOD else v for name, v in zip(names, values, strict=True)]
-    return axes.words(names, shown), look, _DASHES[others.index(rest) % len(_DASHES)]
+    return axes.words(names, shown), look, _DASHES[others.index(str(rest)) % len(_DASHES)]
 
 
 def _looks(values: pd.Series) -> dict[object, Look]:
