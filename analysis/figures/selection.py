@@ -51,7 +51,8 @@ def reference(study: Study) -> tuple[Study, list[str]]:
     absent = sorted(set(used["algorithm"]) - set(keep["algorithm"]))
     if absent:
         notes.append(f"{', '.join(absent)} at the setting that the others share")
-    return study.keep(keep), notes + idle(study.keep(keep))
+    shown = study.keep(keep)
+    return shown, notes + idle(shown)
 
 
 def stalest(study: Study) -> int:
