@@ -47,7 +47,7 @@ def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     figures.write(study, out / "figures")
     for name, table in tables.of_a_sweep(study).items():
         tables.write(table, out / "tables", name)
-    tables.write(leaderboard.leaderboard(study), out / "tables", "leaderboard")
+    tables.write(tables.made("leaderboard", leaderboard.leaderboard, study), out / "tables", "leaderboard")
     report.write(study, out / "report")
     return sorted(path for folder in ("figures", "tables", "report") for path in (out / folder).iterdir())
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.errors import AnalysisError, first_line
+from analysis.plain import printable
 
 STORE = "of mlflow:EXPERIMENT (default: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db)"
 
@@ -18,10 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         choices.command(choices)
     except AnalysisError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0
+    except OSError as error:  # of the disk, of rights
+        print(f"error: {printable(first_line(error))}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -139,7 +143,7 @@ def _tell(study, side: str = "") -> None:
     for row in study.unused.itertuples():
         print(f"  not used: {row.run}: {row.why_not}", file=sys.stderr)
     for note in study.notes:
-        print(f"  note: {note}", file=sys.stderr)
+        print(f"  note: {printable(note)}", file=sys.stderr)
 
 
 def _figures(choices: argparse.Namespace) -> None:

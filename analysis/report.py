@@ -22,9 +22,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from analysis import axes, figures, findings, leaderboard, scores, series, style, tables
-from analysis.errors import MissingData
+from analysis.errors import MissingData, reason
 from analysis.figures import common, selection
 from analysis.figures.main import acting_fraction
+from analysis.limits import LARGEST_SAMPLES, too_deep
 from analysis.study import Study
 from harness.records import layout
 
@@ -177,8 +178,11 @@ def _pictures(study: Study, metric: str) -> tuple[list[Picture], dict[str, str]]
     for name, drawn in figures.draw(study, metric=metric):
         if isinstance(drawn, str):
             absent[name] = drawn
-        else:
+            continue
+        try:
             pictures.append(_picture(name, drawn, _narrow(study, name, metric) if name == FIRST else ""))
+        except Exception as error:  # what matplotlib refuses shows only when the picture is made
+            absent[name] = reason(error)
     return pictures, absent
 
 
@@ -223,8 +227,10 @@ def _ranking(study: Study, metric: str) -> dict[str, Any]:
     """The table of the first screen: methods, or where other things were varied all combinations of them."""
     names = axes.of_sweep(study)
     if set(names) <= {axes.METHOD, axes.STALENESS}:
-        return _shown("Methods, in the order of the outcome that ranks", leaderboard.leaderboard(study, metric))
-    return _shown("What was varied, in the order of the outcome that ranks", tables.grouped(study, names, metric))
+        title = "Methods, in the order of the outcome that ranks"
+        return _shown(title, tables.made(title, leaderboard.leaderboard, study, metric))
+    title = "What was varied, in the order of the outcome that ranks"
+    return _shown(title, tables.made(title, tables.grouped, study, names, metric))
 
 
 def _shown(title: str, table: tables.Table) -> dict[str, Any]:
@@ -268,17 +274,25 @@ def _samples(study: Study) -> list[dict[str, Any]]:
 
 def _last_samples(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in _end(path, LARGEST_SAMPLES):
         try:
-            row = json.loads(line)
+            row = None if too_deep(line) else json.loads(line)
         except ValueError:
             break  # cut off by a crash
-        if isinstance(row, dict):
+        if isinstance(row, dict) and type(row.get("update")) is int:
             rows.append({key: row.get(key, "") for key in ("update", "split", "prompt", "response", "reward")})
     if not rows:
         return []
     last = max(row["update"] for row in rows)
     return [row for row in rows if row["update"] == last]
+
+
+def _end(path: Path, most: int) -> list[bytes]:
+    """The last whole lines of a file, of at most so many bytes."""
+    with path.open("rb") as file:
+        start = max(0, path.stat().st_size - most)
+        file.seek(start)
+        return file.read().split(b"\n")[1 if start else 0 : -1]
 
 
 def _json(value: Any) -> bytes:

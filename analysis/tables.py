@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import axes, outcomes, rows, scores, statistics
-from analysis.errors import MissingData
+from analysis.errors import AnalysisError, MissingData, reason
+from analysis.plain import csv_cells, markdown_cell
 from analysis.statistics import Estimate
 from analysis.study import Study
 
@@ -174,22 +174,18 @@ def collapsed(group: pd.DataFrame) -> str:
 
 
 def of_a_sweep(study: Study, metric: str = "sampled_accuracy", last: int = scores.LAST) -> dict[str, Table]:
-    """The tables that every sweep gets, by name; those whose runs are not there are left out.
+    """The tables that every sweep gets, by name; one that fails says so in its place.
 
     metric: the accuracy, a name in eval.jsonl. last: evaluations in the last-k mean.
     """
-    makers: dict[str, Callable[[], Table]] = {
-        "summary": lambda: summary(study, metric, last),
-        "decodings": lambda: decodings(study),
-        "stability": lambda: stability(study, metric),
-        "to_target": lambda: to_target(study, metric),
-        "table1": lambda: table1(study, metric),
+    found = {
+        "summary": made("summary", summary, study, metric, last),
+        "decodings": made("decodings", decodings, study),
+        "stability": made("stability", stability, study, metric),
     }
-    made = {}
-    for name, maker in makers.items():
-        with suppress(MissingData):
-            made[name] = maker()
-    return made
+    if (study.used["staleness"] == 0).any():
+        found["to_target"] = made("to_target", to_target, study, metric)
+    return found | {"table1": made("table1", table1, study, metric)}
 
 
 def _estimate(row: pd.Series) -> Estimate:
@@ -224,7 +220,7 @@ def texts(table: Table) -> list[list[str]]:
 
 def markdown(table: Table) -> str:
     """GitHub's pipes, with the caption below."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in texts(table)]
+    cells = [[markdown_cell(cell) for cell in row] for row in texts(table)]
     widths = [max(len(row[i]) for row in [table.columns, *cells]) for i in range(len(table.columns))]
 
     def line(row: list[str]) -> str:
@@ -232,6 +228,23 @@ def markdown(table: Table) -> str:
 
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([line(table.columns), rule, *map(line, cells)]) + f"\n\n{table.caption}\n"
+
+
+def made(title: str, make: Callable[..., Table], *given: object) -> Table:
+    """A table, or one that says why it could not be made.
+
+    title: what it is called there.
+    make, given: the function that makes it, and its arguments.
+    Raises AnalysisError for what its user got wrong.
+    """
+    try:
+        return make(*given)
+    except AnalysisError as error:
+        if not isinstance(error, MissingData):
+            raise
+        return Table(["not made"], [[f"{title}: {reason(error)}"]], "")
+    except Exception as error:
+        return Table(["not made"], [[f"{title}: {reason(error)}"]], "")
 
 
 def latex(table: Table) -> str:
@@ -273,7 +286,7 @@ def write(table: Table, out: Path, name: str) -> list[Path]:
     paths = [out / f"{name}.{kind}" for kind in ("md", "tex", "csv")]
     paths[0].write_text(markdown(table), encoding="utf-8")
     paths[1].write_text(latex(table), encoding="utf-8")
-    frame(table).to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
+    csv_cells(frame(table)).to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
     return paths
 
 

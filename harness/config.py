@@ -51,6 +51,12 @@ class RolloutConfig:
     max_prompt_tokens: int = key(1024, "longest prompt, in tokens; longer ones are dropped", low=1)
     chunks: int = key(1, "parts that a batch is generated in", low=1)
     behaviour: str = key("trainer", "whose log-prob enters the ratio", choices=("trainer", "engine"))
+    mismatch: str = key(
+        "none",
+        "how rollout=torch differs from the trainer: weights rounded to bf16 or fp8, or noise on the logits",
+        choices=("none", "bf16", "fp8", "gaussian"),
+    )
+    mismatch_sigma: float = key(0.05, "standard deviation of mismatch=gaussian, nats", above=0)
     inflight: str = key("drain", "what new weights do to running sequences", choices=("drain", "recompute", "keep_kv"))
     probe_tolerance: float | None = key(
         None, "mean difference from the trainer's log-probs (nats) that ends the run; null: by dtype", "driver", above=0
@@ -119,12 +125,19 @@ class RecordConfig:
         list, "methods asked what they would have done with the run's mini-batches: names, or all", "record"
     )
     shadow_every: int = key(10, "updates between asking the shadow methods", "record", low=1)
+    fidelity: int | None = key(
+        None,
+        "updates between comparing the gradient with that of fresh rollouts; null: never",
+        "record",
+        low=1,
+        multiple_of="updates_per_step",
+    )
 
 
 @dataclass
 class TrackingConfig:
     backend: str = key("mlflow", "where the records are mirrored", "place", choices=("mlflow", "none"))
-    uri: str = key("", "address of the tracking store; empty: sqlite in runs_dir", "place")
+    uri: str = key("", "address of the tracking store; empty: $MLFLOW_TRACKING_URI, else sqlite in runs_dir", "place")
     experiment: str = key("lagrange", "name of the experiment in MLflow", "place")
     every: int = key(10, "updates between mirrored rows", "place", low=1)
 
@@ -171,12 +184,20 @@ class Config:
         multiple_of="updates_per_step",
     )
     dry_run: bool = key(False, "print cells, folders and estimates, and stop", "place")
+    on_change: str = key(
+        "refuse",
+        "a run carries on with another method, reward, model or data than it began with: refused, or recorded",
+        "place",
+        choices=("refuse", "record"),
+    )
     retry_failed: bool = key(False, "run failed cells again", "place")
     allow_code: list[str] = key(list, "packages beside ours that a _target_ may name", "place")
     sandbox: str = key("on", "grade model answers in processes that can only answer", "place", choices=("on", "off"))
     runs_dir: str = key("runs", "folder of the run folders, from where the command is typed", "place")
     choices: dict[str, str] = field(default_factory=dict, metadata={"omegaconf_ignore": True})
     """The chosen options of the config groups that name things: {"algo": "m2po", "task": "carry", …}."""
+    interpolated: dict[str, Any] = field(default_factory=dict, metadata={"omegaconf_ignore": True})
+    """What comes from the environment, as it was written: {"task.path": "${oc.env:DATA}/train.jsonl"}."""
 
     @property
     def batches(self) -> int:
@@ -194,11 +215,14 @@ class Config:
         return self.model if self.checkpoint is None else replace(self.model, path=self.checkpoint)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Every value in nested mappings."""
+        tree = asdict(self)
+        del tree["interpolated"]
+        return tree
 
     def flat(self) -> dict[str, Any]:
         """Every value under its dotted name, those of mappings without a schema too (algo.epsilon_low)."""
-        return dict(leaves(asdict(self)))
+        return dict(leaves(self.as_dict()))
 
     def roles(self) -> dict[str, str]:
         """The role of every dotted name of `flat`."""

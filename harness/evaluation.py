@@ -23,6 +23,7 @@ from harness.interrupts import result_of
 from harness.models.digest import weights_sha256
 from harness.models.loading import LoadedModel, longest_prompt, resolve_path
 from harness.progress import Progress
+from harness.records.checkpoint import check_whole
 from harness.records.files import read_json
 from harness.records.folder import RunFolder
 from harness.records.layout import CHECKPOINT
@@ -212,11 +213,13 @@ class Evaluation:
 
     def __init__(self, config: Config, folder: RunFolder, progress: Progress) -> None:
         torch.set_num_threads(config.torch_threads)
+        check_whole(Path(resolve_path(str(config.checkpoint))), weights=True)
         progress.note("loading the model")
         self.model: LoadedModel = build.model(config)
         encode = PromptEncoder(self.model.tokenizer, config.model)
         data = prepare(config, build.task(config), encode, longest_prompt(config))
         self.recorder = Recorder(folder, progress, self.model.token_text, config.learner.max_refused_in_a_row)
+        progress.say(data.opening)
         self.recorder.data(data.provenance, data.notes)
         grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)
         self.evaluator = Evaluator(config, data.task, encode, grader, data.suites)

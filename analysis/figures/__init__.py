@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from analysis.errors import AnalysisError, MissingData, first_line, unknown
-from analysis.figures import axis, main, methods, paper, paper_v3, settings, staleness, tokens
+from analysis.errors import AnalysisError, reason, unknown
+from analysis.figures import axis, gradients, main, methods, paper, paper_v3, settings, staleness, tokens
 from analysis.figures.common import Drawing, options, save
 from analysis.study import Study
 
@@ -31,6 +31,8 @@ FIGURES: dict[str, Figure] = {
     "difference_to_grpo": Figure("Paired difference to GRPO", staleness.difference_to_grpo),
     "cost_of_staleness": Figure("Updates to a target accuracy", staleness.cost_of_staleness),
     "diagnostics_vs_staleness": Figure("How far stale data are off policy", staleness.diagnostics_vs_staleness),
+    "shadow_agreement": Figure("What other methods would have done", gradients.shadow_agreement),
+    "fidelity_vs_staleness": Figure("Stale gradients against fresh ones", gradients.fidelity_vs_staleness),
     "staleness_protocols": Figure("Realised staleness by protocol", staleness.staleness_protocols),
     "accuracy_by_protocol": Figure("Final accuracy, exact and bounded lag", staleness.accuracy_by_protocol),
     "threshold_heatmap": Figure("M2PO over staleness and threshold", settings.threshold_heatmap),
@@ -97,10 +99,8 @@ def draw(
         for name, figure in chosen.items():
             try:
                 yield name, figure(study)
-            except MissingData as reason:
-                yield name, str(reason)
-            except Exception as error:  # one figure that fails is said, and the others are drawn
-                yield name, f"failed ({type(error).__name__}: {first_line(error)})"
+            except Exception as error:
+                yield name, reason(error)
 
 
 def write(study: Study, out: Path, **choices) -> dict[str, dict]:
@@ -114,13 +114,22 @@ def write(study: Study, out: Path, **choices) -> dict[str, dict]:
     prepare(out)
     index: dict[str, dict] = {}
     for name, drawn in draw(study, **choices):
-        if isinstance(drawn, str):
-            index[name] = {"drawn": False, "why_not": drawn}
-            continue
-        save(drawn, out, name)
-        index[name] = {"drawn": True, "title": title(name), "caption": drawn.caption, "missing": drawn.missing}
+        index[name] = {"drawn": False, "why_not": drawn} if isinstance(drawn, str) else _saved(drawn, out, name)
     (out / "figures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return index
+
+
+def _saved(drawing: Drawing, out: Path, name: str) -> dict[str, Any]:
+    """Writes one figure and returns its entry: what matplotlib refuses shows only when the file is made."""
+    try:
+        save(drawing, out, name)
+    except OSError:
+        raise
+    except Exception as error:
+        for kind in ("png", "pdf", "csv"):
+            (out / f"{name}.{kind}").unlink(missing_ok=True)
+        return {"drawn": False, "why_not": reason(error)}
+    return {"drawn": True, "title": title(name), "caption": drawing.caption, "missing": drawing.missing}
 
 
 def one_task(study: Study) -> None:

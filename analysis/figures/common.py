@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import statistics, style
+from analysis.plain import csv_cells
 
 _columns: ContextVar[int | None] = ContextVar("columns", default=None)
 _metric: ContextVar[str] = ContextVar("metric", default="sampled_accuracy")
@@ -273,6 +274,6 @@ def save(drawing: Drawing, out: Path, name: str) -> list[Path]:
     png, pdf, csv = (out / f"{name}.{kind}" for kind in ("png", "pdf", "csv"))
     drawing.figure.savefig(png, metadata={"Software": None})
     drawing.figure.savefig(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None})
-    tidy = drawing.data.dropna(axis=1, how="all")
+    tidy = csv_cells(drawing.data.dropna(axis=1, how="all"))
     tidy.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
     return [png, pdf, csv]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import operator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness import build
+from harness.command.dependencies import check_unchanged
 from harness.command.validate import check_data
 from harness.config import Config, schema
 from harness.errors import UserError, first_line
-from harness.models.loading import check_model, load_tokenizer
-from harness.records.checkpoint import check_kept
+from harness.models.loading import check_model, load_tokenizer, resolve_path
+from harness.records.checkpoint import check_kept, check_whole
 from harness.records.folder import check_folder
 from harness.schema import Key, check_multiple, lookup
 
@@ -45,6 +47,7 @@ def check(config: Config) -> None:
         check_data(config)
         _check_reference(config)
     check_folder(config)
+    check_unchanged(config)
 
 
 def check_values(config: Config) -> None:
@@ -86,6 +89,8 @@ def _check_mode(config: Config) -> None:
         raise UserError("mode=evaluate: needs checkpoint=PATH, a checkpoint or model folder")
     if config.checkpoint and config.mode != "evaluate":
         raise UserError(f"checkpoint={config.checkpoint}: only mode=evaluate reads it; add mode=evaluate or drop it")
+    if config.checkpoint:
+        check_whole(Path(resolve_path(config.checkpoint)), weights=False)
 
 
 def _check_reference(config: Config) -> None:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import PROJECT
+from harness.command.interpolations import from_environment
 from harness.command.targets import check_targets
 from harness.config import Config, known_keys, schema
 from harness.errors import UserError, first_line, nearest
@@ -53,6 +54,8 @@ MESSAGES = {
 
 # The base of conf/config.yaml: the yaml files say only what differs from the schema's defaults.
 ConfigStore.instance().store("config_schema", Config)
+# conf/model/carry_long.yaml: the seed chooses one of three base policies.
+OmegaConf.register_new_resolver("modulo", lambda number, by: number % by, replace=True)
 
 
 def set_project_root() -> None:
@@ -60,11 +63,11 @@ def set_project_root() -> None:
     os.environ["LAGRANGE_ROOT"] = str(PROJECT)
 
 
-def compose_cells(arguments: Sequence[str]) -> tuple[list[Config], list[list[str]], str, bool]:
+def compose_cells(arguments: Sequence[str]) -> tuple[list[Config], list[list[str]], str, DictConfig]:
     """Every cell of a command line, not yet checked.
 
-    Returns the configs, the overrides of each, the sweep's name ("" for a single run), and whether its launcher
-    starts other processes. Raises UserError.
+    Returns the configs, the overrides of each, the sweep's name ("" for a single run), and the settings of Hydra's
+    launcher. Raises UserError.
     """
     refuse_flags(arguments)
     given, multirun = overrides_of(arguments), any(a in MULTIRUN for a in arguments)
@@ -72,8 +75,8 @@ def compose_cells(arguments: Sequence[str]) -> tuple[list[Config], list[list[str
     with initialize_config_dir(str(CONF), version_base="1.3"):
         lines, name = _expand(given, multirun)
         composed = [compose_one(line) for line in lines]
-        parallel = bool(name) and "BasicLauncher" not in str(composed[0].hydra.launcher._target_)
-        return [build_config(cfg) for cfg in composed], lines, name, parallel
+        launcher = composed[0].hydra.launcher
+        return [build_config(cfg) for cfg in composed], lines, name, launcher
 
 
 def check_shown(arguments: Sequence[str]) -> None:
@@ -118,6 +121,7 @@ def build_config(cfg: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise UserError(_about(error)) from error
     assert isinstance(made, Config)
+    made.interpolated = from_environment(cfg)
     made.choices = {group: str(choices[group]) for group in NAMED_GROUPS}
     return made
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from harness.command.compose import compose_cells
 from harness.command.points import Points, compose, file_of
@@ -21,18 +24,18 @@ class Plan:
     cells: their configs, in order.
     overrides: of each cell.
     name: of the sweep, "" for a single run.
-    parallel: the launcher starts other processes.
-    jobs: how many, for a sweep that lists its points (-1: as many as cores).
-    points: of such a sweep. places: method and number of each cell's point.
+    launcher: settings of Hydra's launcher.
+    points: of a sweep that lists them. places: method and number of each cell's point.
+    started: when the command was typed, in seconds; a cell that finished before is not run.
     """
 
     cells: list[Config]
     overrides: list[list[str]]
     name: str
-    parallel: bool = False
-    jobs: int = 1
+    launcher: DictConfig = field(default_factory=lambda: DictConfig({}))
     points: Points | None = None
     places: list[tuple[str, int]] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
 
     @property
     def is_sweep(self) -> bool:
@@ -42,6 +45,20 @@ class Plan:
     def rungs(self) -> list[int]:
         """Updates at which only some points go on; none for a sweep that is no tuning."""
         return self.points.rungs if self.points else []
+
+    @property
+    def parallel(self) -> bool:
+        """Whether cells run in other processes."""
+        return self.is_sweep and "BasicLauncher" not in str(self.launcher.get("_target_"))
+
+    @property
+    def jobs(self) -> int:
+        """How many of its cells a sweep runs at once in processes of ours; 0: Hydra's launcher runs them.
+
+        A sweep that lists its points is not Hydra's: its cells always run in processes of ours.
+        """
+        ours = self.parallel and "JoblibLauncher" in str(self.launcher.get("_target_"))
+        return int(self.launcher.n_jobs) if ours else int(self.points is not None)
 
     @property
     def sweep_folder(self) -> Path:
@@ -67,10 +84,10 @@ def plan(arguments: Sequence[str]) -> Plan:
 
 def _listed(arguments: Sequence[str], file: Path) -> Plan:
     """The plan of a sweep that lists its points."""
-    points, cells, jobs = compose(arguments, file)
+    points, cells, launcher = compose(arguments, file)
     if not cells:
         raise UserError(f"{file}: no cell; expected staleness and seeds, or a staleness in every point")
     name = "-".join(file.with_suffix("").parts[file.parts.index("sweep") + 1 :])
     configs, overrides = [cell.config for cell in cells], [cell.overrides for cell in cells]
     places = [(cell.method, cell.number) for cell in cells]
-    return Plan(configs, overrides, name, jobs != 1, jobs, points, places)
+    return Plan(configs, overrides, name, launcher, points, places)

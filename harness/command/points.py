@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from harness.command.compose import (
     CONF,
@@ -83,29 +84,29 @@ def file_of(arguments: Sequence[str]) -> Path | None:
     return next((file for file in found if file.is_file() and "\nmethods:" in file.read_text(encoding="utf-8")), None)
 
 
-def compose(arguments: Sequence[str], file: Path) -> tuple[Points, list[Cell], int]:
+def compose(arguments: Sequence[str], file: Path) -> tuple[Points, list[Cell], DictConfig]:
     """Every cell of a sweep that lists its points, not yet checked.
 
-    Returns the points, their cells, and in how many processes its launcher runs them (-1: as many as cores).
+    Returns the points, their cells, and the settings of Hydra's launcher.
     Raises UserError.
     """
     refuse_flags(arguments)
     points = read(file, overrides_of(arguments))
     cells: list[Cell] = []
-    jobs = 1
+    launcher = DictConfig({})
     set_project_root()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for method, own in points.methods.items():
             for number in range(len(own)):
                 line = points.overrides(method, number)
                 composed = compose_one(line)
-                jobs = int(composed.hydra.launcher.get("n_jobs", 1))
+                launcher = composed.hydra.launcher
                 config = build_config(composed)
                 _check_rungs(points, config)
                 for lag, seed in points.cells(method, number):
                     words = [*line, f"staleness={lag}", f"seed={seed}"]
                     cells.append(Cell(replace(config, staleness=lag, seed=seed), words, method, number))
-    return points, cells, jobs
+    return points, cells, launcher
 
 
 def read(file: Path, typed: Sequence[str] = ()) -> Points:

@@ -89,6 +89,8 @@ def look(folder: Path) -> Cell:
         status = status_of(folder)
         if status == "waiting":
             return Cell(folder, status, 0, None, "")
+        if status == "damaged":
+            return Cell(folder, status, last_update(folder), None, f"{MANIFEST} cannot be read, or has been changed")
         manifest = read_json(folder / MANIFEST)
         return Cell(folder, status, last_update(folder), manifest.get("updates"), _detail(folder, status, manifest))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -122,7 +124,10 @@ def table(cells: Sequence[Cell]) -> Table:
     for cell in cells:
         # Text, not markup: a folder's name or an error message must not be interpreted.
         progress = f"{cell.update}/{cell.updates}" if cell.updates else str(cell.update or "")
-        name, status = Text(cell.folder.name), Text(cell.status, style=COLOUR.get(cell.status, ""))
+        name, status = (
+            Text(printable(cell.folder.name)),
+            Text(printable(cell.status), style=COLOUR.get(cell.status, "")),
+        )
         lines.add_row(name, status, progress, Text(printable(cell.detail)))
     return lines
 

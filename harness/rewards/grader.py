@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -40,7 +41,8 @@ class Grader:
 
         problems: the prompts of the rollouts, in order.
         rollouts: G prompts with B responses.
-        Returns the graded rollouts, and the metrics truncated_fraction and grader_failures (a count).
+        Returns the graded rollouts, and the metrics truncated_fraction, grader_failures (a count) and the mean of each
+        part of the rewards (reward/NAME, over the responses that have it).
         """
         grades, _ = self.grades(problems, rollouts)
         rewards = torch.tensor([grade.reward for grade in grades], dtype=torch.float64)
@@ -53,4 +55,10 @@ class Grader:
             "truncated_fraction": 1 - rollouts.finished.double().mean().item(),
             "grader_failures": float(sum(bool(grade.failure) for grade in grades)),
         }
-        return GradedRollouts(rollouts, rewards, trained), metrics
+        return GradedRollouts(rollouts, rewards, trained), metrics | part_means(grades)
+
+
+def part_means(grades: Sequence[Grade]) -> dict[str, float]:
+    """The mean of each named part of the rewards, as reward/NAME, over the responses that have it."""
+    names = dict.fromkeys(name for grade in grades for name in grade.parts)
+    return {f"reward/{name}": fmean(g.parts[name] for g in grades if name in g.parts) for name in names}

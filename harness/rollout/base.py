@@ -39,11 +39,13 @@ class BaseEngine(ABC):
     updates_in_flight: it asks `newer` for weights while it generates, so rollout.inflight has a meaning.
     holds_weights: it has a copy of the weights beside the trainer's, for the estimate of memory.
     probed: compared with the trainer after every load.
+    emulates_mismatch: it knows rollout.mismatch.
     """
 
     updates_in_flight: ClassVar[bool] = False
     holds_weights: ClassVar[bool] = True
     probed: ClassVar[bool] = True
+    emulates_mismatch: ClassVar[bool] = False
 
     def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
         self.version = version
@@ -62,6 +64,11 @@ class BaseEngine(ABC):
             raise UserError(
                 f"rollout.inflight={config.rollout.inflight} with rollout={config.choices['rollout']}: "
                 "only rollout=vllm can update in flight"
+            )
+        if config.rollout.mismatch != "none" and not cls.emulates_mismatch:
+            raise UserError(
+                f"rollout.mismatch={config.rollout.mismatch} with rollout={config.choices['rollout']}: "
+                "expected none; only rollout=torch emulates a mismatch, other engines have their own"
             )
 
     @abstractmethod
