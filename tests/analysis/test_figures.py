@@ -77,7 +77,8 @@ def rich(tmp_path_factory):
 
 
 def test_the_registry_holds_every_promised_name():
-    assert set(figures.FIGURES) == {*NAMES, "stabilisers", "outcome_by_axis", "accuracy_by_setting"}
+    others = {"stabilisers", "outcome_by_axis", "accuracy_by_setting", "shadow_agreement", "fidelity_vs_staleness"}
+    assert set(figures.FIGURES) == {*NAMES, *others}
 
 
 def test_the_stabilisers_need_many_methods(rich):
