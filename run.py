@@ -75,13 +75,34 @@ def run(planned: Plan) -> int:
     outlive_readers()
     with launch.sweep_context(planned):
         with watching(planned):
-            if planned.jobs:
+            if planned.points:
+                climb(planned)
+            elif planned.jobs:
                 run_cells(cell, planned.overrides, planned.jobs)
             else:
                 cell()
         if planned.is_sweep and not launch.interrupted():
             draw(planned)
     return launch.summary(planned)
+
+
+def climb(planned: Plan) -> None:
+    """A sweep that lists its points: launch them to a rung, ask the analysis which go on, to the next, to the end."""
+    from analysis import tuning
+    from analysis.errors import AnalysisError
+    from harness.command import launch
+    from harness.command.processes import run_cells
+
+    cells = list(range(len(planned.cells)))
+    try:
+        for update in planned.rungs:
+            run_cells(cell, launch.due(planned, cells, update), planned.jobs)
+            cells = tuning.going_on(planned.sweep_folder, update)
+            print(f"{len(cells)} of {len(planned.cells)} runs go on past update {update}")
+    except AnalysisError as error:
+        print(f"run.py: {error}", file=sys.stderr)
+    else:
+        run_cells(cell, launch.due(planned, cells), planned.jobs)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -94,17 +115,22 @@ def cell(cfg: DictConfig) -> str:
 
 
 def draw(planned: Plan) -> None:
-    """Figures, tables and report of a sweep, into its folder."""
-    from analysis import write_all
+    """Figures, tables and report of a sweep, into its folder; of one with rungs, what was chosen."""
+    from analysis import write_all, write_choices
     from analysis.errors import AnalysisError
 
+    folder = planned.sweep_folder
     try:
-        files = write_all([planned.sweep_folder], planned.sweep_folder)
+        files = write_choices(folder) if planned.rungs else write_all([folder], folder)
     except (AnalysisError, OSError) as error:
         print(f"no figures: {error}", file=sys.stderr)
         return
-    print((planned.sweep_folder / "tables" / "summary.md").read_text())
-    print(f"{len(files)} files, report: {planned.sweep_folder / 'report' / 'index.html'}")
+    if planned.rungs:
+        print((folder / "tuning" / "tuning.md").read_text())
+        print(f"final sweep: python -m analysis tune {folder} --final FILE.yaml")
+        return
+    print((folder / "tables" / "summary.md").read_text())
+    print(f"{len(files)} files, report: {folder / 'report' / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ class EvalConfig:
     every: int = key(40, "updates between evaluations", "record", low=1, multiple_of="updates_per_step")
     samples: int = key(4, "k of avg@k, samples a problem", "record", low=1)
     greedy: bool = key(True, "also one greedy answer a problem", "record")
+    validation_only: bool = key(False, "evaluate the split that chooses and no other, as tuning does", "record")
     temperature: float = key(1.0, "temperature of the sampled answers", "record", above=0)
     top_p: list[float] = key(
         list,

@@ -107,10 +107,12 @@ class Evaluator:
     ) -> None:
         self._config = config
         self._decodings = decodings(config.eval.greedy, config.eval.top_p)
+        only = config.eval.validation_only
         parts: dict[str, tuple[Sequence[Problem], int, Grader]] = {
-            name: (task.split(name), config.eval.samples, grader) for name in task.evaluation_splits()
+            name: (task.split(name), config.eval.samples, grader)
+            for name in task.evaluation_splits()[: 1 if only else None]
         }
-        for suite in suites:
+        for suite in () if only else suites:
             samples = config.eval.suite_samples or suite.samples
             parts[suite.name] = (suite.problems, samples, replace(grader, task=suite))
         self._splits = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.errors import AnalysisError, reason, unknown
-from analysis.figures import gradients, main, methods, paper, paper_v3, settings, staleness, tokens
+from analysis.figures import axis, gradients, main, methods, paper, paper_v3, settings, staleness, tokens
 from analysis.figures.common import Drawing, options, save
 from analysis.study import Study
 
@@ -22,7 +22,9 @@ class Figure(NamedTuple):
 
 # Under the names of their files; those of the M2PO paper's figures are the paper's numbers.
 FIGURES: dict[str, Figure] = {
+    "outcome_by_axis": Figure("The ranking outcome along what was varied", axis.outcome_by_axis),
     "accuracy_vs_updates": Figure("Accuracy along the run", main.accuracy_vs_updates),
+    "accuracy_by_setting": Figure("Accuracy along the run, by setting", axis.accuracy_by_setting),
     "masked_fraction_vs_updates": Figure("Masked or clipped tokens along the run", main.masked_fraction_vs_updates),
     "final_accuracy_vs_staleness": Figure("Final accuracy against staleness", main.final_accuracy_vs_staleness),
     "stabilisers": Figure("Every method beside GRPO", methods.stabilisers),
@@ -71,11 +73,13 @@ def draw(
     *,
     columns: int | None = None,
     metric: str = "sampled_accuracy",
+    along: tuple[str, str, str] = ("", "", ""),
 ) -> Iterable[tuple[str, Drawing | str]]:
     """Draws figures one after the other.
 
     only: names of figures (default: all). curves: metrics of metrics.jsonl to draw against updates as well.
     columns: width, 1 or 2 columns of a paper (default: each figure's own). metric: the accuracy, a name in eval.jsonl.
+    along: column or key for the horizontal axis, the colours and the panels of outcome_by_axis ("": what is varied).
     Returns (name, drawing) of each figure, or (name, why it is not drawn).
     Raises AnalysisError for an unknown figure or metric.
     """
@@ -86,6 +90,10 @@ def draw(
         if name not in study.updates.columns:
             raise unknown("metric", name, study.updates.select_dtypes("number").columns)
     chosen = {name: FIGURES[name].draw for name in only or FIGURES}
+    if "outcome_by_axis" in chosen:
+        for name in filter(None, along):
+            study.column(name)  # an unknown one is refused before anything is drawn
+        chosen["outcome_by_axis"] = axis.outcome(*along)
     chosen |= {f"{name.replace('/', '_')}_vs_updates": main.curve_of(name) for name in curves}
     with options(columns, metric):
         for name, figure in chosen.items():

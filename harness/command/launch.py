@@ -7,21 +7,25 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from harness import interrupts
 from harness.command.dependencies import change_line, skipped_line
 from harness.command.plan import Plan
+from harness.config import Config
 from harness.drivers.ray_cluster import private_cluster
 from harness.errors import UserError, first_line, without_secrets
 from harness.progress import QUIET
 from harness.records.files import read_json, write_json
-from harness.records.layout import EVAL, MANIFEST, SWEEP
+from harness.records.layout import EVAL, MANIFEST, METRICS, SWEEP
 from harness.records.state import status_of
+from harness.records.tail import last_row
 from harness.tracking.background import mlflow_sync
 
 
@@ -67,7 +71,7 @@ def _write_sweep(plan: Plan) -> None:
     if not plan.is_sweep:
         return
     folder = plan.sweep_folder
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "folder": os.path.relpath(cell.folder, folder),
             "overrides": [without_secrets(word) for word in line],
@@ -75,8 +79,13 @@ def _write_sweep(plan: Plan) -> None:
         }
         for cell, line in zip(plan.cells, plan.overrides, strict=True)
     ]
+    for cell, (method, number) in zip(cells, plan.places, strict=False):
+        cell |= {"method": method, "point": number}
     command = [without_secrets(word) for word in sys.argv[1:]]
     sweep = {"name": plan.name, "command": command, "cells": cells, "time": time.time()}
+    if plan.points:
+        settings = {key: without_secrets(v) if isinstance(v, str) else v for key, v in plan.points.settings.items()}
+        sweep |= {"points": asdict(plan.points) | {"settings": settings}}
     try:
         _silence_hydra(Path(str(plan.cells[0].runs_dir)) / ".hydra")
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,6 +104,25 @@ def _silence_hydra(folder: Path) -> None:
         copy.unlink(missing_ok=True)
         with suppress(FileExistsError):  # by another launcher, between our two lines
             copy.symlink_to(os.devnull)
+
+
+def due(plan: Plan, cells: Iterable[int], stop_at: int | None = None) -> list[Sequence[str]]:
+    """The overrides of the cells of a plan that have still to run up to an update.
+
+    cells: their numbers in the plan. stop_at: update; None: to the end. Those that are there already, or have failed,
+    are left out.
+    """
+    pause = [] if stop_at is None else [f"stop_at={stop_at}"]
+    there = [number for number in cells if not _is_there(plan.cells[number], stop_at)]
+    return [[*plan.overrides[number], *pause] for number in there]
+
+
+def _is_there(config: Config, stop_at: int | None) -> bool:
+    """Whether a cell has ended, or is paused where it should be or further."""
+    status = status_of(config.folder)
+    if status == "paused" and stop_at is not None:
+        return int((last_row(config.folder / METRICS) or {}).get("update", 0)) >= stop_at
+    return status == "finished" or (status == "failed" and not config.retry_failed)
 
 
 def summary(plan: Plan) -> int:
