@@ -135,7 +135,7 @@ def verl_reinforce(threshold: float | str, level: str, normalise: bool = False) 
 
 
 def trl(loss_type: str, *, level: str = "token", opsm: float | None = None, **options: Any) -> Peer:
-    """TRL's GRPOTrainer._compute_loss ("gmpo": GMPOTrainer's), unbound, on a stand-in that returns the given log-probs."""
+    """TRL's GRPOTrainer._compute_loss ("gmpo": GMPOTrainer's), unbound, on a stand-in that returns given log-probs."""
     from trl import GRPOTrainer
     from trl.experimental.gmpo import GMPOTrainer
 
