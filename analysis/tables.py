@@ -205,8 +205,10 @@ def grouped(study: Study, names: Sequence[str], metric: str = "sampled_accuracy"
         [*parts[0].loc[i, list(names)], int(parts[0].loc[i, "n"]), *(_estimate(part.loc[i]) for part in parts)]
         for i in places
     ]
+    runs = scores.per_run(study, metric)
     over = f" Means are also over {', '.join(left)}, which {'differ' if len(left) > 1 else 'differs'}." if left else ""
     caption = f"In the order of {scores.OUTCOMES['area']}, {metric} on {scores.reported_split(study)}. {SEEDS}{over}"
+    caption = " ".join([caption, *rows.spans(runs)])
     return Table([*names, "n", *shown], lines, caption)
 
 
