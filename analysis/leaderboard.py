@@ -24,7 +24,7 @@ def leaderboard(study: Study, metric: str = "sampled_accuracy", outcome: str = s
     A seed counts where it has a run at every shared staleness: its value is the mean over them.
     """
     runs = scores.per_run(study, metric)
-    shared = _shared_staleness(runs)
+    shared = shared_staleness(runs)
     at = runs[runs["staleness"].isin(shared)]
     found = rows.series(study, at, ("algorithm", "setting"))
     base = at[(at["algorithm"] == BASELINE) & at["reference"]]
@@ -113,7 +113,7 @@ def _absent(group: pd.DataFrame, shared: list[int]) -> str:
     return f"no run at s = {', '.join(absent)}" if absent else "no seed with every s"
 
 
-def _shared_staleness(runs: pd.DataFrame) -> list[int]:
+def shared_staleness(runs: pd.DataFrame) -> list[int]:
     """The staleness values > 0 that at least half of the methods have (0 if none was run with staleness)."""
     counts = runs[runs["staleness"] > 0].groupby("staleness")["algorithm"].nunique()
     enough = counts[counts >= counts.max() / 2] if len(counts) else counts

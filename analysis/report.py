@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,16 +66,18 @@ def write(
     metric: str = "sampled_accuracy",
     notice: Sequence[str] = (),
     budget: tables.Table | None = None,
+    drawings: Iterable[tuple[str, common.Drawing | str]] | None = None,
 ) -> Path:
     """Writes the page into a folder.
 
     out: folder that exists. title: "" for one made from what was run. metric: the accuracy, a name in eval.jsonl.
     notice: paragraphs that stand above everything else: what a reader must know of this study.
     budget: what tuning chose and cost (`tuned.table`); without it the page says that no budget is known.
+    drawings: the figures, of `figures.draw`, where they serve somebody else, too.
     Returns the path of index.html.
     """
     path = out / "index.html"
-    path.write_text(page(study, title, metric, notice, budget), encoding="utf-8")
+    path.write_text(page(study, title, metric, notice, budget, drawings), encoding="utf-8")
     return path
 
 
@@ -85,9 +87,10 @@ def page(
     metric: str = "sampled_accuracy",
     notice: Sequence[str] = (),
     budget: tables.Table | None = None,
+    drawings: Iterable[tuple[str, common.Drawing | str]] | None = None,
 ) -> str:
     """The page as text; the same study gives the same text. Parameters as in `write`."""
-    pictures, absent = _pictures(study, metric)
+    pictures, absent = _pictures(study, metric, figures.draw(study, metric=metric) if drawings is None else drawings)
     library = _plotly()
     boot = _read("report.js")
     environment = Environment(
@@ -173,9 +176,11 @@ def _plotly_dash(dash: Any) -> str:
     return named[dash] if isinstance(dash, str) else ",".join(f"{2 * length:g}px" for length in dash[1])
 
 
-def _pictures(study: Study, metric: str) -> tuple[list[Picture], dict[str, str]]:
+def _pictures(
+    study: Study, metric: str, drawings: Iterable[tuple[str, common.Drawing | str]]
+) -> tuple[list[Picture], dict[str, str]]:
     pictures, absent = [], {}
-    for name, drawn in figures.draw(study, metric=metric):
+    for name, drawn in drawings:
         if isinstance(drawn, str):
             absent[name] = drawn
             continue

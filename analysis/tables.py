@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import axes, outcomes, rows, scores, statistics
 from analysis.errors import AnalysisError, MissingData, reason
-from analysis.plain import csv_cells, markdown_cell
+from analysis.plain import csv_cells, pipes
 from analysis.statistics import Estimate
 from analysis.study import Study
 
@@ -222,14 +222,7 @@ def texts(table: Table) -> list[list[str]]:
 
 def markdown(table: Table) -> str:
     """GitHub's pipes, with the caption below."""
-    cells = [[markdown_cell(cell) for cell in row] for row in texts(table)]
-    widths = [max(len(row[i]) for row in [table.columns, *cells]) for i in range(len(table.columns))]
-
-    def line(row: list[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([line(table.columns), rule, *map(line, cells)]) + f"\n\n{table.caption}\n"
+    return f"{pipes([table.columns, *texts(table)])}\n\n{table.caption}\n"
 
 
 def made(title: str, make: Callable[..., Table], *given: object) -> Table:
