@@ -93,8 +93,11 @@ def never_acted(study: Study) -> set[str]:
 
 
 def same_runs(a: pd.DataFrame, b: pd.DataFrame) -> bool:
-    """Whether two sides hold the same runs: the same final weights, seed by seed."""
-    return _signature(a) is not None and _signature(a) == _signature(b)
+    """Whether two sides hold the same runs: the same final weights in every seed that both have."""
+    keys = ["staleness", "seed"]
+    both = a[[*keys, "final_weights_sha256"]].merge(b[[*keys, "final_weights_sha256"]], on=keys)
+    x, y = (both[f"final_weights_sha256_{side}"].astype(str) for side in "xy")
+    return len(both) > 0 and bool(((x == y) & (x != "")).all())
 
 
 def _signature(group: pd.DataFrame) -> frozenset | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import axes, outcomes, rows, scores, statistics
+from analysis import axes, outcomes, rows, scores, statistics, style
 from analysis.errors import AnalysisError, MissingData, reason
 from analysis.plain import csv_cells, pipes
 from analysis.statistics import Estimate
@@ -192,6 +192,13 @@ def _estimate(row: pd.Series) -> Estimate:
     return Estimate(row["value"], row["low"], row["high"], int(row["n"]))
 
 
+def _place(name: str, value: object) -> object:
+    """A value of an axis as it names a row: 3e-05, where a result would have three decimals."""
+    if name == axes.METHOD:
+        return style.look(str(value)).label
+    return f"{value:g}" if isinstance(value, float) else value
+
+
 def grouped(study: Study, names: Sequence[str], metric: str = "sampled_accuracy") -> Table:
     """A row for each combination of values of any columns of the run table or keys of the configuration, best first.
 
@@ -202,7 +209,11 @@ def grouped(study: Study, names: Sequence[str], metric: str = "sampled_accuracy"
     left = axes.axes(study, names)
     places = parts[0].sort_values("value", ascending=False).index
     lines = [
-        [*parts[0].loc[i, list(names)], int(parts[0].loc[i, "n"]), *(_estimate(part.loc[i]) for part in parts)]
+        [
+            *map(_place, names, parts[0].loc[i, list(names)]),
+            int(parts[0].loc[i, "n"]),
+            *(_estimate(part.loc[i]) for part in parts),
+        ]
         for i in places
     ]
     runs = scores.per_run(study, metric)

@@ -10,6 +10,7 @@ import pytest
 import synthetic
 
 from analysis import compare, leaderboard, runs, statistics, tables
+from analysis.errors import AnalysisError
 from analysis.inference import OTHER_SPAN
 
 
@@ -60,6 +61,9 @@ def test_a_winner_is_ahead_and_a_duplicate_under_another_name_is_no_comparison(t
     assert said["GRPO = GSPO"] == "–" and said["M2PO"] == "ahead" and len(said) == 3
     assert "Holm over the 2 comparisons" in table.caption and "counted once: GRPO = GSPO." in table.caption
     assert [row[0] for row in tables.summary(study).rows] == ["M2PO", "GRPO = GSPO", "DPPO"]
+    fewer = leaderboard.leaderboard(study.keep(study.runs[~study.runs["run"].isin(["gspo7", "gspo8"])]))
+    said = {row[0]: row[fewer.columns.index("against GRPO")] for row in fewer.rows}
+    assert said["GSPO"] == "the same run" and "Holm over the 2 comparisons" in fewer.caption
     assert "GRPO = GSPO at s = 64" in tables.summary(study).caption
 
 
@@ -103,6 +107,16 @@ def test_the_leaderboard_shows_other_decodings_beside_the_one_that_ranks(tmp_pat
     assert compare.compare(study.where(algorithm="m2po"), study.where(algorithm="grpo")).metrics[
         "area greedy_accuracy"
     ][2].value == pytest.approx(0.2)
+
+
+def test_an_axis_of_small_numbers_can_be_read(tmp_path):
+    for lr in (1e-5, 3e-5):
+        synthetic.write_run(tmp_path / str(lr), "m2po", 64, updates=8, eval_every=4, learner__lr=lr)
+    study = runs.load([tmp_path])
+    table = tables.grouped(study, ["algorithm", "learner.lr"])
+    assert sorted(row[:2] for row in tables.texts(table)) == [["M2PO", "1e-05"], ["M2PO", "3e-05"]]
+    with pytest.raises(AnalysisError, match=r"nearest: used, seed, started$"):
+        tables.grouped(study, ["sed"])
 
 
 def test_without_grpo_nothing_is_tested_and_the_caption_says_so(tmp_path):
