@@ -42,7 +42,7 @@ CURVES = {  # what can be looked at run by run: label and whether a log scale su
 }
 DPI = 120
 SAMPLES = 12  # model answers shown
-FIRST = "outcome_by_axis"  # the picture on the first screen
+FIRST = ("outcome_by_axis", "accuracy_vs_updates")  # the picture on the first screen: the first of them that is drawn
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ def page(
     drawings: Iterable[tuple[str, common.Drawing | str]] | None = None,
 ) -> str:
     """The page as text; the same study gives the same text. Parameters as in `write`."""
-    pictures, absent = _pictures(study, metric, figures.draw(study, metric=metric) if drawings is None else drawings)
+    first, pictures, absent = _pictures(
+        study, metric, figures.draw(study, metric=metric) if drawings is None else drawings
+    )
     library = _plotly()
     boot = _read("report.js")
     environment = Environment(
@@ -99,12 +101,12 @@ def page(
     return environment.get_template("report.html.j2").render(
         title=title or _title(study),
         answer=findings.answer(study, metric),
-        first=next((picture for picture in pictures if picture.name == FIRST), None),
+        first=first,
         ranking=_ranking(study, metric),
         budget=budget and _shown("What tuning chose, and what it cost", budget),
         notice=notice,
         findings=findings.findings(study, metric),
-        pictures=[picture for picture in pictures if picture.name != FIRST],
+        pictures=pictures,
         absent=absent,
         tables=_tables(study, metric),
         runs=study.used.to_dict("records"),
@@ -178,17 +180,21 @@ def _plotly_dash(dash: Any) -> str:
 
 def _pictures(
     study: Study, metric: str, drawings: Iterable[tuple[str, common.Drawing | str]]
-) -> tuple[list[Picture], dict[str, str]]:
-    pictures, absent = [], {}
+) -> tuple[Picture | None, list[Picture], dict[str, str]]:
+    """The picture of the first screen, the others, and why there are no more."""
+    first, pictures, absent = None, [], {}
     for name, drawn in drawings:
         if isinstance(drawn, str):
             absent[name] = drawn
             continue
         try:
-            pictures.append(_picture(name, drawn, _narrow(study, name, metric) if name == FIRST else ""))
+            if name in FIRST and not first:
+                first = _picture(name, drawn, _narrow(study, name, metric))
+            else:
+                pictures.append(_picture(name, drawn, ""))
         except Exception as error:  # what matplotlib refuses shows only when the picture is made
             absent[name] = reason(error)
-    return pictures, absent
+    return first, pictures, absent
 
 
 def _narrow(study: Study, name: str, metric: str) -> str:

@@ -108,7 +108,7 @@ def test_the_findings_are_numbers_and_what_it_cannot_say(study):
     assert "the question stays open" in fresh
 
 
-def test_the_answer_reads_the_table_below_it(study, tmp_path):
+def test_the_answer_reads_the_table_below_it(study, few_figures, tmp_path):
     answer, table = findings.answer(study), leaderboard.leaderboard(study)
     assert answer.startswith("By area under the curve of sampled_accuracy, mean over s = 16, 64, 256, against GRPO")
     assert "n = 3 cannot separate a family of 4" in answer and "†" not in answer and "s = 16, 64, 256" in table.caption
@@ -122,6 +122,8 @@ def test_the_answer_reads_the_table_below_it(study, tmp_path):
         words = {"ahead": "ahead of GRPO", "behind": "behind GRPO", "–": ""}[verdict]
         difference = row[table.columns.index("difference to GRPO")]
         assert not words or f"{row[0]} ({difference.value:+.3f}): {words}" in findings.answer(told)
+    page = report.page(told)  # one staleness: no axis, but a picture all the same
+    assert page.index('class="answer"') < page.index("figure-accuracy_vs_updates") < page.index("<table>")
     assert findings.answer(told.where(algorithm="m2po")).endswith("there is no run of GRPO.")
     assert findings.answer(told.where(algorithm="grpo")).endswith("there is no other method.")
 
