@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.command import points
 from harness.command.cell import run_cell
 from harness.command.compose import compose_cells
 from harness.command.plan import plan
@@ -22,7 +23,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"python run\.py ((?:[^`#\n]|\\\n)+)")
-FETCHED = ("checkpoint=", "schedule=", "searchpath", "mine", "RUN", "PATH", "…", "--help", "VALUE")
+FETCHED = ("checkpoint=", "schedule=", "searchpath", "mine", "RUN", "PATH", "…", "--help", "VALUE", "tuned/")
 
 
 def documented() -> Iterator[str]:
@@ -41,7 +42,8 @@ def test_there_are_commands() -> None:
 @pytest.mark.parametrize("typed", COMMANDS)
 def test_a_documented_command_composes(typed: str) -> None:
     words = [word for word in shlex.split(typed) if not word.startswith("--cfg") and word != "job"]
-    assert compose_cells(words)[0]
+    file = points.file_of(words)
+    assert compose_cells(words)[0] if file is None else points.compose(words, file)[1]
 
 
 RUN = (
