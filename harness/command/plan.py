@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.command.compose import compose_cells
 from harness.config import Config
 from harness.errors import UserError
+from harness.ranks.launch import check_launched
 from harness.records.layout import SWEEPS
 
 
@@ -46,6 +47,7 @@ def plan(arguments: Sequence[str]) -> Plan:
     from harness.command.check import check
 
     for cell in planned.cells:
+        check_launched(cell.ranks, len(planned.cells))
         check(cell)
     folders = {cell.folder for cell in planned.cells}
     if len(folders) < len(planned.cells):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -185,10 +188,7 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
     device: where it is put.
     Raises UserError naming what is missing.
     """
-    tokenizer = load_tokenizer(config)
-    architecture = check_model(config)
-    for name in [name for name in vars(architecture) if name.endswith(("dropout", "_pdrop"))]:
-        setattr(architecture, name, 0.0)
+    architecture = _without_dropout(check_model(config))
     try:
         module = AutoModelForCausalLM.from_pretrained(
             _source(config.path),
@@ -200,18 +200,57 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
         )
     except (OSError, ImportError, ValueError) as error:
         raise UserError(f"model.path={config.path}: {first_line(error)}; without network give {FOLDER}") from error
+    torch.nn.Module.to(module, device)
+    return _loaded(config, module)
+
+
+def load_skeleton(config: ModelConfig) -> LoadedModel:
+    """The model as `load_model` gives it, without weights: on the meta device, for ranks that read their slices.
+
+    config: as load_model's.
+    Raises UserError naming what is missing.
+    """
+    architecture = _without_dropout(check_model(config))
+    with torch.device("meta"):
+        module = AutoModelForCausalLM.from_config(
+            architecture, dtype=torch.float32, attn_implementation=config.attention, trust_remote_code=False
+        )
+    with suppress(OSError):  # a model need not have one
+        module.generation_config = GenerationConfig.from_pretrained(_source(config.path))
+    return _loaded(config, module)
+
+
+def weight_files(path: str) -> list[Path]:
+    """The files that hold a model's weights, fetched where it is on the hub.
+
+    path: as `model.path`.
+    """
+    source = _source(path)
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.safetensors.index.json"]))
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    return sorted({folder / str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+
+
+def _without_dropout(architecture: Any) -> Any:
+    for name in [name for name in vars(architecture) if name.endswith(("dropout", "_pdrop"))]:
+        setattr(architecture, name, 0.0)
+    return architecture
+
+
+def _loaded(config: ModelConfig, module: PreTrainedModel) -> LoadedModel:
+    """A transformers model with its policy and its tokenizer."""
+    tokenizer = load_tokenizer(config)
     check_vocabulary(config, module, tokenizer)
     if config.gradient_checkpointing:
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy = make_policy(_on(module, device))
+    policy = make_policy(module.eval())
     if config.dtype != "float32" or config.gradient_checkpointing:
         policy = ComputePolicy(policy, getattr(torch, config.dtype))
     return LoadedModel(policy, tokenizer)
-
-
-def _on(module: PreTrainedModel, device: str) -> PreTrainedModel:
-    torch.nn.Module.to(module, device)
-    return module.eval()
 
 
 def make_policy(module: PreTrainedModel) -> Policy:
