@@ -24,7 +24,8 @@ def follow() -> int:
         with ranks.reported():
             order, arguments = ranks.next_order()
             if order == "run":
-                serve(*arguments, ranks)
+                (config,) = arguments
+                serve(config, ranks)
         return 0
     except Exception as error:  # rank 0 has been told, and says what becomes of the run
         print(f"rank {ranks.rank}: {first_line(error)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""How a model that is cut into slices is entered: what its policy computes by itself must begin and end as a forward."""
+"""How a model that is cut into slices is entered: its slices come together before what a policy computes of it."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class TransformersPolicy:
         self._enter: Callable[..., TokenScores] = self._score
 
     def enter_through(self, wrap: Entrance) -> None:
-        """Computes the model through a function that has been wrapped; transformers enters the layers. wrap: Policy's."""
+        """Computes the model through a function that has been wrapped. wrap: as Policy's."""
         self._enter = wrap(self.model, self._score)
 
     @cached_property

@@ -129,7 +129,7 @@ class Group(Alone):
             if failed:
                 raise RunFailed(failed[0]) from error
             dead = [self._death(rank) for rank in range(1, self.world) if rank not in reasons]
-            raise Interrupted(", ".join(dead) or f"the ranks have lost each other ({first_line(error)})") from error
+            raise Interrupted(", ".join(dead) or f"a lost connection of the ranks ({first_line(error)})") from error
 
     @contextmanager
     def reported(self) -> Iterator[None]:
@@ -162,7 +162,7 @@ class Group(Alone):
 
     def _death(self, rank: int) -> str:
         code = self._exit_code(rank)
-        return f"rank {rank} died" + ("" if code is None else f" (exit {code})")
+        return f"the death of rank {rank}" + ("" if code is None else f" (exit {code})")
 
     def _wait_for_all(self) -> None:
         """Until every rank is here. Raises Interrupted where a stop is overdue, RunFailed for one that is missing."""
@@ -200,8 +200,6 @@ def check(config: Config) -> None:
             f"ranks={config.ranks} with driver=serial: it samples with the learner's own weights, of which each rank "
             "has a slice; use driver=overlapped, which gives the same bits"
         )
-    if config.driver == "ray":
-        raise UserError(f"ranks={config.ranks} with driver=ray: not yet; use driver=overlapped")
     kind = torch.device(config.device).type
     if kind != "cpu" and not config.dry_run and launch.launched() is None:
         devices = torch.get_device_module(kind).device_count()

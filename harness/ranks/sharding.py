@@ -70,7 +70,7 @@ class Slices:
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._files = {}
+        self._files: dict[str, Any] = {}
         for path in files:
             opened = safe_open(path, "pt")
             self._files |= dict.fromkeys(opened.keys(), opened)

@@ -10,6 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+# Its name since torch 2.13, and the one before.
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
 class OrderedSum:
     """A reduce-scatter with the bits of one process: the micro-batches' parts are added in their order.
 
@@ -67,7 +71,7 @@ class FastSum:
         if dist.get_rank(group) >= self._left:  # idle in the last round: its gradient is nobody's
             input_tensor.zero_()
         self._left -= min(group.size(), self._left)
-        dist.reduce_scatter_tensor(output_tensor, input_tensor, op=op, group=group)
+        _reduce_scatter(output_tensor, input_tensor, op=op, group=group)
 
 
 SUMS = {"ordered": OrderedSum, "fast": FastSum}

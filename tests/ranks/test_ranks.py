@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from cases import COVER, Case, Ran, Run, foreign_model, ran
 from transformers import AutoModelForCausalLM
 
+from benchmarks.rank_cases import COVER, SHORT, Case, Ran, Run, foreign_model, ran
 from harness.command.plan import plan
 from harness.errors import UserError
+from harness.models.digest import weights_sha256
 from harness.ranks import launch
 from harness.records.recorder import Recorder
 from tests.conftest import ROOT
@@ -64,8 +65,6 @@ def test_a_checkpoint_of_ranks_is_an_ordinary_folder(run: Run) -> None:
     shared = run(MANY, "driver=overlapped", "ranks=3")
     folder = shared.folder / "checkpoints" / "000008"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    from harness.models.digest import weights_sha256
-
     assert weights_sha256(model.state_dict()) == shared.sha256
 
 
@@ -145,8 +144,6 @@ def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_torchrun_starts_the_ranks(run: Run, tmp_path: Path) -> None:
-    from cases import SHORT
-
     overrides = ("algo=grpo", MANY, "driver=overlapped")
     started = torchrun(tmp_path, *SHORT, *overrides, "ranks=2")
     assert started.returncode == 0, started.stderr

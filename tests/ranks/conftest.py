@@ -1,1 +1,0 @@
-"""The folder's own helpers can be imported by name."""
