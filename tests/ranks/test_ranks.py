@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.rank_cases import COVER, SHORT, Case, Ran, Run, foreign_model, ran
+from benchmarks.rank_cases import COVER, SHORT, Case, Run, configured, foreign_model, ran
 from harness.command.plan import plan
 from harness.errors import UserError
 from harness.models.digest import weights_sha256
@@ -47,25 +49,69 @@ def test_the_number_of_ranks_moves_no_bit(case: Case, run: Run, tmp_path: Path) 
         assert any(row["masked_fraction"] for row in alone.rows), "the case must mask something, or it proves nothing"
 
 
-def test_a_run_is_resumed_by_another_number_of_ranks(run: Run) -> None:
-    overrides = ("algo=m2po", "algo.m2_threshold=1e-5", "updates=12", MANY, "driver=overlapped")
+def test_a_killed_run_is_resumed_by_another_number_of_ranks(run: Run, tmp_path: Path) -> None:
+    overrides = ("algo=m2po", "algo.m2_threshold=1e-5", "updates=24", MANY, "driver=overlapped")
     whole = run(*overrides, "repeat=1")
-    for ranks, stop_at, files in ((2, 4, 2), (3, 8, 3)):
-        paused = run(*overrides, f"ranks={ranks}", f"stop_at={stop_at}")
-        assert paused.outcome == "paused", paused.manifest["error"]
-        assert _parts(paused, stop_at) == [f"model-{i:05d}-of-{files:05d}.safetensors" for i in range(1, files + 1)]
+    killed = started(tmp_path, *overrides, "ranks=2")
+    followers = followers_of(killed.pid, after=lambda: rows_of(tmp_path, overrides) >= 6)
+    killed.kill()
+    killed.wait()
+    assert len(followers) == 1
+    eventually(lambda: not any(map(alive, followers)))
+    stopped = started(tmp_path, *overrides, "ranks=3")
+    eventually(lambda: rows_of(tmp_path, overrides) >= 14)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait() == 1
     assert run(*overrides).sha256 == whole.sha256
 
 
-def _parts(run: Ran, update: int) -> list[str]:
-    return sorted(path.name for path in (run.folder / "checkpoints" / f"{update:06d}").glob("model*.safetensors"))
+def started(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    """run.py as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *SHORT, f"runs_dir={folder}", *overrides],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+
+
+def rows_of(folder: Path, overrides: tuple[str, ...]) -> int:
+    """Updates that a run has recorded."""
+    path = configured(folder, *overrides).folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.is_file() else 0
+
+
+def followers_of(pid: int, after: Callable[[], bool]) -> list[int]:
+    """Process ids of the ranks that a run has started, once a condition holds."""
+    eventually(after)
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if "harness.follow" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.is_file() and "zombie" not in status.read_text()
+
+
+def eventually(true: Callable[[], bool], seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_checkpoint_of_ranks_is_an_ordinary_folder(run: Run) -> None:
     shared = run(MANY, "driver=overlapped", "ranks=3")
     folder = shared.folder / "checkpoints" / "000008"
+    files = sorted(path.name for path in folder.glob("model*.safetensors"))
+    assert files == [f"model-{rank:05d}-of-00003.safetensors" for rank in (1, 2, 3)]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert weights_sha256(model.state_dict()) == shared.sha256
+
+
+def test_ranks_beside_ray_actors(run: Run) -> None:
+    pytest.importorskip("ray")
+    overrides = ("algo=grpo", MANY)
+    assert run(*overrides, "driver=ray", "ranks=2", "ray.actors=1").sha256 == run(*overrides).sha256
 
 
 def test_a_dead_rank_is_named_and_the_run_carries_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
