@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from harness import interrupts
 from harness.config import Config
 from harness.errors import RunFailed, UserError, first_line
-from harness.interrupts import Interrupted
+from harness.interrupts import Interrupted, Paused
 from harness.models.policy import Policy
 from harness.ranks import launch
 from harness.ranks.alone import Alone
@@ -51,6 +51,7 @@ class Group(Alone):
         if self.rank == 0:
             self._store.set("device", device)
         self._open(self._store.get("device").decode(), place.local)
+        self._obedient = True
         self._models: list[torch.nn.Module] = []
         self._sums: list[Any] = []
 
@@ -120,7 +121,9 @@ class Group(Alone):
     def watched(self) -> Iterator[None]:
         try:
             yield
-        except RuntimeError as error:
+        except BaseException as error:
+            # What stops a run stops it between two orders; anything else may leave the others in the middle of one.
+            self._obedient = isinstance(error, Interrupted | Paused)
             if not _is_loss(error):
                 raise
             self._leave()  # so that the others notice, and say that they live
@@ -174,11 +177,10 @@ class Group(Alone):
             time.sleep(0.05)
 
     def close(self) -> None:
-        if self._started is None:
-            with suppress(RuntimeError, ValueError):  # of ranks that are gone
-                self.order("end")
-        else:
+        if self._started is not None:
             self._started.stop()
+        elif self._obedient:
+            self.order("end")
         self._leave()
 
     def _leave(self) -> None:
