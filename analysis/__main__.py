@@ -1,4 +1,4 @@
-"""python -m analysis figures | table | compare | leaderboard | report | pack (see --help of each)."""
+"""python -m analysis figures | table | compare | leaderboard | report | tune | width | pack (see --help of each)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.errors import AnalysisError, first_line
+from analysis.plain import printable
 
 STORE = "of mlflow:EXPERIMENT (default: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db)"
 
@@ -18,10 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         choices.command(choices)
     except AnalysisError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0
+    except OSError as error:  # of the disk, of rights
+        print(f"error: {printable(first_line(error))}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -45,12 +49,17 @@ def _parser() -> argparse.ArgumentParser:
     figures.add_argument("--only", type=_names, default=[], metavar="NAME,…", help="these figures alone")
     figures.add_argument("--curve", type=_names, default=[], metavar="METRIC,…",
                          help="also this metric of metrics.jsonl against updates")  # fmt: skip
+    for name, what in {"x": "horizontal axis", "hue": "colours", "group": "panels"}.items():
+        figures.add_argument(f"--{name}", default="", metavar="COLUMN",
+                             help=f"{what} of outcome_by_axis: column or key (default: what varies)")  # fmt: skip
     figures.add_argument("--columns", type=int, choices=(1, 2), help="width of one or two columns")
     figures.add_argument("--metric", default="sampled_accuracy", help="the accuracy shown (default: sampled_accuracy)")
 
     table = command("table", _table, "area, best, final and last-k accuracy; by decoding; how far it fell")
     table.add_argument("--metric", default="sampled_accuracy", help="default: sampled_accuracy")
     table.add_argument("--last", type=int, default=3, metavar="K", help="evaluations in the last-k mean (default: 3)")
+    table.add_argument("--group", type=_names, default=[], metavar="COLUMN,…",
+                       help="instead, a row for each combination of these columns or keys")  # fmt: skip
     table.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
     leaderboard = command(
@@ -77,8 +86,22 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", _report, "one HTML page that opens from disk: numbers, figures, provenance")
     report.add_argument("--out", type=Path, default=Path("report"), help="folder (default: report)")
     report.add_argument("--title", default="", help="default: made from what was run")
+    report.add_argument("--tuning", type=Path, metavar="FOLDER",
+                        help="of the tuning sweep that chose these settings: its choices and price")  # fmt: skip
     report.add_argument("--notice", type=Path, metavar="FILE",
                         help="text for the top of the page, a paragraph a line")  # fmt: skip
+
+    width = command("width", _width, "the fixed clip that M2PO's mask amounts to, for algo=clip_at_width")
+    width.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
+
+    tune = commands.add_parser("tune", help="what a sweep=tune/NAME chose, its price, and the final sweep")
+    tune.add_argument("sweep", type=Path, metavar="FOLDER", help="of the tuning sweep, runs/sweeps/tune-NAME-…")
+    tune.add_argument("--out", type=Path, help="also write the table, and the best so far against the budget, here")
+    tune.add_argument("--final", type=Path, metavar="FILE.yaml",
+                      help="write the final sweep, e.g. sweeps/sweep/tuned/NAME.yaml for sweep=tuned/NAME")  # fmt: skip
+    tune.add_argument("--seeds", type=_numbers, default=[], metavar="N,…",
+                      help="of the final sweep (default: the first 12 that tuning did not use)")  # fmt: skip
+    tune.set_defaults(command=_tune)
 
     pack = command("pack", _pack, "a study in one Parquet file that every command takes in place of folders")
     pack.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
@@ -89,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(name) for name in _names(text)]
 
 
 def _study(choices: argparse.Namespace):
@@ -116,14 +143,15 @@ def _tell(study, side: str = "") -> None:
     for row in study.unused.itertuples():
         print(f"  not used: {row.run}: {row.why_not}", file=sys.stderr)
     for note in study.notes:
-        print(f"  note: {note}", file=sys.stderr)
+        print(f"  note: {printable(note)}", file=sys.stderr)
 
 
 def _figures(choices: argparse.Namespace) -> None:
     from analysis import figures
 
     index = figures.write(_study(choices), choices.out, only=choices.only, curves=choices.curve,
-                          columns=choices.columns, metric=choices.metric)  # fmt: skip
+                          columns=choices.columns, metric=choices.metric,
+                          along=(choices.x, choices.hue, choices.group))  # fmt: skip
     for name, entry in index.items():
         if entry["drawn"]:
             lacks = f" (missing: {'; '.join(entry['missing'])})" if entry["missing"] else ""
@@ -138,15 +166,13 @@ def _table(choices: argparse.Namespace) -> None:
 
     study = _study(choices)
     figures.one_task(study)
-    made = {
-        "summary": tables.summary(study, choices.metric, choices.last),
-        "decodings": tables.decodings(study),
-        "stability": tables.stability(study, choices.metric),
-    }
-    print("\n".join(map(tables.markdown, made.values())), end="")
+    made = tables.of_a_sweep(study, choices.metric, choices.last)
+    if choices.group:
+        made = {"grouped": tables.grouped(study, choices.group, choices.metric)}
+    print("\n".join(tables.markdown(t) for name, t in made.items() if name != "table1"), end="")
     if choices.out:
         figures.prepare(choices.out)
-        for name, table in (made | {"table1": tables.table1(study, choices.metric)}).items():
+        for name, table in made.items():
             tables.write(table, choices.out, name)
 
 
@@ -180,12 +206,39 @@ def _compare(choices: argparse.Namespace) -> None:
 
 
 def _report(choices: argparse.Namespace) -> None:
-    from analysis import figures, report
+    from analysis import figures, report, tuned, tuning
 
     study = _study(choices)
     figures.one_task(study)
     figures.prepare(choices.out)
-    print(report.write(study, choices.out, choices.title, notice=_paragraphs(choices.notice)))
+    budget = tuned.table(tuning.read(choices.tuning)) if choices.tuning else None
+    print(report.write(study, choices.out, choices.title, notice=_paragraphs(choices.notice), budget=budget))
+
+
+def _width(choices: argparse.Namespace) -> None:
+    from analysis import figures, tables, width
+
+    table = width.width(_study(choices))
+    print(tables.markdown(table), end="")
+    if choices.out:
+        figures.prepare(choices.out)
+        tables.write(table, choices.out, "width")
+
+
+def _tune(choices: argparse.Namespace) -> None:
+    from analysis import figures, tables, tuned, tuning
+
+    sweep = tuning.read(choices.sweep)
+    print(tables.markdown(tuned.table(sweep)))
+    for line in tuned.curves(sweep):
+        print(line)
+    if choices.out:
+        figures.prepare(choices.out)
+        tuned.write(sweep, choices.out)
+    if choices.final:
+        figures.prepare(choices.final.parent)
+        choices.final.write_text(tuned.final_sweep(sweep, choices.seeds), encoding="utf-8")
+        print(f"final sweep: {choices.final}")
 
 
 def _paragraphs(file: Path | None) -> list[str]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any
+
+from analysis.plain import printable
+
+USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
 
 
 class AnalysisError(Exception):
@@ -28,3 +34,14 @@ def unknown(kind: str, name: str, names: Iterable[str]) -> AnalysisError:
 def first_line(error: object) -> str:
     """The first line of an error's message, or the name of its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def masked(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts about a run without the user info of addresses, which releases before 0.2 recorded."""
+    return {k: USER_INFO.sub("***@", v) if isinstance(v, str) else v for k, v in facts.items()}
+
+
+def reason(error: Exception) -> str:
+    """Why something is left out, in one line: our own message, or what kind of error it was."""
+    text = first_line(error)
+    return printable(text if isinstance(error, AnalysisError) else f"{type(error).__name__}: {text}")

@@ -6,11 +6,64 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis import leaderboard, scores, statistics, style
+from analysis import axes, leaderboard, scores, statistics, style
 from analysis.errors import MissingData
 from analysis.figures import selection
 from analysis.statistics import Estimate
 from analysis.study import Study
+
+
+def answer(study: Study, metric: str = "sampled_accuracy") -> str:
+    """One sentence: what the study says about what it varies, with its n and its test.
+
+    metric: the accuracy, a name in eval.jsonl.
+    """
+    names = axes.of_sweep(study)
+    others = [name for name in names if name not in (axes.METHOD, axes.STALENESS)]
+    return _of_places(study, names, metric) if others else _of_methods(study, metric)
+
+
+def _of_methods(study: Study, metric: str) -> str:
+    """Methods against GRPO at the largest staleness, those with one verdict together."""
+    study, _ = selection.reference(study)
+    try:
+        stale = selection.stalest(study)
+    except MissingData:
+        stale = 0
+    table = leaderboard.leaderboard(study.where(staleness=stale), metric)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    pairs = [(row, d) for row in rows if isinstance(d := row["difference to GRPO"], Estimate) and d.n]
+    words = scores.OUTCOMES[scores.RANKED_BY]
+    if not pairs:
+        return f"At s = {stale} no method can be compared with GRPO by {words} of {metric}: no seed has both."
+    said: dict[str, list[str]] = {}
+    for row, difference in pairs:
+        verdict, name = str(row["against GRPO"]), str(row["algorithm"])
+        if verdict in ("ahead", "behind"):
+            verdict, name = f"{verdict} of GRPO", f"{name} ({difference.value:+.3f})"
+        said.setdefault(verdict, []).append(name)
+    n = sorted({difference.n for _, difference in pairs})
+    seeds = f"{n[0]} to {n[-1]}" if len(n) > 1 else n[0]
+    verdicts = "; ".join(f"{', '.join(names)}: {verdict}" for verdict, names in said.items())
+    test = f"n = {seeds}, sign-flip test, Holm over {len(pairs)}"
+    return f"At s = {stale}, by {words} of {metric} against GRPO of the same seed ({test}): {verdicts}."
+
+
+def _of_places(study: Study, names: list[str], metric: str) -> str:
+    """The highest and the lowest place of a search; not tested, for one looks at all of them to choose these."""
+    one, _ = selection.one_model(study)
+    table = axes.table(axes.along(one, names, metric), names).dropna(subset="value").sort_values("value")
+    low, high = (_place(row, names) for row in (table.iloc[0], table.iloc[-1]))
+    return (
+        f"Of {len(table)} combinations of {', '.join(names)}, {scores.OUTCOMES[scores.RANKED_BY]} of {metric} is "
+        f"highest, {high}, and lowest, {low}; not tested, since all were looked at to name these."
+    )
+
+
+def _place(row: pd.Series, names: list[str]) -> str:
+    """ "0.632 [0.620, 0.645] (n = 3) at s = 64"."""
+    found = Estimate(row["value"], row["low"], row["high"], int(row["n"]))
+    return f"{_value(found)} at {axes.words(names, row[names].tolist())}"
 
 
 def findings(study: Study, metric: str = "sampled_accuracy") -> list[str]:
@@ -19,7 +72,10 @@ def findings(study: Study, metric: str = "sampled_accuracy") -> list[str]:
     metric: the accuracy, a name in eval.jsonl.
     Returns sentences, the most important first.
     """
-    study, _ = selection.reference(study)
+    try:
+        study, _ = selection.reference(study)
+    except MissingData as reason:
+        return [f"One curve a method says little here: it {reason}."]
     runs = scores.per_run(study, metric)
     on_policy = runs[(runs["algorithm"] == "grpo") & (runs["staleness"] == 0)]
     try:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from analysis import old_names, token_tables
 from analysis.errors import AnalysisError, first_line
+from analysis.plain import printable
 from analysis.study import IDENTITY, Study
 
 LIMIT = 5_000_000  # bytes
@@ -63,6 +64,8 @@ def read(path: Path) -> Study:
     except (OSError, KeyError, ValueError) as error:
         raise AnalysisError(f"{path} is not a pack ({first_line(error)})") from error
     kinds = {kind: _of_kind(table, kind) for kind in ("run", "update", "evaluation", "bins", "words")}
+    texts = kinds["run"].select_dtypes(["object", "string"]).columns
+    kinds["run"][texts] = kinds["run"][texts].map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
     runs = _current(kinds["run"]).astype({"repeat": "Int64", "staleness": "Int64", "seed": "Int64"}).assign(folder="")
     for column in runs.select_dtypes("Int64"):
         runs[column] = runs[column].fillna(0).astype("int64")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -18,15 +19,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
-import yaml
 
-from analysis.errors import first_line
+from analysis import limits
+from analysis.errors import first_line, masked
 from analysis.old_names import current
+from analysis.plain import printable
 from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS
 
 _FILES = (MANIFEST, CONFIG, METRICS, EVAL)
 _COUNTS = pa.list_(pa.int64())  # right answers of each problem
-_LAYOUT = 5  # raise it when what a cache entry holds changes
+_LAYOUT = 6  # raise it when what a cache entry holds changes
 
 
 class ForeignFolder(Exception):
@@ -88,26 +90,26 @@ def _from_folder(folder: Path) -> Record:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = limits.read_json(path)
     except (OSError, ValueError) as error:
         raise ForeignFolder(f"{MANIFEST} cannot be read ({first_line(error)})") from error
     if not isinstance(manifest, dict) or not {"status", "algorithm"} <= manifest.keys():
         raise ForeignFolder(f"{MANIFEST} is not a run's (no status or no algorithm in it)")
     git = manifest.get("git")
     if isinstance(git, dict):  # the diff can be long, and only whether there is one is shown
-        manifest["git"] = f"{git.get('sha', '')}{' + changes' if git.get('diff') else ''}"
-    return manifest
+        manifest["git"] = f"{git.get('sha', '')}{' + changes' if git.get('diff') or git.get('diff_sha256') else ''}"
+    return masked(manifest)
 
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        with path.open(encoding="utf-8") as file:
-            config = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config = limits.read_yaml(path)
+    except (OSError, ValueError) as error:
         raise ForeignFolder(f"{CONFIG} cannot be read ({first_line(error)})") from error
     if not isinstance(config, dict):
         raise ForeignFolder(f"{CONFIG} is not a mapping")
-    return current(flatten(config))
+    flat = masked(current(flatten(config)))
+    return {printable(str(key)): printable(value) if isinstance(value, str) else value for key, value in flat.items()}
 
 
 def read_rows(path: Path, key: tuple[str, ...], notes: list[str]) -> pa.Table:
@@ -118,7 +120,7 @@ def read_rows(path: Path, key: tuple[str, ...], notes: list[str]) -> pa.Table:
     Returns float64 columns; `split` is text, other text is left out.
     """
     try:
-        text = path.read_bytes()
+        text = limits.read_bytes(path, limits.LARGEST_ROWS)
     except FileNotFoundError:
         return pa.table({"update": pa.array([], pa.float64())})
     text, cut = _whole_lines(text)
@@ -127,12 +129,19 @@ def read_rows(path: Path, key: tuple[str, ...], notes: list[str]) -> pa.Table:
     if not text.strip():
         return pa.table({"update": pa.array([], pa.float64())})
     try:
-        table = pj.read_json(
-            pa.BufferReader(text), read_options=pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
-        )
-    except pa.ArrowInvalid:  # NaN or Infinity written bare, or a damaged line: the slow, exact way
+        table = _read_at_once(text)
+    except (pa.ArrowException, UnicodeDecodeError):  # a bare NaN or Infinity, or a damaged line: the slow, exact way
         table = _read_line_by_line(text, path.name, notes)
     return _last_of_each(_numbers(table), key, path.name, notes)
+
+
+def _read_at_once(text: bytes) -> pa.Table:
+    """Raises ArrowException or UnicodeDecodeError for text that arrow cannot read, or must not."""
+    text.decode()  # arrow takes any bytes for text
+    if limits.too_deep(text):
+        raise pa.ArrowInvalid("nested too deep")  # deeper still, its parser ends the process
+    options = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
+    return pj.read_json(pa.BufferReader(text), read_options=options)
 
 
 def _whole_lines(text: bytes) -> tuple[bytes, bool]:
@@ -153,7 +162,7 @@ def _read_line_by_line(text: bytes, name: str, notes: list[str]) -> pa.Table:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = None if limits.too_deep(line) else json.loads(line)
         except ValueError:
             row = None
         if not isinstance(row, dict):
@@ -179,7 +188,14 @@ def _column(values: list[Any]) -> pa.Array:
         return pa.array([value if isinstance(value, list) else None for value in values], _COUNTS)
     if any(isinstance(value, str) for value in values):
         return pa.array([value if isinstance(value, str) else None for value in values], pa.string())
-    return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    return pa.array([None if value is None else _float(value) for value in values], pa.float64())
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def _numbers(table: pa.Table) -> pa.Table:
@@ -205,12 +221,19 @@ def _last_of_each(table: pa.Table, key: tuple[str, ...], name: str, notes: list[
         notes.append(f"{name}: rows carry no {' and '.join(key)}; not used")
         return pa.table({"update": pa.array([], pa.float64())})
     rows = list(zip(*(table[part].to_pylist() for part in key), strict=True))
-    last = {row: index for index, row in enumerate(rows) if None not in row}
+    last = {row: index for index, row in enumerate(rows) if all(map(_is_key, row))}
     keep = sorted(last.values())
     if len(keep) == len(rows):
         return table
     notes.append(f"{name}: {len(rows) - len(keep)} repeated or unnumbered rows; the last of each counts")
     return table.take(keep)
+
+
+def _is_key(part: Any) -> bool:
+    """Whether something can number a row: an update, or the name of a split."""
+    if isinstance(part, str):
+        return part == printable(part)
+    return part is not None and math.isfinite(part) and part == int(part) and 0 <= part < 2**53
 
 
 def _signature(folder: Path) -> str:

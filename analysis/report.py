@@ -21,10 +21,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from analysis import figures, findings, leaderboard, scores, series, style, tables
-from analysis.errors import MissingData
+from analysis import axes, figures, findings, leaderboard, scores, series, style, tables
+from analysis.errors import MissingData, reason
 from analysis.figures import common, selection
 from analysis.figures.main import acting_fraction
+from analysis.limits import LARGEST_SAMPLES, too_deep
 from analysis.study import Study
 from harness.records import layout
 
@@ -41,35 +42,50 @@ CURVES = {  # what can be looked at run by run: label and whether a log scale su
 }
 DPI = 120
 SAMPLES = 12  # model answers shown
+FIRST = "outcome_by_axis"  # the picture on the first screen
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as the page shows it."""
+    """A figure as the page shows it. paper: it repeats one of the M2PO paper."""
 
     name: str
     title: str
     caption: str
+    paper: bool
     data: str  # base64 PNG
+    narrow: str  # the same for a phone, where there is one
     width: int
     height: int
 
 
 def write(
-    study: Study, out: Path, title: str = "", metric: str = "sampled_accuracy", notice: Sequence[str] = ()
+    study: Study,
+    out: Path,
+    title: str = "",
+    metric: str = "sampled_accuracy",
+    notice: Sequence[str] = (),
+    budget: tables.Table | None = None,
 ) -> Path:
     """Writes the page into a folder.
 
     out: folder that exists. title: "" for one made from what was run. metric: the accuracy, a name in eval.jsonl.
     notice: paragraphs that stand above everything else: what a reader must know of this study.
+    budget: what tuning chose and cost (`tuned.table`); without it the page says that no budget is known.
     Returns the path of index.html.
     """
     path = out / "index.html"
-    path.write_text(page(study, title, metric, notice), encoding="utf-8")
+    path.write_text(page(study, title, metric, notice, budget), encoding="utf-8")
     return path
 
 
-def page(study: Study, title: str = "", metric: str = "sampled_accuracy", notice: Sequence[str] = ()) -> str:
+def page(
+    study: Study,
+    title: str = "",
+    metric: str = "sampled_accuracy",
+    notice: Sequence[str] = (),
+    budget: tables.Table | None = None,
+) -> str:
     """The page as text; the same study gives the same text. Parameters as in `write`."""
     pictures, absent = _pictures(study, metric)
     library = _plotly()
@@ -78,13 +94,18 @@ def page(study: Study, title: str = "", metric: str = "sampled_accuracy", notice
         loader=PackageLoader("analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("report.html.j2").render(
-        title=title or f"How stale may rollouts be? ({', '.join(sorted(study.used['task'].unique()))})",
+        title=title or _title(study),
+        answer=findings.answer(study, metric),
+        first=next((picture for picture in pictures if picture.name == FIRST), None),
+        ranking=_ranking(study, metric),
+        budget=budget and _shown("What tuning chose, and what it cost", budget),
         notice=notice,
         findings=findings.findings(study, metric),
-        pictures=pictures,
+        pictures=[picture for picture in pictures if picture.name != FIRST],
         absent=absent,
         tables=_tables(study, metric),
         runs=study.used.to_dict("records"),
+        settings=bool((~study.used["reference"]).mean() > 0.5),
         unused=study.unused.to_dict("records"),
         notes=study.notes,
         configuration=_configuration(study),
@@ -111,7 +132,7 @@ def curves(study: Study, metric: str) -> dict[str, Any]:
             quantities[name] = {"label": label, "log": log, "runs": rows}
     dash = style.dashes(study.used["staleness"])
     runs = []
-    for row in study.used.to_dict("records"):
+    for row in study.used.sort_values(["algorithm", "staleness", "seed"]).to_dict("records"):
         look = style.look(row["algorithm"])
         runs.append(
             {
@@ -157,30 +178,73 @@ def _pictures(study: Study, metric: str) -> tuple[list[Picture], dict[str, str]]
     for name, drawn in figures.draw(study, metric=metric):
         if isinstance(drawn, str):
             absent[name] = drawn
-        else:
-            pictures.append(_picture(name, drawn))
+            continue
+        try:
+            pictures.append(_picture(name, drawn, _narrow(study, name, metric) if name == FIRST else ""))
+        except Exception as error:  # what matplotlib refuses shows only when the picture is made
+            absent[name] = reason(error)
     return pictures, absent
 
 
-def _picture(name: str, drawing: common.Drawing) -> Picture:
-    """A small PNG: 128 colours suffice for a chart and take a third of the room."""
+def _narrow(study: Study, name: str, metric: str) -> str:
+    """A figure in one column, which a phone shows without making its text small."""
+    ((_, drawn),) = figures.draw(study, [name], columns=1, metric=metric)
+    return "" if isinstance(drawn, str) else _png(drawn)[0]
+
+
+def _picture(name: str, drawing: common.Drawing, narrow: str) -> Picture:
+    data, width, height = _png(drawing)
+    missing = f" Missing: {'; '.join(drawing.missing)}." if drawing.missing else ""
+    title = figures.title(name)
+    return Picture(name, title, drawing.caption + missing, "(paper" in title, data, narrow, width, height)
+
+
+def _png(drawing: common.Drawing) -> tuple[str, int, int]:
+    """A small PNG in base64, its width and height: 128 colours suffice for a chart and take a third of the room."""
     raw, small = io.BytesIO(), io.BytesIO()
+    drawing.figure.supxlabel("")  # the caption is text on the page
     drawing.figure.savefig(raw, format="png", dpi=DPI, metadata={"Software": None})
     image = Image.open(raw).convert("RGB").quantize(128, dither=Image.Dither.NONE)
     image.save(small, "PNG", optimize=True)
-    missing = f" Missing: {'; '.join(drawing.missing)}." if drawing.missing else ""
-    data = base64.b64encode(small.getvalue()).decode()
-    return Picture(name, figures.title(name), drawing.caption + missing, data, *image.size)
+    return base64.b64encode(small.getvalue()).decode(), *image.size
 
 
 def _tables(study: Study, metric: str) -> list[dict[str, Any]]:
-    made = [("By method, over the staleness values", leaderboard.leaderboard(study, metric))]
-    made.append(("Every method and staleness", tables.summary(study, metric)))
-    made.append(("By decoding", tables.decodings(study)))
-    made.append(("How far accuracy fell", tables.stability(study, metric)))
-    if len(scores.reported_splits(study)) > 1:
-        made.append(("By benchmark (the shape of the paper's Table 1)", tables.table1(study, metric)))
-    return [{"title": title, "columns": t.columns, "rows": tables.texts(t), "caption": t.caption} for title, t in made]
+    titles = {
+        "summary": "Every method and staleness",
+        "decodings": "By decoding",
+        "stability": "How far accuracy fell",
+        "to_target": "Updates to a target accuracy",
+        "table1": "By benchmark (the shape of the paper's Table 1)",
+    }
+    made = tables.of_a_sweep(study, metric)
+    if len(scores.reported_splits(study)) < 2:
+        made.pop("table1", None)
+    return [_shown(titles[name], table) for name, table in made.items()]
+
+
+def _ranking(study: Study, metric: str) -> dict[str, Any]:
+    """The table of the first screen: methods, or where other things were varied all combinations of them."""
+    names = axes.of_sweep(study)
+    if set(names) <= {axes.METHOD, axes.STALENESS}:
+        title = "Methods, in the order of the outcome that ranks"
+        return _shown(title, tables.made(title, leaderboard.leaderboard, study, metric))
+    title = "What was varied, in the order of the outcome that ranks"
+    return _shown(title, tables.made(title, tables.grouped, study, names, metric))
+
+
+def _shown(title: str, table: tables.Table) -> dict[str, Any]:
+    return {"title": title, "columns": table.columns, "rows": tables.texts(table), "caption": table.caption}
+
+
+def _title(study: Study) -> str:
+    """The question that the study's own axes ask."""
+    tasks, names = ", ".join(sorted(study.used["task"].unique())), axes.of_sweep(study)
+    others = [name for name in names if name not in (axes.METHOD, axes.STALENESS)]
+    if axes.STALENESS in names and not others:
+        return f"How stale may rollouts be? ({tasks})"
+    varied = ", ".join("method" if name == axes.METHOD else name for name in names) or "one setting"
+    return f"Accuracy by {varied} ({tasks})"
 
 
 def _configuration(study: Study) -> dict[str, list[tuple[str, str]]]:
@@ -210,17 +274,25 @@ def _samples(study: Study) -> list[dict[str, Any]]:
 
 def _last_samples(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in _end(path, LARGEST_SAMPLES):
         try:
-            row = json.loads(line)
+            row = None if too_deep(line) else json.loads(line)
         except ValueError:
             break  # cut off by a crash
-        if isinstance(row, dict):
+        if isinstance(row, dict) and type(row.get("update")) is int:
             rows.append({key: row.get(key, "") for key in ("update", "split", "prompt", "response", "reward")})
     if not rows:
         return []
     last = max(row["update"] for row in rows)
     return [row for row in rows if row["update"] == last]
+
+
+def _end(path: Path, most: int) -> list[bytes]:
+    """The last whole lines of a file, of at most so many bytes."""
+    with path.open("rb") as file:
+        start = max(0, path.stat().st_size - most)
+        file.seek(start)
+        return file.read().split(b"\n")[1 if start else 0 : -1]
 
 
 def _json(value: Any) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import style
+from analysis.series import own_settings, reference_setting
 from analysis.study import Study
 
 IDLE = "†"
@@ -52,10 +53,13 @@ def series(study: Study, runs: pd.DataFrame, by: Sequence[str] = ("algorithm", "
             same.append(" = ".join(labels) + (f" at s = {named['staleness']}" if "staleness" in named else ""))
         named["algorithm"] = " = ".join(labels) + (f" {IDLE}" if acted_never else "")
         if "setting" in named:
-            named["setting"] = named["setting"] or "reference"
+            own = runs[runs["algorithm"] == first[list(by).index("algorithm")]]
+            named["setting"] = named["setting"] or reference_setting(own) or "reference"
         rows.append((_order(dict(zip(by, first, strict=True))), [_plain(named[column]) for column in shown], group))
     rows.sort(key=lambda row: row[0])
     words = [f"One run under several names (the same final weights), counted once: {'; '.join(same)}."] if same else []
+    own = own_settings(runs.assign(used=True))
+    words += [f"Each row at its own {', '.join(own)}."] if own else []
     words += [f"{IDLE}: its rule masked or changed no token in any update."] if marked else []
     headings = ["s" if column == "staleness" else column for column in shown]
     return Rows(headings, [(cells, group) for _, cells, group in rows], " ".join(words))

@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from analysis import experiment, pack, series
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, first_line, reason
+from analysis.limits import read_json
+from analysis.plain import printable
 from analysis.records import ForeignFolder, Record, read_record
 from analysis.study import Study, identify
-from harness.records.layout import MANIFEST, SWEEP
+from harness.records.layout import MANIFEST, SWEEP, TOKENS
 
 _COUNTS = ["staleness", "seed", "repeat", "updates", "updates_done", "updates_per_step"]
 
@@ -42,19 +45,33 @@ def load(paths: Sequence[str | Path], *, incomplete: bool = False, tracking_uri:
     parts += [_load_experiment(source, tracking_uri) for source in experiments]
     if folders:
         root = Path(os.path.commonpath([folder.parent for folder in folders]))
-        parts.append(_load_records({folder.relative_to(root).as_posix(): folder for folder in folders}, notes))
+        parts.append(_load_records(_by_name(folders, root), notes))
     if not parts:
         looked = ", ".join(str(path) for path in paths) or "nowhere (no path given)"
-        raise AnalysisError(f"no run found: looked for {MANIFEST}, {SWEEP} in and below {looked}")
+        said = "; ".join(["", *notes])
+        raise AnalysisError(f"no run found: looked for {MANIFEST}, {SWEEP} in and below {looked}{said}")
     return _finish(_concatenate(parts), incomplete)
+
+
+def _by_name(folders: Sequence[Path], root: Path) -> dict[str, Path]:
+    """The folders under the names of their runs, which are printable and no two alike."""
+    named: dict[str, Path] = {}
+    for folder in folders:
+        name = plain = printable(folder.relative_to(root).as_posix())
+        for number in range(2, len(folders) + 1):
+            if name not in named:
+                break
+            name = f"{plain}#{number}"
+        named[name] = folder
+    return named
 
 
 def discover(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     """Finds run folders.
 
     paths: run folders, sweep folders, or any folder above them.
-    Returns the folders in a stable order, and notes on cells that have not begun.
-    Raises AnalysisError for a path that is no folder, or a sweep's record that cannot be read.
+    Returns the folders in a stable order, and notes on cells that have not begun and sweeps that cannot be read.
+    Raises AnalysisError for a path that is no folder.
     """
     folders: dict[Path, None] = {}
     notes: list[str] = []
@@ -76,10 +93,10 @@ def discover(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
 
 def _cells(sweep: Path, notes: list[str]) -> list[Path]:
     try:
-        cells = json.loads((sweep / SWEEP).read_text(encoding="utf-8"))["cells"]
-        folders = [(sweep / cell["folder"]).resolve() for cell in cells]
+        folders = [(sweep / cell["folder"]).resolve() for cell in read_json(sweep / SWEEP)["cells"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AnalysisError(f"{sweep / SWEEP} is not a sweep's record ({error})") from error
+        notes.append(printable(f"not used: {sweep / SWEEP} is not a sweep's record ({first_line(error)})"))
+        return []
     begun = [folder for folder in folders if (folder / MANIFEST).is_file()]
     if len(begun) < len(folders):
         notes.append(f"sweep {sweep.name}: {len(folders) - len(begun)} of {len(folders)} cells not begun")
@@ -90,7 +107,7 @@ def _load_experiment(source: str, uri: str | None) -> Study:
     located, notes = experiment.fetch(source, uri)
     if not located:
         raise AnalysisError(f"no run found: {source} holds none")
-    study = _load_records(located, notes)
+    study = _load_records({printable(name): place for name, place in located.items()}, notes)
     return replace(study, notes=(*study.notes, *_thinned(study, source)))
 
 
@@ -107,15 +124,15 @@ def _thinned(study: Study, source: str) -> list[str]:
 def _load_records(located: Mapping[str, Path | str], notes: list[str]) -> Study:
     """found: name of each run → its folder, or why it has none."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        read = list(pool.map(_read_or_reason, located.values()))
+        read = list(pool.map(_read_or_reason, located, located.values()))
     rows, updates, evaluations = [], [], []
-    for (name, folder), record in zip(located.items(), read, strict=True):
-        if isinstance(record, str):
+    for (name, folder), (row, record) in zip(located.items(), read, strict=True):
+        if record is None:
             place = str(folder) if isinstance(folder, Path) else ""
-            rows.append({"run": name, "folder": place, "used": False, "why_not": record})
+            rows.append({"run": name, "folder": place, "used": False, **row})
             continue
         notes += [f"{name}: {note}" for note in record.notes]
-        rows.append(_run_row(name, record))
+        rows.append(row)
         updates.append(_named(record.updates, len(rows) - 1))
         evaluations.append(_named(record.evaluations, len(rows) - 1))
     names = [str(row["run"]) for row in rows]
@@ -125,13 +142,29 @@ def _load_records(located: Mapping[str, Path | str], notes: list[str]) -> Study:
     return Study(runs, _frame(updates, names), _frame(evaluations, names), tuple(notes))
 
 
-def _read_or_reason(folder: Path | str) -> Record | str:
+def _read_or_reason(name: str, folder: Path | str) -> tuple[dict[str, Any], Record | None]:
+    """A run's row with its record, or with why there is none: whatever is wrong with one ends no other."""
     if isinstance(folder, str):
-        return folder
+        return {"why_not": folder}, None
     try:
-        return read_record(folder)
-    except ForeignFolder as reason:
-        return f"foreign: {reason}"
+        record = read_record(folder)
+        record.notes.extend(_token_notes(folder))
+        return _run_row(name, record), record
+    except ForeignFolder as error:
+        return {"why_not": printable(f"foreign: {error}")}, None
+    except Exception as error:
+        return {"why_not": f"damaged: {reason(error)}"}, None
+
+
+def _token_notes(folder: Path) -> list[str]:
+    """What is wrong with token records, as far as their end shows it."""
+    try:
+        pq.ParquetFile(folder / TOKENS).close()
+    except FileNotFoundError:
+        return []
+    except (OSError, pa.ArrowException) as error:
+        return [f"{TOKENS} cannot be read ({reason(error)}); not used"]
+    return []
 
 
 def _named(table: pa.Table, code: int) -> pa.Table:
@@ -157,9 +190,9 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
     return {
         "run": name,
         "folder": str(record.folder),
-        "algorithm": str(manifest["algorithm"]),
-        "task": str(manifest.get("task", config.get("task.name", "unnamed"))),
-        "model": series.model_name(manifest, config),
+        "algorithm": printable(str(manifest["algorithm"])),
+        "task": printable(str(manifest.get("task", config.get("task.name", "unnamed")))),
+        "model": printable(series.model_name(manifest, config)),
         "staleness": int(_number(config.get("staleness", manifest.get("staleness")), 0)),
         "seed": int(_number(config.get("seed", manifest.get("seed")), 0)),
         "repeat": int(_number(config.get("repeat"), 0)),
@@ -169,7 +202,7 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
         "updates_done": int(last.max()),
         "updates_per_step": int(per_step),
         "responses_per_update": responses / per_step,
-        "status": str(manifest["status"]),
+        "status": printable(str(manifest["status"])),
         "error": _short(manifest.get("error")),
         "config_sha256": str(manifest.get("config_sha256", "")),
         "final_weights_sha256": str(manifest.get("final_weights_sha256") or ""),
@@ -183,12 +216,13 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
 
 
 def _number(value: Any, otherwise: float) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
+    return float(value) if number else otherwise
 
 
 def _short(error: Any) -> str:
     lines = str(error or "").strip().splitlines()
-    return lines[-1][:200] if lines else ""
+    return printable(lines[-1][:200]) if lines else ""
 
 
 def _concatenate(parts: list[Study]) -> Study:
@@ -226,10 +260,11 @@ def _prefixed(part: Study, prefix: str) -> Study:
 
 def _finish(study: Study, incomplete: bool) -> Study:
     """Decide which runs count, name their settings, and put the identity of its run on every row."""
-    runs = series.describe(series.decide(study.runs, incomplete))
+    runs = series.decide(study.runs, incomplete)
     if not runs["used"].any():
         reasons = "; ".join(f"{row.run}: {row.why_not}" for row in runs.head(3).itertuples())
         raise AnalysisError(f"{len(runs)} runs found, none can be used ({reasons})")
+    runs = series.describe(runs)
     names = set(runs.loc[runs["used"], "run"])
 
     def tidy(frame: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ Every definition stands in docs/analysis.md.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -126,8 +127,20 @@ def per_run(study: Study, metric: str = "sampled_accuracy", last: int = LAST) ->
                 "observed": updates[-1],
             }
         )
-    identity = study.used.drop(columns=["config", "versions", "folder"])
+    identity = study.used.drop(columns=["versions", "folder"])
     return identity.merge(pd.DataFrame(rows), on="run", how="inner")
+
+
+def frame(study: Study, metric: str = "sampled_accuracy", last: int = LAST) -> pd.DataFrame:
+    """Everything about every run in one table, for questions of one's own.
+
+    metric: the accuracy, a name in eval.jsonl. last: evaluations in the last-k mean.
+    Returns the rows of `per_run` with a column for every key of the configuration ("learner.lr").
+    """
+    found = per_run(study, metric, last)
+    configs = pd.DataFrame([json.loads(text) for text in found["config"]], index=found.index)
+    new = configs.columns.difference(found.columns, sort=False)
+    return pd.concat([found.drop(columns=["config", "roles"]), configs[new]], axis=1)
 
 
 def summarise(runs: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -193,13 +206,14 @@ class Target:
     baseline: tuple[str, int]
 
 
-def default_target(study: Study, share: float = 0.9) -> Target | None:
+def default_target(study: Study, share: float = 0.9, metric: str = "sampled_accuracy") -> Target | None:
     """The accuracy that `cost_of_staleness` asks for.
 
-    share: of the way from the starting accuracy to on-policy GRPO's last-k mean (else that of the best at s = 0).
+    share: of the way from the first accuracy to on-policy GRPO's last-k mean (else that of the best at s = 0).
+    metric: the accuracy.
     Returns None without on-policy runs.
     """
-    final = per_run(study)
+    final = per_run(study, metric)
     final = final[final["reference"] & (final["staleness"] == 0)]
     if final.empty:
         return None
@@ -211,28 +225,35 @@ def default_target(study: Study, share: float = 0.9) -> Target | None:
     return Target(start + share * (end - start), words, (name, 0))
 
 
-def cost_of_staleness(study: Study, target: Target) -> pd.DataFrame:
+def cost_of_staleness(study: Study, target: Target, metric: str = "sampled_accuracy") -> pd.DataFrame:
     """Updates and samples until a target, per run, and their ratio to the on-policy baseline of the same seed.
 
-    Returns a row a run; `updates_to_target` is inf for a run that never gets there: such a cell has no mean ratio.
+    A run that never gets there is censored: it counts as the last update that every run was evaluated at (the
+    horizon), so that means over runs are restricted means and no seed is left out.
+
+    Returns a row a run, with `reached` (before the horizon), `horizon`, updates_to_target, samples_to_target, ratio.
     """
-    curves = accuracy_curves(study)
+    curves = accuracy_curves(study, metric)
     runs = study.used[study.used["reference"]].set_index("run")
+    curves = curves[curves["run"].isin(runs.index)]
+    horizon = float(curves.groupby("run", observed=True)["update"].max().min())
     rows = []
-    for run, curve in curves[curves["run"].isin(runs.index)].groupby("run", observed=True):
-        reached = updates_to_target(curve["update"].to_numpy(), curve["accuracy"].to_numpy(), target.accuracy)
-        own = runs.loc[run]
+    for run, curve in curves.groupby("run", observed=True):
+        at = updates_to_target(curve["update"].to_numpy(), curve["accuracy"].to_numpy(), target.accuracy)
+        own, counted = runs.loc[run], float(outcomes.restricted(np.array([at]), horizon)[0])
         rows.append(
             {
                 "run": run,
                 **{k: own[k] for k in ("algorithm", "staleness", "setting", "reference", "seed", "repeat")},
-                "updates_to_target": reached,
-                "samples_to_target": reached * own["responses_per_update"],
+                "reached": at <= horizon,
+                "horizon": horizon,
+                "updates_to_target": counted,
+                "samples_to_target": counted * own["responses_per_update"],
             }
         )
     frame = pd.DataFrame(rows)
     base = frame[(frame["algorithm"] == target.baseline[0]) & (frame["staleness"] == target.baseline[1])]
     baseline = base.groupby("seed")["updates_to_target"].mean().rename("baseline")
     frame = frame.merge(baseline, on="seed", how="left")
-    frame["ratio"] = (frame["updates_to_target"] / frame["baseline"]).where(np.isfinite(frame["baseline"]))
+    frame["ratio"] = frame["updates_to_target"] / frame["baseline"].where(frame["baseline"] > 0)
     return frame

@@ -120,6 +120,9 @@ def _mark_duplicates(runs: pd.DataFrame) -> None:
 def describe(runs: pd.DataFrame) -> pd.DataFrame:
     """Names the setting of each run, and which is the reference.
 
+    Where every method and staleness has one setting (as after tuning, which chooses one for each) all are reference:
+    nothing could be averaged that differs, and `own_settings` says what they do not share.
+
     runs: the run table, with `used`.
     Returns it with `reference`, and `setting`: what differs from the method's reference, as text ("" if nothing).
     """
@@ -128,6 +131,9 @@ def describe(runs: pd.DataFrame) -> pd.DataFrame:
     references: set[Any] = set()
     for _, group in runs[runs["used"]].groupby(["task", "model"], sort=True):
         settings = dict(zip(group.index, map(settings_of, group.to_dict("records")), strict=True))
+        if _one_setting_a_cell(group, settings):
+            references |= set(group.index)
+            continue
         outer = _varying({p: _part(s, algo=False) for p, s in settings.items()})
         inner: dict[Any, str] = {}
         for _, same in group.groupby("algorithm"):
@@ -145,6 +151,26 @@ def describe(runs: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
+def _one_setting_a_cell(group: pd.DataFrame, settings: dict[Any, dict[str, Any]]) -> bool:
+    """Whether runs of one method and staleness differ in no setting, and all have one lag and engine."""
+    texts = pd.Series({index: json.dumps(own, sort_keys=True, default=str) for index, own in settings.items()})
+    free = {json.dumps([own.get(key) for key in _CHOICES]) for own in settings.values()}
+    return len(free) == 1 and bool((texts.groupby([group["algorithm"], group["staleness"]]).nunique() == 1).all())
+
+
+def own_settings(runs: pd.DataFrame) -> list[str]:
+    """Keys whose value is not shared by all reference runs; of a method's own parameters those that vary inside it.
+
+    runs: the run table, with `reference`.
+    """
+    at = runs[runs["reference"] & runs["used"]]
+    rows = [{key: _text(value) for key, value in settings_of(run).items()} for run in at.to_dict("records")]
+    found = pd.DataFrame(rows, index=at.index)
+    inside = found.groupby(at["algorithm"]).nunique(dropna=False).max()
+    overall = found.nunique(dropna=False)
+    return [key for key in map(str, found) if (inside if key.startswith("algo.") else overall)[key] > 1]
+
+
 def reference_words(runs: pd.DataFrame) -> str:
     """The keys outside `algo.*` that differ among the used runs, with the reference's values, as text."""
     used = runs[runs["used"]]
@@ -155,6 +181,19 @@ def reference_words(runs: pd.DataFrame) -> str:
         return ""
     config = settings_of(at.iloc[0].to_dict())
     return ", ".join(f"{key}={_text(config[key])}" for key in keys if not key.startswith("algo.") and key in config)
+
+
+def reference_setting(runs: pd.DataFrame) -> str:
+    """The values of some method's reference for every key in which its other settings differ, as text.
+
+    runs: rows of the run table, of one method, with `setting`. Returns "" where it has one setting.
+    """
+    keys = {part.split("=")[0] for text in runs["setting"] for part in text.split(", ") if "=" in part}
+    at = runs[runs["setting"] == ""]
+    if not keys or at.empty:
+        return ""
+    own = settings_of(at.iloc[0].to_dict())
+    return ", ".join(f"{key}={_text(own.get(key))}" for key in sorted(keys)) + " (reference)"
 
 
 def _difference(settings: dict[str, Any], reference: dict[str, Any], with_algo: bool) -> str:

@@ -53,6 +53,7 @@ LOOKS = {
     "vespo": Look("VESPO", "#1F78B4", "4"),
     "gmpo": Look("GMPO", "#33A02C", "|"),
     "snis": Look("SNIS", "#B2A300", "_"),
+    "clip_at_width": Look("clip at M2PO's width", "#3B3B98", "$w$"),
     "per_decision": Look("per-decision IS", "#FB9A99", "."),
 }
 _SPARE = (("#1B9E77", "$a$"), ("#7570B3", "$b$"), ("#E7298A", "$c$"), ("#66A61E", "$d$"), ("#A6761D", "$e$"))

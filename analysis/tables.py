@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis import outcomes, rows, scores, statistics
+from analysis import axes, outcomes, rows, scores, statistics
+from analysis.errors import AnalysisError, MissingData, reason
+from analysis.plain import csv_cells, markdown_cell
 from analysis.statistics import Estimate
 from analysis.study import Study
 
@@ -115,6 +117,31 @@ def _turnovers(group: pd.DataFrame) -> object:
     return float(group["updates_done"].mean()) / staleness if staleness else "–"
 
 
+def to_target(study: Study, metric: str = "sampled_accuracy") -> Table:
+    """Updates until an accuracy is reached, as restricted means: no censored seed is left out.
+
+    metric: the accuracy, a name in eval.jsonl. Raises MissingData without on-policy runs, which set the target.
+    """
+    one = study.keep(study.runs[study.runs["reference"] & study.runs["used"]])
+    target = scores.default_target(one, metric=metric)
+    if target is None:
+        raise MissingData("needs runs at staleness 0")
+    cost = scores.cost_of_staleness(one, target, metric)
+    added = ["run", "reached", "updates_to_target", "ratio"]
+    found = rows.series(one, one.used.merge(cost[added], on="run"))
+    lines = [
+        [*names, len(group), f"{int(group['reached'].sum())}/{len(group)}",
+         *(statistics.estimate(group[value].to_numpy(float)) for value in ("updates_to_target", "ratio"))]
+        for names, group in found.rows
+    ]  # fmt: skip
+    caption = (
+        f"Updates until {metric} is {target.accuracy:.3f} ({target.words}). Restricted mean: a run that never gets "
+        f"there counts as {cost['horizon'].iloc[0]:.0f}, the last update that every run was evaluated at. over "
+        f"on-policy: the ratio to {target.baseline[0]} at s = 0 of the same seed. {SEEDS} {found.words}"
+    )
+    return Table([*found.columns, "n", "reached", "updates to target", "over on-policy"], lines, caption.strip())
+
+
 def table1(study: Study, metric: str = "sampled_accuracy") -> Table:
     """The shape of the M2PO paper's Table 1: a column a benchmark and their average, a row a method and staleness.
 
@@ -146,12 +173,42 @@ def collapsed(group: pd.DataFrame) -> str:
     return text + (f" at {', '.join(f'{u:.0f}' for u in onsets)}" if onsets else "")
 
 
-OF_A_SWEEP: dict[str, Callable[[Study], Table]] = {
-    "summary": summary,
-    "decodings": decodings,
-    "stability": stability,
-    "table1": table1,
-}
+def of_a_sweep(study: Study, metric: str = "sampled_accuracy", last: int = scores.LAST) -> dict[str, Table]:
+    """The tables that every sweep gets, by name; one that fails says so in its place.
+
+    metric: the accuracy, a name in eval.jsonl. last: evaluations in the last-k mean.
+    """
+    found = {
+        "summary": made("summary", summary, study, metric, last),
+        "decodings": made("decodings", decodings, study),
+        "stability": made("stability", stability, study, metric),
+    }
+    if (study.used["staleness"] == 0).any():
+        found["to_target"] = made("to_target", to_target, study, metric)
+    return found | {"table1": made("table1", table1, study, metric)}
+
+
+def _estimate(row: pd.Series) -> Estimate:
+    return Estimate(row["value"], row["low"], row["high"], int(row["n"]))
+
+
+def grouped(study: Study, names: Sequence[str], metric: str = "sampled_accuracy") -> Table:
+    """A row for each combination of values of any columns of the run table or keys of the configuration, best first.
+
+    metric: the accuracy, a name in eval.jsonl. Raises AnalysisError for an unknown name.
+    """
+    shown = ("area", "best", "final")
+    parts = [axes.table(axes.along(study, names, metric, value), names) for value in shown]
+    left = axes.axes(study, names)
+    places = parts[0].sort_values("value", ascending=False).index
+    lines = [
+        [*parts[0].loc[i, list(names)], int(parts[0].loc[i, "n"]), *(_estimate(part.loc[i]) for part in parts)]
+        for i in places
+    ]
+    over = f" Means are also over {', '.join(left)}, which {'differ' if len(left) > 1 else 'differs'}." if left else ""
+    caption = f"In the order of {scores.OUTCOMES['area']}, {metric} on {scores.reported_split(study)}. {SEEDS}{over}"
+    return Table([*names, "n", *shown], lines, caption)
+
 
 # ------------------------------------------------------------------------------------------- writers
 
@@ -163,7 +220,7 @@ def texts(table: Table) -> list[list[str]]:
 
 def markdown(table: Table) -> str:
     """GitHub's pipes, with the caption below."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in texts(table)]
+    cells = [[markdown_cell(cell) for cell in row] for row in texts(table)]
     widths = [max(len(row[i]) for row in [table.columns, *cells]) for i in range(len(table.columns))]
 
     def line(row: list[str]) -> str:
@@ -171,6 +228,23 @@ def markdown(table: Table) -> str:
 
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([line(table.columns), rule, *map(line, cells)]) + f"\n\n{table.caption}\n"
+
+
+def made(title: str, make: Callable[..., Table], *given: object) -> Table:
+    """A table, or one that says why it could not be made.
+
+    title: what it is called there.
+    make, given: the function that makes it, and its arguments.
+    Raises AnalysisError for what its user got wrong.
+    """
+    try:
+        return make(*given)
+    except AnalysisError as error:
+        if not isinstance(error, MissingData):
+            raise
+        return Table(["not made"], [[f"{title}: {reason(error)}"]], "")
+    except Exception as error:
+        return Table(["not made"], [[f"{title}: {reason(error)}"]], "")
 
 
 def latex(table: Table) -> str:
@@ -212,7 +286,7 @@ def write(table: Table, out: Path, name: str) -> list[Path]:
     paths = [out / f"{name}.{kind}" for kind in ("md", "tex", "csv")]
     paths[0].write_text(markdown(table), encoding="utf-8")
     paths[1].write_text(latex(table), encoding="utf-8")
-    frame(table).to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
+    csv_cells(frame(table)).to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
     return paths
 
 

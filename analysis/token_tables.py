@@ -42,7 +42,7 @@ def rows(folder: Path) -> pd.DataFrame | None:
     """All token rows of a run folder, or None if it recorded none that can be read."""
     try:
         return pq.read_table(folder / TOKENS).to_pandas()
-    except (FileNotFoundError, NotADirectoryError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException):  # said when the run was read
         return None
 
 
@@ -52,7 +52,7 @@ def _table(study: Study, kind: str, reduce: Callable[[pd.DataFrame], pd.DataFram
         if folder:
             table = rows(Path(folder))
             if table is not None and set(_COLUMNS) <= set(table.columns) and len(table):
-                parts.append(reduce(table).assign(run=str(run)))
+                parts.append(reduce(table[np.isfinite(table["abs_ratio_minus_1"])]).assign(run=str(run)))
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 

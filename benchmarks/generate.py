@@ -32,7 +32,7 @@ ENGINE_SCORED = "torch engine, trainer log-probs too"
 def contenders(bench: Workbench) -> dict[str, Callable[[], object]]:
     return {
         PEER: peer(bench),
-        ENGINE: lambda: sampled(bench.model.policy, bench.engine.end_token, bench.request),
+        ENGINE: lambda: sampled(bench.model.policy, bench.engine.end_tokens, bench.request),
         ENGINE_SCORED: lambda: bench.engine.generate(bench.request),
     }
 

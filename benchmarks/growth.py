@@ -43,7 +43,7 @@ class Case:
 def endless(*overrides: str) -> Workbench:
     """A workbench whose responses are all as long as they may be."""
     bench = workbench(*overrides)
-    bench.engine.end_token = NO_TOKEN
+    bench.engine.end_tokens = [NO_TOKEN]
     return bench
 
 

@@ -28,7 +28,7 @@ from harness.learner import learner
 from harness.records.files import exclusive
 from harness.records.folder import RunFolder
 from harness.records.layout import LOCK
-from harness.records.manifest import new_manifest
+from harness.records.manifest import code_state, new_manifest
 from harness.records.recorder import Recorder
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import default_uri
@@ -86,7 +86,7 @@ def mirror(run: Training, update_s: float, repeats: int = 10) -> float:
     """Seconds an update that the mirror needs to follow a run that makes one every `update_s`."""
     folder = run.folder
     folder.write_config()
-    folder.update_manifest(**new_manifest(run.config))
+    folder.update_manifest(**new_manifest(run.config, code_state()))
     row = json.loads((folder.path / "metrics.jsonl").read_text().splitlines()[-1])
     updates = max(1, round(POLL_S / update_s))
     times = []

@@ -1,21 +1,24 @@
-"""`python -m benchmarks.resume`: every method, driver and staleness, killed at a random point, resumed, compared.
+"""`python -m benchmarks.resume`: methods, drivers and stalenesses, killed at chosen moments, resumed, compared.
 
-Without --all a covering subset of at most 24 cells: every method, and every pair of driver, staleness and moment.
+Without --all every pair of driver, staleness and moment, in as few runs as cover them, the methods in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations, product
 from pathlib import Path
 
-from benchmarks.faults import trial
-from benchmarks.small_runs import config_of, prepare, undisturbed
+from benchmarks.fault_trial import SIZES, Reference, reference, trial
+from benchmarks.small_runs import line_of, prepare
 
 DRIVERS = ("serial", "overlapped", "ray")
 STALENESS = (0, 4, 64)
@@ -27,7 +30,7 @@ MOMENTS = (
     "SIGTERM or Ctrl-C",
 )
 NEEDS = {"opsm": ("algo.delta=0.5",)}  # parameters without a default
-LARGEST_SUBSET = 24
+ATTEMPTS = 3  # a short run may be over before the moment comes
 
 Cell = tuple[str, str, int, str]  # method, driver, staleness, moment
 
@@ -49,47 +52,61 @@ def covering(drivers: Sequence[str], seed: int = 1) -> list[Cell]:
         left -= set(combinations(enumerate(best), 2))
         chosen.append(best)
     names = methods()
-    spare = iter(rows)
-    while len(chosen) < min(len(names), LARGEST_SUBSET):
-        row = next(spare)
-        if row not in chosen and row[0] != "ray":  # a local cluster takes seconds to start
-            chosen.append(row)
     return [(names[i % len(names)], *row) for i, row in enumerate(chosen)]
 
 
 def everything(drivers: Sequence[str], seed: int) -> list[Cell]:
-    """Every method, driver and staleness, at a moment drawn for each."""
+    """Every method on every driver, the stalenesses in turn, at a moment drawn for each."""
     dice = random.Random(seed)
-    return [(*cell, dice.choice(MOMENTS)) for cell in product(methods(), drivers, STALENESS)]
+    return [
+        (method, driver, STALENESS[(number + shift) % len(STALENESS)], dice.choice(MOMENTS))
+        for number, method in enumerate(methods())
+        for shift, driver in enumerate(drivers)
+    ]
 
 
-def run(cells: Sequence[Cell], seed: int) -> Iterator[tuple[Cell, list[str]]]:
-    """Each cell with what was wrong; nothing wrong is an empty list."""
-    prepare()
-    for number, cell in enumerate(cells):
-        method, driver, staleness, moment = cell
-        overrides = (f"algo={method}", f"driver={driver}", f"staleness={staleness}", *NEEDS.get(method, ()))
-        with tempfile.TemporaryDirectory(prefix="resume-") as scratch:
-            # The reference is the serial driver's: the drivers give the same bits, and that is tested along.
-            expected = undisturbed(
-                tuple("driver=serial" if "driver=" in o else o for o in overrides), Path(scratch) / "a"
-            )
-            config = config_of(overrides, Path(scratch) / "b")
-            result = trial(" ".join(overrides), config, [moment], expected, random.Random(f"{seed} {number}"))
-        problems = result.problems or ([] if result.struck else ["the run was over before the fault struck"])
-        yield cell, problems
+def run(cells: Sequence[Cell], seed: int, jobs: int) -> Iterator[tuple[Cell, list[str]]]:
+    """Each cell with what was wrong; nothing wrong is an empty list. jobs: processes side by side."""
+    # Started anew, not forked: each of them forks the runs, and a fork keeps no threads.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=prepare) as pool:
+        yield from zip(cells, pool.map(_resumed, cells, (f"{seed} {i}" for i in range(len(cells)))), strict=True)
+
+
+def _resumed(cell: Cell, seed: str) -> list[str]:
+    """What was wrong with a cell, beside a run of the serial driver that nobody disturbed.
+
+    The drivers give the same bits, and that is tested along.
+    """
+    method, driver, staleness, _ = cell
+    overrides = (f"algo={method}", f"staleness={staleness}", "task.validation_problems=4", *NEEDS.get(method, ()))
+    with tempfile.TemporaryDirectory(prefix="resume-") as scratch:
+        expected = reference((*overrides, "driver=serial"), Path(scratch))
+        for attempt in range(ATTEMPTS):
+            problems, struck = _killed(cell, (*overrides, f"driver={driver}"), expected, f"{seed} {attempt}")
+            if problems or struck:
+                return problems
+    return ["the run was over before the fault struck"]
+
+
+def _killed(cell: Cell, overrides: tuple[str, ...], expected: Reference, seed: str) -> tuple[list[str], bool]:
+    """Kills one run at its moment and lets it finish: what was wrong, and whether it was killed at all."""
+    with tempfile.TemporaryDirectory(prefix="resume-") as scratch:
+        line = line_of(overrides, Path(scratch) / "runs", SIZES)
+        result = trial(" ".join(map(str, cell)), line, [cell[3]], expected, random.Random(seed), Counter())
+    return [f"{problem.kind}: {problem.text}" for problem in result.problems], bool(result.struck)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--all", action="store_true", help="every combination instead of the covering subset")
+    parser.add_argument("--all", action="store_true", help="every method on every driver instead")
     parser.add_argument("--drivers", nargs="+", default=list(DRIVERS), choices=DRIVERS)
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the table there too")
     options = parser.parse_args()
     cells = everything(options.drivers, options.seed) if options.all else covering(options.drivers)
     started, results = time.monotonic(), []
-    for cell, problems in run(cells, options.seed):
+    for cell, problems in run(cells, options.seed, options.jobs):
         results.append((cell, problems))
         print(f"{'FAILED' if problems else 'same'}  {' '.join(map(str, cell))}  {'; '.join(problems)}", flush=True)
     text = table(results)

@@ -8,22 +8,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import signal
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import torch
 
-import harness.training  # noqa: F401  so that no forked run imports it again
+import harness.command.launch  # so that no forked run imports them again
+import harness.command.watch
+import harness.training  # noqa: F401
 from harness.command.cell import run_cell
 from harness.command.plan import plan
 from harness.config import Config, ModelConfig
 from harness.models.loading import load_model
 from harness.records.files import lock_owner
-from harness.records.layout import LOCK, MANIFEST
+from harness.records.layout import LOCK, MANIFEST, TOKENS
 from harness.records.state import status_of
 
 TINY = (
@@ -37,6 +42,7 @@ TINY = (
     "checkpoint_every=8",
     "updates=24",
 )
+ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ("metrics.jsonl", "eval.jsonl", "samples.jsonl")
 LONGEST_S = 120.0  # a run that takes longer hangs
 POLL_S = 0.001
@@ -48,28 +54,63 @@ def prepare() -> None:
     load_model(ModelConfig("harness/assets/carry"), "cpu")
 
 
-def config_of(overrides: tuple[str, ...], runs_dir: Path, sizes: tuple[str, ...] = TINY) -> Config:
-    line = [*sizes, *overrides, "tracking=none", "retry_failed=true", f"runs_dir={runs_dir}"]
-    return plan(line).cells[0]
+def line_of(overrides: Sequence[str], runs_dir: Path, sizes: Sequence[str] = TINY) -> list[str]:
+    """The words after `run.py` for a small run."""
+    return [*sizes, *overrides, "tracking=none", "retry_failed=true", f"runs_dir={runs_dir}"]
 
 
-def start(config: Config, before: Callable[[], None] = lambda: None) -> int:
-    """Runs the cell in a forked process and returns its id. before: what the child does first."""
+def config_of(overrides: Sequence[str], runs_dir: Path, sizes: Sequence[str] = TINY) -> Config:
+    return plan(line_of(overrides, runs_dir, sizes)).cells[0]
+
+
+def fork(action: Callable[[], int], log: Path | None = None) -> int:
+    """Does something in a forked process and returns its id.
+
+    action: what the process does; returns its exit code, or raises SystemExit.
+    log: file that gets what it prints (default: nothing does).
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child:
         return child
-    status = 70
+    code: object = 70
     try:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
+        output = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
         torch.set_num_threads(1)
-        before()
-        status = {"finished": 0, "skipped": 0, "failed": 1, "interrupted": 2, "held": 3}.get(run_cell(config), 4)
+        code = action()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
     finally:
-        os._exit(status)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 0 if code is None else 71)
+
+
+def run_py(line: Sequence[str], before: Callable[[], None] = lambda: None, log: Path | None = None) -> int:
+    """Starts `run.py` with these words, as a user would. before: what the process does first."""
+
+    def action() -> int:
+        before()
+        sys.argv = ["run.py", *line]
+        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        return 0
+
+    return fork(action, log)
+
+
+def start(config: Config, before: Callable[[], None] = lambda: None) -> int:
+    """Runs the cell in a forked process and returns its id. before: what the child does first."""
+
+    def action() -> int:
+        before()
+        return {"finished": 0, "skipped": 0, "failed": 1, "interrupted": 2, "held": 3}.get(run_cell(config), 4)
+
+    return fork(action)
 
 
 def wait(child: int, until: Callable[[], bool] | None = None) -> int | None:
@@ -103,11 +144,12 @@ def finish(config: Config) -> str:
 
 @dataclass(frozen=True)
 class Trace:
-    """What must be equal whatever happened: the final weights, and every record without its timings."""
+    """What must be equal whatever happened: the final weights, every record without its timings, and the tokens."""
 
     weights: str
     records: str
     updates: tuple[int, ...]
+    tokens: str
 
 
 def trace(folder: Path) -> Trace:
@@ -120,10 +162,15 @@ def trace(folder: Path) -> Trace:
             if name == "metrics.jsonl":
                 updates.append(row["update"])
     manifest = json.loads((folder / MANIFEST).read_text())
-    return Trace(str(manifest["final_weights_sha256"]), digest.hexdigest(), tuple(updates))
+    return Trace(str(manifest["final_weights_sha256"]), digest.hexdigest(), tuple(updates), _tokens(folder / TOKENS))
 
 
-def undisturbed(overrides: tuple[str, ...], runs_dir: Path) -> Trace:
-    config = config_of(overrides, runs_dir)
+def _tokens(path: Path) -> str:
+    rows = pq.read_table(path).to_pydict() if path.is_file() else {}
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def undisturbed(overrides: Sequence[str], runs_dir: Path, sizes: Sequence[str] = TINY) -> Trace:
+    config = config_of(overrides, runs_dir, sizes)
     assert finish(config) == "finished", f"the undisturbed run {overrides} does not finish"
     return trace(config.folder)

@@ -17,7 +17,8 @@ from harness.command.compose import set_project_root
 from harness.command.plan import plan
 from harness.config import Config
 from harness.learner.learner import Learner
-from harness.models.loading import LoadedModel, resolve_path
+from harness.models.checks import resolve_path
+from harness.models.loading import LoadedModel
 from harness.models.memory import keep_freed_memory
 from harness.rewards.grader import Grader
 from harness.rollout.torch_engine import TorchEngine

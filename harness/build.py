@@ -27,6 +27,8 @@ from harness.ranks import group
 from harness.ranks.alone import Alone
 from harness.ranks.sharding import materialise
 from harness.rewards import sandbox
+from harness.rewards.own import load_function
+from harness.rewards.reward import is_own
 from harness.rollout.base import BaseEngine
 from harness.tasks.interface import Task
 from harness.types import Request
@@ -57,6 +59,15 @@ def named_class(section: str, path: object, allow_code: list[str], kind: type = 
     if not issubclass(cls, kind) or cls is kind or inspect.isabstract(cls):
         raise UserError(f"{section}._target_={path}: expected a class derived from {kind.__module__}.{kind.__name__}")
     return cls
+
+
+def check_reward(path: object, allow_code: list[str]) -> None:
+    """Raises UserError for a `task.reward` from outside that may not run or is no function. path: its value."""
+    if not isinstance(path, str) or not is_own(path):
+        return
+    if not any(path.startswith(package + ".") for package in allow_code):
+        raise UserError(f"task.reward={path}: code from outside; to run it add allow_code=[{path.split('.')[0]}]")
+    load_function(path)
 
 
 def check_parameters(section: str, cls: type, parameters: Iterable[str], positional: int = 0) -> None:
@@ -95,6 +106,7 @@ def algorithm(config: Config) -> Any:
 
 def task(config: Config) -> Task:
     sandbox.switch(config.sandbox == "on")
+    check_reward(config.task.get("reward"), config.allow_code)
     made: Task = target("task", config.task, config.allow_code)
     missing = [name for name in ("train", "split", "grade", "evaluation_splits") if not hasattr(made, name)]
     if missing:

@@ -12,24 +12,37 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
 from omegaconf import MISSING
 
 from harness.schema import Key, key, keys_of, leaves
 
+if TYPE_CHECKING:
+    T = TypeVar("T")
+    Declared = Annotated[T, "null as typed: the value that the task or the model declares (harness/command/resolve.py)"]
+else:
+    Declared = Optional
+
 
 @dataclass
 class ModelConfig:
     path: str = key(MISSING, "model folder, or name on the Hugging Face hub")
-    dtype: str = key("float32", "type of the computation; master weights stay float32", choices=("float32", "bfloat16"))
+    dtype: Declared[str] = key(
+        None,
+        "type of the computation, master weights stay float32; null: the model's own",
+        choices=("float32", "bfloat16"),
+    )
     attention: str = key("sdpa", "implementation of attention", choices=("sdpa", "eager", "flash_attention_2"))
     gradient_checkpointing: bool = key(False, "compute activations twice to keep fewer of them", "driver")
-    template: str = key("plain", "how a problem becomes a prompt", choices=("plain", "chat"))
+    template: Declared[str] = key(
+        None, "how a problem becomes a prompt; null: chat if the tokenizer has a template", choices=("plain", "chat")
+    )
     system_prompt: str = key("", "first message of the chat template; empty: none")
     pad_token: str | None = key(None, "padding token, where the tokenizer names none")
-    end_token: str | None = key(None, "end token, where it is another than the tokenizer names")
+    end_token: Any = key(None, "token that ends a response, or a list of them; null: all that the model's files name")
     parameters: float | None = key(None, "number of parameters, where dry_run has no model", "place", above=0)
+    learning_rate: float = key(1e-6, "learning rate that suits the model, for learner.lr=null", "place", above=0)
 
 
 @dataclass
@@ -47,10 +60,18 @@ class RolloutConfig:
     group_size: int = key(8, "responses a prompt; one alone has no advantage", low=2)
     temperature: float = key(1.0, "temperature of sampling, and of every log-prob", above=0)
     top_p: float = key(1.0, "nucleus of sampling; log-probs are those of the full softmax", low=1, high=1)
-    max_new_tokens: int = key(24, "longest response, in tokens", low=1)
-    max_prompt_tokens: int = key(1024, "longest prompt, in tokens; longer ones are dropped", low=1)
+    max_new_tokens: Declared[int] = key(None, "longest response, in tokens; null: as the task declares", low=1)
+    max_prompt_tokens: Declared[int] = key(
+        None, "longest prompt, in tokens, longer ones are dropped; null: as the task declares", low=1
+    )
     chunks: int = key(1, "parts that a batch is generated in", low=1)
     behaviour: str = key("trainer", "whose log-prob enters the ratio", choices=("trainer", "engine"))
+    mismatch: str = key(
+        "none",
+        "how rollout=torch differs from the trainer: weights rounded to bf16 or fp8, or noise on the logits",
+        choices=("none", "bf16", "fp8", "gaussian"),
+    )
+    mismatch_sigma: float = key(0.05, "standard deviation of mismatch=gaussian, nats", above=0)
     inflight: str = key("drain", "what new weights do to running sequences", choices=("drain", "recompute", "keep_kv"))
     probe_tolerance: float | None = key(
         None, "mean difference from the trainer's log-probs (nats) that ends the run; null: by dtype", "driver", above=0
@@ -61,7 +82,9 @@ class RolloutConfig:
 
 @dataclass
 class LearnerConfig:
-    lr: float = key(3e-5, "learning rate of AdamW", above=0)
+    lr: Declared[float] = key(
+        None, "learning rate of AdamW; null: the one that suits the model (model.learning_rate)", above=0
+    )
     schedule: str = key("constant", "learning rate after the warm-up", choices=("constant", "linear", "cosine"))
     warmup: int = key(0, "updates in which the learning rate rises linearly to lr", low=0)
     step_scale: str = key("none", "factor on lr: √(ESS/B) of the sequences (VCPO)", choices=("none", "sqrt_ess"))
@@ -103,6 +126,7 @@ class EvalConfig:
     every: int = key(40, "updates between evaluations", "record", low=1, multiple_of="updates_per_step")
     samples: int = key(4, "k of avg@k, samples a problem", "record", low=1)
     greedy: bool = key(True, "also one greedy answer a problem", "record")
+    validation_only: bool = key(False, "evaluate the split that chooses and no other, as tuning does", "record")
     temperature: float = key(1.0, "temperature of the sampled answers", "record", above=0)
     top_p: list[float] = key(
         list,
@@ -124,12 +148,19 @@ class RecordConfig:
         list, "methods asked what they would have done with the run's mini-batches: names, or all", "record"
     )
     shadow_every: int = key(10, "updates between asking the shadow methods", "record", low=1)
+    fidelity: int | None = key(
+        None,
+        "updates between comparing the gradient with that of fresh rollouts; null: never",
+        "record",
+        low=1,
+        multiple_of="updates_per_step",
+    )
 
 
 @dataclass
 class TrackingConfig:
     backend: str = key("mlflow", "where the records are mirrored", "place", choices=("mlflow", "none"))
-    uri: str = key("", "address of the tracking store; empty: sqlite in runs_dir", "place")
+    uri: str = key("", "address of the tracking store; empty: $MLFLOW_TRACKING_URI, else sqlite in runs_dir", "place")
     experiment: str = key("lagrange", "name of the experiment in MLflow", "place")
     every: int = key(10, "updates between mirrored rows", "place", low=1)
 
@@ -167,7 +198,8 @@ class Config:
     torch_threads: int = key(1, "threads of torch", "driver", low=1)
     device: str = key("cpu", "cpu, or an accelerator such as cuda", "driver")
     mode: str = key("train", "train a policy, or evaluate a checkpoint", choices=("train", "evaluate"))
-    checkpoint: str | None = key(None, "folder to evaluate (mode=evaluate)")
+    checkpoint: str | None = key(None, "what mode=evaluate evaluates: a run folder, a checkpoint or a model")
+    checkpoint_at: Any = key("best", "which one of a run folder: best (on validation), last, or an update", "place")
     checkpoint_every: int = key(100, "updates between checkpoints", "record", low=1, multiple_of="updates_per_step")
     stop_at: int | None = key(
         None,
@@ -177,12 +209,20 @@ class Config:
         multiple_of="updates_per_step",
     )
     dry_run: bool = key(False, "print cells, folders and estimates, and stop", "place")
+    on_change: str = key(
+        "refuse",
+        "a run carries on with another method, reward, model or data than it began with: refused, or recorded",
+        "place",
+        choices=("refuse", "record"),
+    )
     retry_failed: bool = key(False, "run failed cells again", "place")
     allow_code: list[str] = key(list, "packages beside ours that a _target_ may name", "place")
     sandbox: str = key("on", "grade model answers in processes that can only answer", "place", choices=("on", "off"))
     runs_dir: str = key("runs", "folder of the run folders, from where the command is typed", "place")
     choices: dict[str, str] = field(default_factory=dict, metadata={"omegaconf_ignore": True})
     """The chosen options of the config groups that name things: {"algo": "m2po", "task": "carry", …}."""
+    interpolated: dict[str, Any] = field(default_factory=dict, metadata={"omegaconf_ignore": True})
+    """What comes from the environment, as it was written: {"task.path": "${oc.env:DATA}/train.jsonl"}."""
 
     @property
     def batches(self) -> int:
@@ -200,11 +240,14 @@ class Config:
         return self.model if self.checkpoint is None else replace(self.model, path=self.checkpoint)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Every value in nested mappings."""
+        tree = asdict(self)
+        del tree["interpolated"]
+        return tree
 
     def flat(self) -> dict[str, Any]:
         """Every value under its dotted name, those of mappings without a schema too (algo.epsilon_low)."""
-        return dict(leaves(asdict(self)))
+        return dict(leaves(self.as_dict()))
 
     def roles(self) -> dict[str, str]:
         """The role of every dotted name of `flat`."""
@@ -232,7 +275,9 @@ class Config:
         lag = f"{'s' if kind == 'exact' else kind}{self.staleness}"
         what = f"{self.choices['algo']}-{lag}"
         if self.mode == "evaluate":
-            what = f"evaluate-{Path(str(self.checkpoint)).name}"
+            path = Path(str(self.checkpoint))
+            run = f"{path.parent.parent.name}-" if path.parent.name == "checkpoints" else ""
+            what = f"evaluate-{run}{path.name}"
         name = f"{what}-seed{self.seed}-{self.sha256()[:10]}"
         return Path(self.runs_dir) / self.choices["task"] / name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -38,8 +39,18 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def first_line(error: object) -> str:
-    """The first line of an error's message, or the name of its type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's message without secrets, or the name of its type where it has none."""
+    return without_secrets((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+MASK = "***"
+USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
+SECRET_PARAMETER = re.compile(r"([?&][^=&\s]*(?:token|key|secret|passw|pwd|sig)[^=&\s]*=)[^&#\s]+", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """Text in which addresses carry no password: http://me:secret@host → http://***@host, ?token=x → ?token=***."""
+    return SECRET_PARAMETER.sub(rf"\1{MASK}", USER_INFO.sub(f"{MASK}@", text))
 
 
 def printable(text: str) -> str:

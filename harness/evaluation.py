@@ -20,9 +20,11 @@ from harness.config import Config
 from harness.drivers.generation import Generation
 from harness.errors import printable
 from harness.interrupts import result_of
+from harness.models.checks import resolve_path
 from harness.models.digest import weights_sha256
-from harness.models.loading import LoadedModel, longest_prompt, resolve_path
+from harness.models.loading import LoadedModel, longest_prompt
 from harness.progress import Progress
+from harness.records.checkpoint import check_whole
 from harness.records.files import read_json
 from harness.records.folder import RunFolder
 from harness.records.layout import CHECKPOINT
@@ -105,10 +107,12 @@ class Evaluator:
     ) -> None:
         self._config = config
         self._decodings = decodings(config.eval.greedy, config.eval.top_p)
+        only = config.eval.validation_only
         parts: dict[str, tuple[Sequence[Problem], int, Grader]] = {
-            name: (task.split(name), config.eval.samples, grader) for name in task.evaluation_splits()
+            name: (task.split(name), config.eval.samples, grader)
+            for name in task.evaluation_splits()[: 1 if only else None]
         }
-        for suite in suites:
+        for suite in () if only else suites:
             samples = config.eval.suite_samples or suite.samples
             parts[suite.name] = (suite.problems, samples, replace(grader, task=suite))
         self._splits = {
@@ -132,6 +136,19 @@ class Evaluator:
                 row |= {decoding.accuracy: float(right.mean()), decoding.right: right.sum(1).tolist()}
             about = {"update": version, "split": name}
             yield about | row, [about | sample for sample in samples]
+
+    def warnings(self, row: Row) -> list[str]:
+        """What somebody should look at, a line each: a split whose responses were all cut off.
+
+        row: of a split, as `run` gives it.
+        """
+        if row["truncated_fraction"] < 1:
+            return []
+        limit = self._config.rollout.max_new_tokens
+        return [
+            f"{row['split']}, update {row['update']}: every response was cut off at rollout.max_new_tokens={limit}; "
+            "raise it, choose another model.template, or name the token that ends an answer in model.end_token"
+        ]
 
     def _submit(self, generation: Generation, version: int, decoding: Decoding) -> dict[str, list[Future[Rollouts]]]:
         """Rollouts of every split, by its name, in parts."""
@@ -210,11 +227,13 @@ class Evaluation:
 
     def __init__(self, config: Config, folder: RunFolder, progress: Progress) -> None:
         torch.set_num_threads(config.torch_threads)
+        check_whole(Path(resolve_path(str(config.checkpoint))), weights=True)
         progress.note("loading the model")
         self.model: LoadedModel = build.model(config)
         encode = PromptEncoder(self.model.tokenizer, config.model)
         data = prepare(config, build.task(config), encode, longest_prompt(config))
         self.recorder = Recorder(folder, progress, self.model.token_text, config.learner.max_refused_in_a_row)
+        progress.say(data.opening)
         self.recorder.data(data.provenance, data.notes)
         grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)
         self.evaluator = Evaluator(config, data.task, encode, grader, data.suites)
@@ -228,6 +247,8 @@ class Evaluation:
         self.generation.publish(self.version, self.model.module.state_dict())
         for row, samples in self.evaluator.run(self.generation, self.version):
             self.recorder.evaluation(row, samples)
+            for warning in self.evaluator.warnings(row):
+                self.recorder.warn(warning)
             self.accuracy[row["split"]] = row["sampled_accuracy"]
         return weights_sha256(self.model.module.state_dict())
 

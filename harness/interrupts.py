@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C ask a run to stop at the next safe point; a second Ctrl-C stops it where it is.
+"""SIGTERM, SIGHUP and Ctrl-C ask a run to stop at the next safe point; a second Ctrl-C stops it where it is.
 
 What the main thread waits for (a rollout, room for a version) may take minutes; once a stop was asked for it
 waits PATIENCE_S more, and then the run ends at its last checkpoint.
@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TypeVar
 
 PATIENCE_S = 2.0
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 T = TypeVar("T")
 _requested: list[str] = []
@@ -64,11 +65,15 @@ def _note(number: int, _: FrameType | None) -> None:
 
 @contextmanager
 def graceful() -> Iterator[None]:
-    """Installs the handlers while the block runs (in the main thread; elsewhere nothing can be installed)."""
+    """Installs the handlers while the block runs (in the main thread; elsewhere nothing can be installed).
+
+    A hangup that is ignored (nohup) stays so.
+    """
     with handlers_kept():
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, _note)
+            for number in ASKING:
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, _note)
         yield
 
 
@@ -78,7 +83,7 @@ def handlers_kept() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in ASKING}
     try:
         yield
     finally:

@@ -18,13 +18,13 @@ class Progress:
     label: what the line begins with.
     total: updates of the run.
     first: update that the run carries on from.
-    stream: where the line goes.
+    stream: where the line goes; None: the standard error stream.
     """
 
-    def __init__(self, label: str, total: int, first: int = 0, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, label: str, total: int, first: int = 0, stream: TextIO | None = None) -> None:
         self._label, self._total, self.first = label, total, first
-        self._stream = stream
-        self._live = stream.isatty() and QUIET not in os.environ
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty() and QUIET not in os.environ
         self._started = time.monotonic()
         self._shown = 0.0
         self._accuracy: float | None = None
@@ -33,9 +33,14 @@ class Progress:
         """Something a user waits for, before the first update."""
         self._show(f"{self._label}  {text}")
 
+    def say(self, text: str) -> None:
+        """A line that stays, also in a log; not where another display shows the run."""
+        if QUIET not in os.environ:
+            self.warn(text)
+
     def warn(self, text: str) -> None:
         """A line that is said even where nobody watches."""
-        self._stream.write(("\r" if self._live else "") + f"{self._label}: {text}\n")
+        self._stream.write(("\r\x1b[K" if self._live else "") + f"{self._label}: {text}\n")
 
     def evaluated(self, row: dict[str, Any]) -> None:
         """Remembers the accuracy on validation, from a row of eval.jsonl."""

@@ -21,6 +21,7 @@ from harness.drivers.queue import RolloutQueue
 from harness.evaluation import Evaluator
 from harness.interrupts import Interrupted, Paused
 from harness.lag import realised, schedule
+from harness.learner.fidelity import Halves
 from harness.learner.learner import Learner
 from harness.learner.state import LearnerState
 from harness.models.digest import weights_sha256
@@ -58,13 +59,17 @@ class Training:
         encode = PromptEncoder(self.model.tokenizer, config.model)
         data = prepare(config, build.task(config), encode, longest_prompt(config))
         self.recorder = Recorder(folder, progress, self.model.token_text, config.learner.max_refused_in_a_row)
+        progress.say(data.opening)
         self.recorder.data(data.provenance, data.notes)
         self.requests = Requests(config, data.task, encode)
+        self.warned_of_failures = False
         self.grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)
         self.learner: Learner = build.learner(config, self.model, ranks)
         self.state = LearnerState(self.learner, ranks)
         self.evaluator = Evaluator(config, data.task, encode, self.grader, data.suites)
-        self.checkpoints = Checkpoints(folder.checkpoints, self.model.describe, config.record.keep_checkpoints)
+        self.checkpoints = Checkpoints(
+            folder.checkpoints, self.model.describe, config.record.keep_checkpoints, config.sha256()
+        )
         # Started last: an error above must not leave worker threads or actors behind.
         self.generation: Generation = build.generation(config, self.model)
         self.queue: RolloutQueue = build.rollout_queue(config, self.generation, self.requests.request)
@@ -98,7 +103,7 @@ class Training:
         metrics = self.timing(batch, waited_s=time.perf_counter() - started)
         graded, rewards = self.grade(batch)
         self.record_schedule(number, batch)
-        for update in self.learner.step(graded):
+        for update in self.learner.step(graded, self.fresh(batch)):
             self.recorder.update(update, metrics | rewards)
 
     def wait_for_rollouts(self) -> None:
@@ -130,6 +135,8 @@ class Training:
         self.recorder.note("evaluating")
         for row, samples in self.evaluator.run(self.generation, self.learner.version):
             self.recorder.evaluation(row, samples)
+            for warning in self.evaluator.warnings(row) if self.learner.version == 0 else ():
+                self.recorder.warn(warning)
 
     def stop_if_asked(self) -> None:
         """Raises Interrupted, after a checkpoint, once a signal has asked the run to stop."""
@@ -154,10 +161,20 @@ class Training:
         Of a free-running run they also say what was too stale to be trained on.
         """
         graded, metrics = self.grade_chunks(batch.chunks)
+        self.warn_of_failures(metrics["grader_failures"], graded.rollouts.n_responses)
         if self.queue.policy.free_running:
             dropped = [self.grade_chunks([chunk])[0] for chunk in batch.dropped]
             metrics |= realised.losses(batch, graded, dropped)
         return graded, metrics
+
+    def warn_of_failures(self, failures: float, responses: int) -> None:
+        """Says once that the grader fails over more than a tenth of a batch: rewards of 0 that mean nothing."""
+        if failures > responses / 10 and not self.warned_of_failures:
+            self.warned_of_failures = True
+            self.recorder.warn(
+                f"the grader failed over {failures:.0f} of {responses} responses, which earn 0: grader_failures in "
+                "metrics.jsonl counts them, failure in samples.jsonl names the reason"
+            )
 
     def grade_chunks(self, chunks: Sequence[Chunk]) -> tuple[GradedRollouts, dict[str, float]]:
         """Several chunks as one."""
@@ -165,6 +182,18 @@ class Training:
         graded, metrics = self.grader(problems, concatenate([chunk.rollouts for chunk in chunks]))
         fresh = torch.cat([torch.full((chunk.rollouts.n_responses,), chunk.trained) for chunk in chunks])
         return replace(graded, trained=graded.trained & fresh), metrics
+
+    def fresh(self, batch: Batch) -> Halves | None:
+        """Where record.fidelity is due: the prompts of the next update, answered twice by the newest policy."""
+        every, version = self.config.record.fidelity, self.learner.version
+        if every is None or version % every:
+            return None
+        problems = [problem for chunk in batch.chunks for problem in self.requests.problems(chunk.index)]
+        problems = problems[: len(problems) // self.config.updates_per_step]
+        requests = [self.requests.fresh(problems, version, half) for half in (0, 1)]
+        answers = [self.generation.submit(request, version, urgent=True) for request in requests]
+        first, second = (self.grader(problems, interrupts.result_of(answer))[0] for answer in answers)
+        return first, second
 
     # The schedule of a free-running run ---------------------------------------------------------------
 
@@ -189,10 +218,16 @@ class Training:
 
     def resume(self) -> None:
         """Carries on from the newest checkpoint that is whole, or from the start."""
-        device, sliced = self.config.device, self.config.ranks > 1
-        found, complaints = newest_good(self.folder.checkpoints, self.recorder.damage, device, sliced=sliced)
+        found, complaints = newest_good(
+            self.folder.checkpoints,
+            self.recorder.damage,
+            self.config.device,
+            self.config.sha256(),
+            sliced=self.config.ranks > 1,
+        )
         for complaint in complaints:
             self.recorder.warn(complaint)
+        self.checkpoints.settle(-1 if found is None else found.counters["version"])
         if found is None:
             self.recorder.restart()
             return

@@ -34,11 +34,12 @@ class Problem:
 @dataclass(frozen=True)
 class Grade:
     """reward as trained on (usually 0 or 1); correct counts for accuracy; failure names a grader's
-    time-out or crash ("" if none), which is reward 0 and counted."""
+    time-out or crash ("" if none), which is reward 0 and counted; parts are named numbers behind the reward."""
 
     reward: float
     correct: bool
     failure: str = ""
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 class Grades(Protocol):

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lag": {"types", "config", "errors"},
     "rewards": {"types", "errors"},
     "models": {"types", "config", "errors"},
-    "tasks": {"types", "config", "errors", "randomness", "rewards", "models"},
+    "tasks": {"types", "config", "errors", "randomness", "progress", "rewards", "models"},
     "rollout": {"types", "config", "errors", "randomness", "models"},
     "ranks": {"config", "errors", "interrupts", "models"},
     "learner": {"types", "config", "errors", "models", "algorithms", "ranks", "records"},
@@ -41,7 +41,7 @@ MAY_IMPORT["command"] = BELOW | RUN | {"tracking"}
 MAY_IMPORT["run"] = {"command", "errors", "analysis"}
 MAY_IMPORT["analysis"] = {"records.layout"}
 NEVER = {"analysis": {"torch", "transformers", "harness.config"}}
-ENTRIES = {"status", "sync", "twin", "follow"}  # `python -m harness.…`: at most 15 lines each
+ENTRIES = {"status", "sync", "twin", "grade", "follow"}  # `python -m harness.…`: at most 15 lines each
 
 
 def files() -> list[Path]:

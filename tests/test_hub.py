@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from datasets.packaged_modules.json.json import Json
 
+from harness.tasks.files import FORMATS
 from tests.conftest import ROOT
 from tests.tiny import gsm8k_rows, make_model, write_jsonl
 
@@ -77,7 +78,7 @@ def empty(endpoint: Endpoint) -> Iterator[list[str]]:
         server.shutdown()
 
 
-FILE = "give task.path=FILE, a JSONL file (one object a line) or a Parquet file with the columns question, answer"
+FILE = f"give task.path=FILE, {FORMATS} with the columns question, answer"
 FOLDER = "give a Hugging Face model folder (config.json, *.safetensors, tokenizer.json)"
 
 

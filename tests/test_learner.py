@@ -34,7 +34,7 @@ def graded() -> GradedRollouts:
         for parameter in sampler.parameters():
             parameter.mul_(0.95)
     policy = SharedPrefixPolicy(sampler)
-    rollouts = scored(policy, sampled(policy, END, Request(prompts, keys, 1.0, 10)), 1.0)
+    rollouts = scored(policy, sampled(policy, [END], Request(prompts, keys, 1.0, 10)), 1.0)
     rewards = torch.from_numpy(generator.integers(0, 2, size=rollouts.n_responses)).double()
     return GradedRollouts(rollouts, rewards, torch.ones(rollouts.n_responses, dtype=torch.bool))
 

@@ -60,7 +60,7 @@ def request(samples: int = 4, temperature: float = 0.9, limit: int = LIMIT) -> R
 
 
 def generate(policy: Policy, full: Request) -> Rollouts:
-    rollouts = sampled(policy, END, full)
+    rollouts = sampled(policy, [END], full)
     return scored(policy, rollouts, full.temperature) if full.temperature else rollouts
 
 

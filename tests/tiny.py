@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from harness.tasks.suites import BENCHMARKS
 from harness.tasks.word_problems import split
@@ -51,6 +58,40 @@ def make_model(folder: Path, family: str = "qwen2", *, tie: bool = False, chat: 
         for parameter in model.parameters():  # far enough from zero that biases and norms matter
             torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.1)
     model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def make_any(folder: Path, family: str, *, weights: bool = True, **settings: Any) -> Path:
+    """A model folder of any family of transformers, with the tokenizer of the others.
+
+    weights: False writes config.json and the tokenizer alone. settings: of its config; None leaves a usual one out.
+    """
+    words = tokenizer()
+    usual: dict[str, Any] = {
+        "vocab_size": 448,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+    }
+    nested = "text_config" in settings
+    ids = {"pad_token_id": words.pad_token_id, "eos_token_id": words.eos_token_id, "bos_token_id": None}
+    shape = {**({} if nested else usual), **ids, **settings}
+    config = CONFIG_MAPPING[family](
+        **{name: value for name, value in shape.items() if value is not None or name in ids}
+    )
+    if weights:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(config)
+            for parameter in model.parameters():
+                torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.1)
+        model.save_pretrained(folder)
+    config.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from analysis.errors import AnalysisError, MissingData, unknown
-from analysis.figures import main, methods, paper, paper_v3, settings, staleness, tokens
+from analysis.errors import AnalysisError, reason, unknown
+from analysis.figures import axis, gradients, main, methods, paper, paper_v3, settings, staleness, tokens
 from analysis.figures.common import Drawing, options, save
 from analysis.study import Study
 
@@ -22,13 +22,17 @@ class Figure(NamedTuple):
 
 # Under the names of their files; those of the M2PO paper's figures are the paper's numbers.
 FIGURES: dict[str, Figure] = {
+    "outcome_by_axis": Figure("The ranking outcome along what was varied", axis.outcome_by_axis),
     "accuracy_vs_updates": Figure("Accuracy along the run", main.accuracy_vs_updates),
+    "accuracy_by_setting": Figure("Accuracy along the run, by setting", axis.accuracy_by_setting),
     "masked_fraction_vs_updates": Figure("Masked or clipped tokens along the run", main.masked_fraction_vs_updates),
     "final_accuracy_vs_staleness": Figure("Final accuracy against staleness", main.final_accuracy_vs_staleness),
     "stabilisers": Figure("Every method beside GRPO", methods.stabilisers),
     "difference_to_grpo": Figure("Paired difference to GRPO", staleness.difference_to_grpo),
     "cost_of_staleness": Figure("Updates to a target accuracy", staleness.cost_of_staleness),
     "diagnostics_vs_staleness": Figure("How far stale data are off policy", staleness.diagnostics_vs_staleness),
+    "shadow_agreement": Figure("What other methods would have done", gradients.shadow_agreement),
+    "fidelity_vs_staleness": Figure("Stale gradients against fresh ones", gradients.fidelity_vs_staleness),
     "staleness_protocols": Figure("Realised staleness by protocol", staleness.staleness_protocols),
     "accuracy_by_protocol": Figure("Final accuracy, exact and bounded lag", staleness.accuracy_by_protocol),
     "threshold_heatmap": Figure("M2PO over staleness and threshold", settings.threshold_heatmap),
@@ -69,11 +73,13 @@ def draw(
     *,
     columns: int | None = None,
     metric: str = "sampled_accuracy",
+    along: tuple[str, str, str] = ("", "", ""),
 ) -> Iterable[tuple[str, Drawing | str]]:
     """Draws figures one after the other.
 
     only: names of figures (default: all). curves: metrics of metrics.jsonl to draw against updates as well.
     columns: width, 1 or 2 columns of a paper (default: each figure's own). metric: the accuracy, a name in eval.jsonl.
+    along: column or key for the horizontal axis, the colours and the panels of outcome_by_axis ("": what is varied).
     Returns (name, drawing) of each figure, or (name, why it is not drawn).
     Raises AnalysisError for an unknown figure or metric.
     """
@@ -84,13 +90,17 @@ def draw(
         if name not in study.updates.columns:
             raise unknown("metric", name, study.updates.select_dtypes("number").columns)
     chosen = {name: FIGURES[name].draw for name in only or FIGURES}
+    if "outcome_by_axis" in chosen:
+        for name in filter(None, along):
+            study.column(name)  # an unknown one is refused before anything is drawn
+        chosen["outcome_by_axis"] = axis.outcome(*along)
     chosen |= {f"{name.replace('/', '_')}_vs_updates": main.curve_of(name) for name in curves}
     with options(columns, metric):
         for name, figure in chosen.items():
             try:
                 yield name, figure(study)
-            except MissingData as reason:
-                yield name, str(reason)
+            except Exception as error:
+                yield name, reason(error)
 
 
 def write(study: Study, out: Path, **choices) -> dict[str, dict]:
@@ -104,13 +114,22 @@ def write(study: Study, out: Path, **choices) -> dict[str, dict]:
     prepare(out)
     index: dict[str, dict] = {}
     for name, drawn in draw(study, **choices):
-        if isinstance(drawn, str):
-            index[name] = {"drawn": False, "why_not": drawn}
-            continue
-        save(drawn, out, name)
-        index[name] = {"drawn": True, "title": title(name), "caption": drawn.caption, "missing": drawn.missing}
+        index[name] = {"drawn": False, "why_not": drawn} if isinstance(drawn, str) else _saved(drawn, out, name)
     (out / "figures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return index
+
+
+def _saved(drawing: Drawing, out: Path, name: str) -> dict[str, Any]:
+    """Writes one figure and returns its entry: what matplotlib refuses shows only when the file is made."""
+    try:
+        save(drawing, out, name)
+    except OSError:
+        raise
+    except Exception as error:
+        for kind in ("png", "pdf", "csv"):
+            (out / f"{name}.{kind}").unlink(missing_ok=True)
+        return {"drawn": False, "why_not": reason(error)}
+    return {"drawn": True, "title": title(name), "caption": drawing.caption, "missing": drawing.missing}
 
 
 def one_task(study: Study) -> None:

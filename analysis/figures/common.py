@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import statistics, style
+from analysis.plain import csv_cells
 
 _columns: ContextVar[int | None] = ContextVar("columns", default=None)
 _metric: ContextVar[str] = ContextVar("metric", default="sampled_accuracy")
@@ -144,8 +145,10 @@ def draw_series(
     seeds = rows[rows["kind"] == "seed"]
     enough = n >= statistics.MIN_SEEDS
     for _, run in seeds.groupby(["seed", "repeat"], sort=True):
+        every = max(1, len(run) // 7)
         ax.plot(run["update"], run["value"], color=colour, linestyle=dash, linewidth=0.5 if enough else 0.9,
-                alpha=0.35 if enough else 0.85)  # fmt: skip
+                alpha=0.35 if enough else 0.85, marker="" if enough else marker, markevery=(every // 2, every),
+                markersize=3.6, markeredgewidth=0.6)  # fmt: skip
     if enough:
         ax.fill_between(centre["update"], centre["low"], centre["high"], color=colour, alpha=0.14, linewidth=0)
         every = max(1, len(centre) // 7)
@@ -202,6 +205,38 @@ def fraction_scale(ax: Axes, values: pd.Series, axis: str = "y") -> None:
         ax.set_xlim(-0.3 * floor, top)
 
 
+def margin_bar(ax: Axes, margin: float, label: str = "") -> None:
+    """A bar as long as a margin beside the right edge, where the axis shows little more: small differences look large.
+
+    margin: in the unit of the y axis. label: behind the number.
+    """
+    low, high = ax.get_ylim()
+    if not 0 < margin < (high - low) <= 15 * margin:
+        return
+    at = low + 0.04 * (high - low)
+    ax.plot([0.985, 0.985], [at, at + margin], transform=ax.get_yaxis_transform(), color="#555555", linewidth=2.5,
+            solid_capstyle="butt")  # fmt: skip
+    ax.text(0.975, at + margin / 2, f"{margin:g}{label}", transform=ax.get_yaxis_transform(), fontsize=6.5,
+            ha="right", va="center", color="#555555")  # fmt: skip
+
+
+def log_scale(ax: Axes, values: pd.Series, axis: str = "y") -> None:
+    """A log scale with at least a few labelled ticks: 1, 2, 5 in each decade where there are fewer than three.
+
+    values: what is drawn; nothing is done unless some are > 0. axis: "x" or "y".
+    """
+    positive = values[values > 0]
+    if positive.empty:
+        return
+    ax.set(**{f"{axis}scale": "log"})
+    decades = float(np.log10(positive.max() / positive.min()))
+    held = ax.yaxis if axis == "y" else ax.xaxis
+    if decades < 3:
+        held.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5) if decades > 0.5 else range(1, 10)))
+        held.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        held.set_minor_locator(matplotlib.ticker.NullLocator())
+
+
 def staleness_axis(ax: Axes, values: Iterable[int]) -> None:
     """An x axis of staleness: 0, then a log scale from the smallest positive value on.
 
@@ -239,6 +274,6 @@ def save(drawing: Drawing, out: Path, name: str) -> list[Path]:
     png, pdf, csv = (out / f"{name}.{kind}" for kind in ("png", "pdf", "csv"))
     drawing.figure.savefig(png, metadata={"Software": None})
     drawing.figure.savefig(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None})
-    tidy = drawing.data.dropna(axis=1, how="all")
+    tidy = csv_cells(drawing.data.dropna(axis=1, how="all"))
     tidy.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
     return [png, pdf, csv]

@@ -88,16 +88,16 @@ def _curves(rows: pd.DataFrame, quantity: str, caption: str, missing: list[str],
 
 
 def final_accuracy_vs_staleness(study: Study) -> Drawing:
-    """Mean of the last evaluations against staleness, an estimate and its seeds for each algorithm."""
+    """The last evaluation against staleness, an estimate and its seeds for each algorithm."""
     study, missing = selection.reference(study)
     runs = scores.per_run(study, common.metric())
-    table = scores.summarise(runs, "last_k")
+    table = scores.summarise(runs, "final")
     if table["staleness"].nunique() < 2:
-        missing.append("more than one staleness")
+        raise MissingData("needs runs at several staleness values")
     figure, (ax,) = common.canvas(2, 3.4)
-    handles = _against_staleness(ax, table, runs, "last_k")
+    handles = _against_staleness(ax, table, runs, "final")
     ax.set_ylabel(f"final accuracy ({scores.reported_split(study)})")
-    caption = f"Mean of the last three evaluations. {common.sampling_words(table['n'])}"
+    caption = f"The last evaluation. {common.sampling_words(table['n'])}"
     return common.finish(figure, table, caption, missing, handles)
 
 

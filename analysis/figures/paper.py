@@ -117,8 +117,8 @@ def mean_clipping_ratio(study: Study) -> Drawing:
             seeds += [cell | {"value": value} for value in chosen["clipping"]]
             parts.append(cell | vars(statistics.estimate(chosen["clipping"].to_numpy())))
         missing += notes + lacking
-    if not parts:
-        raise MissingData("needs runs of grpo or m2po")
+    if len({(part["algorithm"], part["staleness"]) for part in parts}) < 2:
+        raise MissingData("needs runs of grpo on policy, and of grpo or m2po with staleness > 0")
     if len(models) < 2:
         missing.append("a second base model")
     table = pd.DataFrame(parts)
@@ -134,7 +134,7 @@ def second_moment(study: Study) -> Drawing:
     one, missing = selection.reference(study)
     rows_of = {}
     for name in ("m2_before", "m2_after"):
-        rows_of[name], lacking = pick(one, selection.windowed(one, name), [GRPO, M2PO])
+        rows_of[name], lacking = pick(one, selection.windowed(one, name), [GRPO, M2PO], at_least=1)
         missing += lacking
     figure, axes = common.canvas(2, 3.0, 2, sharey=True)
     handles: dict = {}
@@ -142,7 +142,7 @@ def second_moment(study: Study) -> Drawing:
         handles |= _draw(ax, rows)
         ax.set_title("before the mask" if name == "m2_before" else "after the mask")
         ax.axhline(0.04, color="#888888", linewidth=0.8, linestyle="--")
-    axes[0].set_yscale("log")
+    common.log_scale(axes[0], pd.concat([rows["value"] for rows in rows_of.values()]))
     axes[0].set_ylabel("M2 over trust-region tokens")
     axes[1].annotate("τ = 0.04", (0.02, 0.04), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
     data = pd.concat([rows.assign(metric=name) for name, rows in rows_of.items()], ignore_index=True)
@@ -173,12 +173,12 @@ def _there(study: Study, lines: Sequence[Line]) -> tuple[list[Line], list[str]]:
     return present, missing
 
 
-def pick(study: Study, curve: pd.DataFrame, lines: Sequence[Line]) -> tuple[pd.DataFrame, list[str]]:
+def pick(study: Study, curve: pd.DataFrame, lines: Sequence[Line], at_least: int = 2) -> tuple[pd.DataFrame, list[str]]:
     """The points of some lines.
 
-    curve: `run update value`. lines: which.
+    curve: `run update value`. lines: which. at_least: lines without which there is nothing to see.
     Returns the rows of `selection.over_seeds` in the order of the lines, and a word on each that has none.
-    Raises MissingData if none has a value.
+    Raises MissingData if fewer have a value.
     """
     present, missing = _there(study, lines)
     rows = selection.over_seeds(study, curve)
@@ -188,7 +188,7 @@ def pick(study: Study, curve: pd.DataFrame, lines: Sequence[Line]) -> tuple[pd.D
         for line, part in zip(present, chosen, strict=True)
         if part.empty
     ]
-    if not any(len(part) for part in chosen):
+    if sum(bool(len(part)) for part in chosen) < at_least:
         raise MissingData(f"needs runs of {' or '.join(dict.fromkeys(missing)) or 'these methods'}")
     return pd.concat(chosen, ignore_index=True), missing
 
@@ -244,7 +244,7 @@ def _one_method(study: Study, algorithm: str, caption: str) -> Drawing:
     if not staleness:
         raise MissingData(f"needs runs of {algorithm}")
     if len(staleness) < 2:
-        missing.append("more than one staleness")
+        raise MissingData(f"needs runs of {algorithm} at several staleness values")
     rows, _ = pick(one, selection.evaluated(one), [Line(algorithm, s) for s in staleness])
     figure, (ax,) = common.canvas(1, 3.1)
     shade, dash = style.shades(staleness), style.dashes(staleness)

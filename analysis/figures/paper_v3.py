@@ -47,9 +47,8 @@ def m2po_and_grpo(study: Study) -> Drawing:
     one, missing = selection.reference(study)
     runs = scores.per_run(one, common.metric())
     runs = runs[runs["algorithm"].isin(["m2po", "grpo"])]
-    missing += [style.look(name).label for name in ("m2po", "grpo") if name not in set(runs["algorithm"])]
-    if runs.empty:
-        raise MissingData("needs runs of m2po or grpo")
+    if runs["algorithm"].nunique() < 2 or runs["staleness"].nunique() < 2:
+        raise MissingData("needs runs of m2po and grpo at several staleness values")
     table = scores.summarise(runs, "best")
     figure, (ax,) = common.canvas(1, 3.1)
     handles = []
@@ -72,6 +71,8 @@ def loss_time(study: Study) -> Drawing:
         raise MissingData(f"needs {' or '.join(LOSS_TIMES)} in metrics.jsonl")
     if name != LOSS_TIMES[0]:
         missing.append(f"{LOSS_TIMES[0]}; shown: {name}, the whole update")
+    if one.used["algorithm"].nunique() < 2:
+        raise MissingData("needs runs of several methods")
     medians = one.updates.groupby("run", observed=True)[name].median().rename("seconds")
     runs = one.used.merge(medians, on="run")
     rows = [

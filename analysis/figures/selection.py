@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import scores, series, statistics
+from analysis import scores, series, statistics, style
 from analysis.errors import MissingData
 from analysis.figures.common import Aside, metric
+from analysis.rows import never_acted
 from analysis.study import Study
 
 WINDOWS = 80  # a per-update metric is drawn as means over about this many windows
@@ -22,20 +23,36 @@ def one_model(study: Study) -> tuple[Study, list[str]]:
     return study.keep(study.runs[study.runs["model"] == main]), [Aside(f"Model {main}; not shown: {others}")]
 
 
+def idle(study: Study) -> list[str]:
+    """A word on methods whose rule changed no token in any of their runs at a staleness."""
+    never = never_acted(study)
+    groups = study.used.groupby(["algorithm", "staleness"])["run"]
+    found = [style.label(str(algorithm), int(str(s))) for (algorithm, s), names in groups if names.isin(never).all()]
+    return [Aside(f"A rule that never acted: {'; '.join(found)}")] if found else []
+
+
 def reference(study: Study) -> tuple[Study, list[str]]:
     """One base model, one setting a method: what a figure that shows one curve a method may use."""
     study, notes = one_model(study)
     used = study.used
     others = int((~used["reference"]).sum())
+    if others > len(used) / 2:
+        raise MissingData(
+            f"needs runs at one setting: {others} of {len(used)} are at others (outcome_by_axis, accuracy_by_setting)"
+        )
     keep = study.runs[study.runs["reference"] & study.runs["used"]]
     if others:
         words = series.reference_words(study.runs)
         where = f"At {words}; not shown" if words else "Not shown"
         notes.append(Aside(f"{where}: {others} runs at other settings"))
+    own = series.own_settings(keep)
+    if own:
+        notes.append(Aside(f"Each method and staleness at its own {', '.join(own)}"))
     absent = sorted(set(used["algorithm"]) - set(keep["algorithm"]))
     if absent:
         notes.append(f"{', '.join(absent)} at the setting that the others share")
-    return study.keep(keep), notes
+    shown = study.keep(keep)
+    return shown, notes + idle(shown)
 
 
 def stalest(study: Study) -> int:

@@ -72,7 +72,7 @@ def accuracy_by_threshold(study: Study) -> Drawing:
         raise MissingData("needs runs of m2po")
     table = pd.DataFrame(parts)
     if table["threshold"].nunique() < 2:
-        missing.append(f"more than one {THRESHOLD}")
+        raise MissingData(f"needs runs of m2po at several {THRESHOLD}")
     if table["model"].nunique() < 2:
         missing.append("a second base model")
     figure, (ax,) = common.canvas(1, 3.0)
@@ -108,7 +108,7 @@ def threshold_heatmap(study: Study) -> Drawing:
     if runs[THRESHOLD].nunique() < 2 or runs["staleness"].nunique() < 2:
         raise MissingData(f"needs m2po runs at several staleness values and several {THRESHOLD}")
     rows = [
-        {"staleness": s, "threshold": t} | vars(statistics.estimate(group["last_k"].to_numpy()))
+        {"staleness": s, "threshold": t} | vars(statistics.estimate(group["final"].to_numpy()))
         for (s, t), group in runs.groupby(["staleness", THRESHOLD])
     ]
     table = pd.DataFrame(rows)
@@ -129,7 +129,7 @@ def threshold_heatmap(study: Study) -> Drawing:
     ax.set_ylabel("M2 threshold τ")
     ax.grid(visible=False)
     figure.colorbar(image, ax=ax, label=f"final accuracy ({scores.reported_split(one)})")
-    return common.finish(figure, table, "M2PO; mean of the last three evaluations, centre over seeds.", missing)
+    return common.finish(figure, table, "M2PO; the last evaluation, mean over seeds.", missing)
 
 
 def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
@@ -148,7 +148,7 @@ def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
     runs = runs[(runs["staleness"] == staleness) & runs["algorithm"].isin(shown)]
     rows = [
         {"algorithm": a, "staleness": staleness, "learning_rate": lr}
-        | vars(statistics.estimate(group["last_k"].to_numpy()))
+        | vars(statistics.estimate(group["final"].to_numpy()))
         for (a, lr), group in runs.groupby(["algorithm", "learner.lr"])
     ]
     table = pd.DataFrame(rows)
@@ -158,7 +158,7 @@ def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
         look, part = style.look(algorithm), table[table["algorithm"] == algorithm]
         shift = 1 + 0.02 * index
         single = runs[runs["algorithm"] == algorithm]
-        seeds = single["learner.lr"] * shift, single["last_k"]
+        seeds = single["learner.lr"] * shift, single["final"]
         handles.append(common.draw_estimates(ax, part["learning_rate"] * shift, part, look, seeds))
     ax.set_xscale("log")
     rates = sorted(table["learning_rate"].unique())
@@ -166,7 +166,7 @@ def final_accuracy_vs_learning_rate(study: Study) -> Drawing:
     ax.minorticks_off()
     ax.set_xlabel("learning rate")
     ax.set_ylabel(f"final accuracy ({scores.reported_split(one)})")
-    caption = f"Mean of the last three evaluations at s = {staleness}. {common.sampling_words(table['n'])}"
+    caption = f"The last evaluation at s = {staleness}. {common.sampling_words(table['n'])}"
     return common.finish(figure, table, caption, missing, handles)
 
 

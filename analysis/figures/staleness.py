@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
-from analysis import scores, statistics, style
+from analysis import inference, scores, statistics, style
 from analysis.errors import MissingData
 from analysis.figures import common, selection
 from analysis.figures.common import Drawing
@@ -24,6 +24,8 @@ DASH = {"serial": "-", "overlapped": "--", "ray": ":"}
 def diagnostics_vs_staleness(study: Study) -> Drawing:
     """Effective sample size, M2 and ratio quantiles against staleness, means over the second half of the run."""
     one, missing = selection.reference(study)
+    if one.used["staleness"].nunique() < 2:
+        raise MissingData("needs runs at several staleness values")
     there = [name for name in DIAGNOSTICS if name in one.updates and one.updates[name].notna().any()]
     if not there:
         raise MissingData(f"needs {', '.join(DIAGNOSTICS)} in metrics.jsonl")
@@ -39,7 +41,7 @@ def diagnostics_vs_staleness(study: Study) -> Drawing:
             handles |= _lines(ax, tables[key], runs[key])
         ax.set_title(DIAGNOSTICS[name])
         if name == "m2_before":
-            ax.set_yscale("log")
+            common.log_scale(ax, tables[name]["value"])
         if name == "ratio_positive_q99":
             ax.set_yscale("log", base=2)
             ax.yaxis.set_major_formatter(ScalarFormatter())
@@ -82,7 +84,7 @@ def staleness_protocols(study: Study) -> Drawing:
     table = _realised(one)
     protocols = list(dict.fromkeys(table["protocol"]))
     if len(table["lag"].unique()) < 2:
-        missing.append(f"another protocol than lag={table['lag'].iloc[0]}")
+        raise MissingData(f"needs runs of another protocol than lag={table['lag'].iloc[0]}")
     if "bounded" in set(table["lag"]) and table.loc[table["lag"] == "bounded", "driver"].nunique() < 2:
         missing.append("bounded runs of a second driver")
     figure, axes = common.canvas(2, 3.3, 2, width_ratios=[1.1, 1])
@@ -194,80 +196,57 @@ def accuracy_by_protocol(study: Study) -> Drawing:
 
 
 def cost_of_staleness(study: Study) -> Drawing:
-    """Updates to a target accuracy, as a multiple of on-policy GRPO's."""
+    """Updates to a target accuracy (restricted mean), as a multiple of on-policy GRPO's."""
     one, missing = selection.reference(study)
-    target = scores.default_target(one)
+    target = scores.default_target(one, metric=common.metric())
     if target is None:
         raise MissingData("needs runs at staleness 0")
-    runs = scores.cost_of_staleness(one, target)
+    if not (one.used["staleness"] > 0).any():
+        raise MissingData("needs runs with staleness > 0")
+    runs = scores.cost_of_staleness(one, target, common.metric())
     table = _ratios(runs)
     figure, (ax,) = common.canvas(2, 3.2)
-    handles, top = [], _highest(table) * 1.12
+    handles = []
     ticks = sorted(table["staleness"].unique())
     first, algorithms = min((s for s in ticks if s > 0), default=1), style.order(table["algorithm"])
     for index, algorithm in enumerate(algorithms):
-        look = style.look(algorithm)
-        part = table[table["algorithm"] == algorithm].sort_values("staleness")
+        look, part = style.look(algorithm), table[table["algorithm"] == algorithm].sort_values("staleness")
         x = common.side_by_side(part["staleness"], index, len(algorithms), first)
-        reached = part["value"].notna().to_numpy()
-        handles.append(common.draw_estimates(ax, x[reached], part[reached], look))
-    _not_reached(ax, table, top * 1.12)
-    ax.annotate("target not\nreached by\nevery seed", (0, top * 1.12), xycoords=("axes fraction", "data"), fontsize=6.5,
-                xytext=(3, 0), textcoords="offset points", va="center", color="#555555")  # fmt: skip
-    ax.axhspan(top, top * 1.24, color="#f3f3f3", zorder=0)
+        handles.append(common.draw_estimates(ax, x, part, look))
+        censored = (part["reached"] < part["runs"]).to_numpy()
+        ax.plot(x[censored], part["value"][censored], look.marker, color="white", markeredgecolor=look.colour, zorder=4)
     ax.axhline(1, color="#888888", linewidth=0.8, linestyle="--")
-    ax.set_ylim(0, top * 1.24)
+    ax.set_ylim(bottom=0)
     common.staleness_axis(ax, ticks)
-    ax.set_ylabel(
-        "updates to target / on-policy GRPO" if target.baseline[0] == "grpo" else "updates to target / on-policy"
-    )
+    ax.set_ylabel(f"updates to target / on-policy {style.look(target.baseline[0]).label}")
     caption = (
-        f"Target accuracy {target.accuracy:.3f} ({target.words}). Ratios pair runs of one seed. Hollow, on "
-        "top: cells in which a seed never reached it (how many did stands in the CSV). "
-        f"{common.sampling_words(table['n'])}"
+        f"Target accuracy {target.accuracy:.3f} ({target.words}). Ratios pair runs of one seed. A run that never gets "
+        f"there counts as {runs['horizon'].iloc[0]:.0f} updates, which every run was evaluated at (restricted mean); "
+        f"hollow: cells with such runs, whose true mean is larger. {common.sampling_words(table['n'])}"
     )
     return common.finish(figure, table, caption, missing, handles)
-
-
-def _highest(table: pd.DataFrame) -> float:
-    """Top of the drawn ratios; a target reached before the first update has none that is finite."""
-    drawn = table["high"].fillna(table["value"]).to_numpy(float)
-    return float(drawn[np.isfinite(drawn)].max(initial=1.5))
 
 
 def _ratios(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (algorithm, staleness), group in runs.groupby(["algorithm", "staleness"]):
-        reached = np.isfinite(group["updates_to_target"])
-        ratio = group["ratio"].to_numpy(float) if reached.all() else np.array([])
         rows.append(
-            {"algorithm": algorithm, "staleness": staleness, "reached": int(reached.sum()), "runs": len(group),
-             "updates": group["updates_to_target"].mean() if reached.all() else np.nan,
-             "samples": group["samples_to_target"].mean() if reached.all() else np.nan}
-            | vars(statistics.estimate(ratio))
+            {"algorithm": algorithm, "staleness": staleness, "reached": int(group["reached"].sum()), "runs": len(group),
+             "updates": group["updates_to_target"].mean(), "samples": group["samples_to_target"].mean()}
+            | vars(statistics.estimate(group["ratio"].to_numpy(float)))
         )  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _not_reached(ax, table: pd.DataFrame, height: float) -> None:
-    """A hollow marker for each method without a ratio, in a row above its staleness."""
-    for _, part in table[table["value"].isna()].groupby("staleness"):
-        for index, algorithm in enumerate(part["algorithm"]):
-            shift = 1.085 ** (index - (len(part) - 1) / 2)
-            look = style.look(algorithm)
-            x = float(part["staleness"].iloc[0]) * shift
-            ax.plot(x, height, marker=look.marker, color=look.colour, fillstyle="none", markersize=4.5, linestyle="")
-
-
 def difference_to_grpo(study: Study) -> Drawing:
-    """Paired difference in final accuracy to GRPO of the same seed and staleness."""
+    """Paired difference in the ranking outcome to GRPO of the same seed and staleness."""
     one, missing = selection.reference(study)
     runs = scores.per_run(one, common.metric())
     rows, seeds = [], []
     for (algorithm, staleness), group in runs[runs["algorithm"] != "grpo"].groupby(["algorithm", "staleness"]):
         base = runs[(runs["algorithm"] == "grpo") & (runs["staleness"] == staleness)]
         if len(base):
-            pairs = statistics.differences(scores.by_seed(group, "last_k"), scores.by_seed(base, "last_k"))
+            pairs = statistics.differences(*(scores.by_seed(side, scores.RANKED_BY) for side in (group, base)))
             cell = {"algorithm": algorithm, "staleness": staleness}
             seeds += [cell | {"value": value} for value in pairs]
             rows.append(cell | vars(statistics.estimate(pairs.to_numpy())))
@@ -277,7 +256,12 @@ def difference_to_grpo(study: Study) -> Drawing:
     figure, (ax,) = common.canvas(2, 3.1)
     handles = _lines(ax, table, pd.DataFrame(seeds))
     ax.axhline(0, color=style.look("grpo").colour, linewidth=1.2)
+    ax.axhspan(-inference.MARGIN, inference.MARGIN, color="#eeeeee", zorder=0)
     common.staleness_axis(ax, table["staleness"])
-    ax.set_ylabel("final accuracy − GRPO's")
-    caption = f"Mean of the last three evaluations; pairs share seed and prompts. {common.sampling_words(table['n'])}"
+    ax.set_ylabel(f"{scores.OUTCOMES[scores.RANKED_BY]} − GRPO's")
+    caption = (
+        f"{scores.OUTCOMES[scores.RANKED_BY].capitalize()}; pairs share seed and prompts. Grey: ±{inference.MARGIN:g}, "
+        "the margin of equivalence. "
+    )
+    caption += f"{common.sampling_words(table['n'])}"
     return common.finish(figure, table, caption.replace("seeds;", "pairs;"), missing, list(handles.values()))

@@ -97,7 +97,7 @@
         xaxis: { title: { text: "updates" }, gridcolor: "#e4e4e4", zeroline: false },
         yaxis: { title: { text: quantity.label }, type: quantity.log ? "log" : "linear", gridcolor: "#e4e4e4",
           zeroline: false, exponentformat: "power" },
-        legend: { orientation: "h", y: -0.18 },
+        legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
       }, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
     };
     byId("controls").addEventListener("change", draw);

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import interrupts
+from harness.command.dependencies import changed_since, dependencies, listed, skipped_line
 from harness.config import Config
-from harness.errors import RunFailed, UserError, first_line, printable
+from harness.errors import RunFailed, UserError, first_line, printable, without_secrets
 from harness.interrupts import Interrupted, Paused
 from harness.progress import Progress
 from harness.records.files import LockHeld, exclusive, read_json
@@ -19,8 +20,10 @@ from harness.records.folder import RunFolder
 from harness.records.layout import ERROR, LOCK, MANIFEST
 from harness.records.manifest import code_state, new_manifest, versions
 from harness.records.state import status_of
+from harness.records.token_parts import drop
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_OURS = (errno.EROFS, errno.EIO, errno.ENOLCK, errno.ESTALE, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
 Outcome = str  # finished | skipped | failed | interrupted | paused | held | waiting
 
 
@@ -31,19 +34,35 @@ def run_cell(config: Config) -> Outcome:
     progress = Progress(label, config.updates)
     if interrupts.requested():
         return "waiting"
-    status = status_of(path)
-    if status == "finished":
-        progress.close(f"finished before · {path}")
-        return "skipped"
-    if status == "failed" and not config.retry_failed:
-        progress.warn(f"failed before ({_error(path)}); run it again with retry_failed=true · {path}")
-        return "failed"
+    before = _ended_before(config, path, progress)
+    if before is not None:
+        return before
     try:
         with exclusive(path / LOCK), interrupts.graceful():
             return _run_locked(config, path, progress)
     except LockHeld as owner:
         progress.warn(f"{path} is being run by {owner}")
         return "held"
+    except OSError as error:  # before the folder could take a record of it
+        progress.warn(f"failed: {_of_the_disk(error)} · {path}")
+        return "failed"
+
+
+def _ended_before(config: Config, path: Path, progress: Progress) -> Outcome | None:
+    """What becomes of a cell that needs no run, or can have none; None if it is to be run."""
+    status = status_of(path)
+    if status == "finished":
+        with suppress(OSError):  # a run that was killed right at its end had no time to
+            drop(path)
+        progress.close(f"{skipped_line(config)} · {path}")
+        return "skipped"
+    if status == "damaged":
+        progress.warn(f"failed: {path / MANIFEST} cannot be read, or is not what was written; move it away")
+        return "failed"
+    if status == "failed" and not config.retry_failed:
+        progress.warn(f"failed before ({_error(path)}); run it again with retry_failed=true · {path}")
+        return "failed"
+    return None
 
 
 def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
@@ -88,21 +107,32 @@ def _run(config: Config, folder: RunFolder, progress: Progress, closing: ExitSta
             run = Training(config, folder, progress, ranks)
         closing.callback(run.close)
         digest = run.run()
-    folder.join_tokens()
+    folder.tokens.join()
     folder.update_manifest(status="finished", finished=time.time(), final_weights_sha256=digest, error=None)
+    drop(folder.path)
     progress.close(f"finished · {run.outcome()} · {folder.path}")
 
 
 def _failure(error: Exception, path: Path) -> str:
     """One line about what ended a run. What nobody foresaw leaves its traceback in error.txt."""
     message = printable(first_line(error))
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return f"no room for the run's records ({message}); free space, run again with retry_failed=true"
+    if isinstance(error, OSError) and error.errno in (*NO_SPACE, *NOT_OURS):
+        return _of_the_disk(error)
     if isinstance(error, RunFailed | UserError):
         return message
     with suppress(OSError):  # the message itself is kept in the manifest
-        (path / ERROR).write_text(traceback.format_exc())
+        (path / ERROR).write_text(without_secrets(traceback.format_exc()))
     return f"{type(error).__name__}: {message}"
+
+
+def _of_the_disk(error: OSError) -> str:
+    """One line about a file that could not be written or read through no fault of the run."""
+    message = printable(first_line(error))
+    if error.errno in NO_SPACE:
+        return f"no room for the run's records ({message}); free space (df -h, df -i), run again with retry_failed=true"
+    if error.errno == errno.ENOLCK:
+        return f"the file system gives no locks ({message}); choose a runs_dir on one that does"
+    return f"the disk or its rights refuse ({message}); mend that, run again with retry_failed=true"
 
 
 def _end(folder: RunFolder, progress: Progress, status: Outcome, line: str, **more: str) -> Outcome:
@@ -121,25 +151,28 @@ def _end(folder: RunFolder, progress: Progress, status: Outcome, line: str, **mo
 
 def _open_manifest(config: Config, folder: RunFolder, progress: Progress) -> None:
     path = folder.path / MANIFEST
+    folder.write_config()
+    git = folder.keep_diff(code_state())
     if not path.is_file():
-        folder.write_config()
-        folder.update_manifest(**new_manifest(config))
+        folder.update_manifest(**new_manifest(config, git), depends_on=dependencies(config))
         return
     before: dict[str, Any] = read_json(path)
-    now: dict[str, Any] = {"git": code_state(), "versions": versions(), "time": time.time()}
-    changed = _changes([before, *before["resumed"]][-1], now)
+    now: dict[str, Any] = {
+        "git": git,
+        "versions": versions(),
+        "time": time.time(),
+        "depends_on": dependencies(config),
+    }
+    changed = [*_commit([before, *before["resumed"]][-1], now), *changed_since(config, before)]
     if changed:
-        progress.warn(f"resumed under another {' and '.join(changed)}; both are recorded")
+        progress.warn(f"{listed(changed)} changed since this run last started; both are recorded")
     folder.update_manifest(status="running", error=None, resumed=[*before["resumed"], now])
 
 
-def _changes(last: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is another than when the run last started: "commit 0123abc → 4567def"."""
-    pairs = {
-        "commit": (last["git"]["sha"], now["git"]["sha"]),
-        "torch": (last["versions"].get("torch", "?"), now["versions"].get("torch", "?")),
-    }
-    return [f"{what} {old[:12]} → {new[:12]}" for what, (old, new) in pairs.items() if old != new]
+def _commit(last: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The commit, where it is another than when the run last started: "commit 0123abc → 4567def"."""
+    old, new = last["git"]["sha"][:12], now["git"]["sha"][:12]
+    return [f"commit {old} → {new}"] if old != new else []
 
 
 def _error(path: Path) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import operator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness import build
+from harness.command.dependencies import check_unchanged
 from harness.command.validate import check_data
 from harness.config import Config, schema
 from harness.errors import UserError, first_line
-from harness.models.loading import check_model, load_tokenizer
-from harness.records.checkpoint import check_kept
+from harness.models.checks import check_model, resolve_path
+from harness.models.tokens import load_tokenizer, named_ends
+from harness.records.checkpoint import check_kept, check_whole
 from harness.records.folder import check_folder
 from harness.schema import Key, check_multiple, lookup
 
@@ -32,7 +35,6 @@ def check(config: Config) -> None:
     A dry run needs neither model nor data.
     """
     check_values(config)
-    _check_mode(config)
     build.algorithm(config)
     build.shadows(config)
     build.task(config)
@@ -45,10 +47,12 @@ def check(config: Config) -> None:
         check_data(config)
         _check_reference(config)
     check_folder(config)
+    check_unchanged(config)
 
 
 def check_values(config: Config) -> None:
-    """Every value on its own, then those that must be multiples of another. Raises UserError."""
+    """Every value on its own, then those that must go with another. Raises UserError."""
+    _check_mode(config)
     for name, key in schema().items():
         value = lookup(config, name)
         expected = None if value is None else _expected(key, value)
@@ -58,6 +62,7 @@ def check_values(config: Config) -> None:
         if key.multiple_of and lookup(config, name) is not None:
             check_multiple(config, name, key.multiple_of)
     prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
+    named_ends(config.model)
     if chunks > prompts:
         raise UserError(f"rollout.chunks={chunks}: more chunks than the {prompts} prompts of a step")
     shares = config.eval.top_p
@@ -83,9 +88,11 @@ def _expected(key: Key, value: Any) -> str | None:
 
 def _check_mode(config: Config) -> None:
     if config.mode == "evaluate" and not config.checkpoint:
-        raise UserError("mode=evaluate: needs checkpoint=PATH, a checkpoint or model folder")
+        raise UserError("mode=evaluate: needs checkpoint=PATH, a run folder, a checkpoint or a model")
     if config.checkpoint and config.mode != "evaluate":
         raise UserError(f"checkpoint={config.checkpoint}: only mode=evaluate reads it; add mode=evaluate or drop it")
+    if config.checkpoint:
+        check_whole(Path(resolve_path(config.checkpoint)), weights=False)
 
 
 def _check_reference(config: Config) -> None:

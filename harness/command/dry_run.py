@@ -13,7 +13,7 @@ from safetensors import safe_open
 from harness import build
 from harness.command.plan import Plan
 from harness.config import Config
-from harness.models.loading import resolve_path
+from harness.models.checks import resolve_path
 from harness.tasks.suites import BENCHMARKS
 
 MASTER_BYTES = 16  # a parameter: float32 weight, gradient and two AdamW moments

@@ -9,6 +9,7 @@ import torch
 from harness import build
 from harness.config import Config
 from harness.errors import first_line
+from harness.learner.fidelity import Halves
 from harness.learner.state import LearnerState
 from harness.models.memory import keep_freed_memory
 from harness.ranks import launch
@@ -39,8 +40,8 @@ def serve(config: Config, ranks: Group) -> None:
     learner = build.learner(config, build.learner_model(config, ranks), ranks)
     state = LearnerState(learner, ranks)
 
-    def step(graded: GradedRollouts) -> None:
-        for _ in learner.step(graded):
+    def step(graded: GradedRollouts, fresh: Halves | None) -> None:
+        for _ in learner.step(graded, fresh):
             pass
 
     ranks.obey({"step": step, "weights": state.weights, "write": state.write, "read": state.read})

@@ -26,6 +26,7 @@ HEAD = """How stale may rollouts be? One run, or a sweep with -m.
   python run.py algo=m2po staleness=64 seed=1 updates=400     one run
   python run.py -m algo=grpo,m2po staleness=0,64,256          a sweep
   python run.py sweep=staleness hydra/launcher=joblib         a named sweep, as many runs at once as cores
+  python run.py mode=evaluate checkpoint=RUN                  the best checkpoint of a run folder
   python run.py --cfg job algo=m2po                           the whole configuration
   python run.py --help learner                                one group, or one key
 

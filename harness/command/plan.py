@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from harness.command.compose import compose_cells
+from harness.command.points import Points, compose, file_of
 from harness.config import Config
 from harness.errors import UserError
 from harness.ranks.launch import check_launched
@@ -21,17 +25,41 @@ class Plan:
     cells: their configs, in order.
     overrides: of each cell.
     name: of the sweep, "" for a single run.
-    parallel: the launcher starts other processes.
+    launcher: settings of Hydra's launcher.
+    points: of a sweep that lists them. places: method and number of each cell's point.
+    started: when the command was typed, in seconds; a cell that finished before is not run.
     """
 
     cells: list[Config]
     overrides: list[list[str]]
     name: str
-    parallel: bool = False
+    launcher: DictConfig = field(default_factory=lambda: DictConfig({}))
+    points: Points | None = None
+    places: list[tuple[str, int]] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
 
     @property
     def is_sweep(self) -> bool:
         return bool(self.name)
+
+    @property
+    def rungs(self) -> list[int]:
+        """Updates at which only some points go on; none for a sweep that is no tuning."""
+        return self.points.rungs if self.points else []
+
+    @property
+    def parallel(self) -> bool:
+        """Whether cells run in other processes."""
+        return self.is_sweep and "BasicLauncher" not in str(self.launcher.get("_target_"))
+
+    @property
+    def jobs(self) -> int:
+        """How many of its cells a sweep runs at once in processes of ours; 0: Hydra's launcher runs them.
+
+        A sweep that lists its points is not Hydra's: its cells always run in processes of ours.
+        """
+        ours = self.parallel and "JoblibLauncher" in str(self.launcher.get("_target_"))
+        return int(self.launcher.n_jobs) if ours else int(self.points is not None)
 
     @property
     def sweep_folder(self) -> Path:
@@ -42,14 +70,30 @@ class Plan:
 
 def plan(arguments: Sequence[str]) -> Plan:
     """What the words after `run.py` ask for. Raises UserError, in one line, for anything wrong with any cell."""
-    planned = Plan(*compose_cells(arguments))
+    file = file_of(arguments)
+    planned = Plan(*compose_cells(arguments)) if file is None else _listed(arguments, file)
     # Imported late: a mistyped key is refused without loading torch.
-    from harness.command.check import check
+    from harness.command.check import check, check_values
+    from harness.command.resolve import resolve
 
     for cell in planned.cells:
         check_launched(cell.ranks, len(planned.cells))
+        check_values(cell)
+    planned = replace(planned, cells=list(map(resolve, planned.cells, planned.overrides)))
+    for cell in planned.cells:
         check(cell)
     folders = {cell.folder for cell in planned.cells}
     if len(folders) < len(planned.cells):
         raise UserError(f"{len(planned.cells)} cells name only {len(folders)} different runs; drop the repeated values")
     return planned
+
+
+def _listed(arguments: Sequence[str], file: Path) -> Plan:
+    """The plan of a sweep that lists its points."""
+    points, cells, launcher = compose(arguments, file)
+    if not cells:
+        raise UserError(f"{file}: no cell; expected staleness and seeds, or a staleness in every point")
+    name = "-".join(file.with_suffix("").parts[file.parts.index("sweep") + 1 :])
+    configs, overrides = [cell.config for cell in cells], [cell.overrides for cell in cells]
+    places = [(cell.method, cell.number) for cell in cells]
+    return Plan(configs, overrides, name, launcher, points, places)

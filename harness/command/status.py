@@ -10,19 +10,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.errors import printable
 from harness.records.files import lock_owner, read_json
-from harness.records.layout import HEARTBEAT, LOCK, MANIFEST, METRICS, SWEEP
+from harness.records.layout import CONFIG, EVAL, HEARTBEAT, LOCK, MANIFEST, METRICS, SWEEP
 from harness.records.state import find, status_of
-from harness.records.tail import last_row
+from harness.records.tail import last_row, rows
+from harness.schema import leaves
 
 COLOUR = {
     "finished": "green",
@@ -34,6 +36,9 @@ COLOUR = {
     "damaged": "red",
 }
 
+SETTING = {"algorithm": "", "staleness": "s=", "seed": "seed="}  # of the manifest → how it is shown
+IN_COLUMNS = {"seed", "staleness", "updates", "mode", "checkpoint", "choices.algo", "choices.task"}  # or in the name
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -41,6 +46,8 @@ class Cell:
 
     status: as `status_of` says, or damaged. update: the last one recorded, of `updates` (None: not known).
     detail: heartbeat, error or owner, in words.
+    task: its name. setting: method, staleness and seed. accuracy: on validation, best and last.
+    config: its values that change what is computed, flat.
     """
 
     folder: Path
@@ -48,6 +55,10 @@ class Cell:
     update: int
     updates: int | None
     detail: str
+    task: str = ""
+    setting: str = ""
+    accuracy: str = ""
+    config: dict[str, str] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,10 +100,50 @@ def look(folder: Path) -> Cell:
         status = status_of(folder)
         if status == "waiting":
             return Cell(folder, status, 0, None, "")
+        if status == "damaged":
+            return Cell(folder, status, last_update(folder), None, f"{MANIFEST} cannot be read, or has been changed")
         manifest = read_json(folder / MANIFEST)
-        return Cell(folder, status, last_update(folder), manifest.get("updates"), _detail(folder, status, manifest))
+        return Cell(
+            folder,
+            status,
+            last_update(folder),
+            manifest.get("updates"),
+            _detail(folder, status, manifest),
+            str(manifest.get("task", "")),
+            " ".join(f"{short}{manifest[name]}" for name, short in SETTING.items() if name in manifest),
+            _accuracy(folder),
+            _science(folder, manifest.get("roles") or {}),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Cell(folder, "damaged", 0, None, f"{MANIFEST} cannot be read ({type(error).__name__})")
+
+
+def _accuracy(folder: Path) -> str:
+    """The best and the last accuracy on validation: "best .512 at 80, last .498"."""
+    scores = {
+        row["update"]: row["sampled_accuracy"] for row, _ in rows(folder / EVAL) if row.get("split") == "validation"
+    }
+    if not scores:
+        return ""
+    best, last = max(scores, key=lambda update: scores[update]), max(scores)
+    return f"{scores[last]:.3f}" + (f", best {scores[best]:.3f} at {best}" if best != last else "")
+
+
+def _science(folder: Path, roles: dict[str, str]) -> dict[str, str]:
+    """The values that change what is computed and are in no column; none where config.yaml cannot be read."""
+    try:
+        values = leaves(yaml.load((folder / CONFIG).read_text(encoding="utf-8"), yaml.CSafeLoader) or {})
+        shown = {name: str(value) for name, value in values if roles.get(name) == "science"}
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return {}
+    return {name: value for name, value in shown.items() if name not in IN_COLUMNS and not name.endswith("_target_")}
+
+
+def different(cells: Sequence[Cell]) -> list[str]:
+    """Names of the values in which cells of one task differ, all having them."""
+    configs = [cell.config for cell in cells if cell.config]
+    names = set.intersection(*(set(config) for config in configs)) if configs else set()
+    return sorted(name for name in names if len({config[name] for config in configs}) > 1)
 
 
 def last_update(folder: Path) -> int:
@@ -116,14 +167,20 @@ def table(cells: Sequence[Cell]) -> Table:
     """The cells as a table for the terminal, a line each."""
     lines = Table(box=None, pad_edge=False)
     lines.add_column("cell", overflow="fold")
+    lines.add_column("task")
+    lines.add_column("setting", overflow="fold")
     lines.add_column("status")
     lines.add_column("update", justify="right")
+    lines.add_column("accuracy", overflow="fold")
     lines.add_column("", overflow="fold")
+    names = different(cells)
     for cell in cells:
         # Text, not markup: a folder's name or an error message must not be interpreted.
         progress = f"{cell.update}/{cell.updates}" if cell.updates else str(cell.update or "")
-        name, status = Text(cell.folder.name), Text(cell.status, style=COLOUR.get(cell.status, ""))
-        lines.add_row(name, status, progress, Text(printable(cell.detail)))
+        own = [f"{name}={cell.config[name]}" for name in names if name in cell.config]
+        texts = [cell.folder.name, cell.task, " ".join([cell.setting, *own])]
+        status, last = Text(cell.status, style=COLOUR.get(cell.status, "")), (progress, cell.accuracy, cell.detail)
+        lines.add_row(*(Text(printable(t)) for t in texts), status, *(Text(printable(t)) for t in last))
     return lines
 
 

@@ -6,9 +6,13 @@ from functools import lru_cache
 
 from harness import build
 from harness.config import Config
-from harness.models.loading import load_tokenizer, longest_prompt
+from harness.models.checks import check_model
+from harness.models.loading import longest_prompt
+from harness.models.tokens import check_readable, check_vocabulary, load_tokenizer
 from harness.tasks.prepare import prepare
 from harness.tasks.prompts import PromptEncoder
+
+READ = 8  # prompts that the tokenizer must be able to say
 
 
 def check_data(config: Config) -> None:
@@ -36,6 +40,10 @@ class _Inputs:
 @lru_cache(maxsize=64)
 def _check(inputs: _Inputs) -> None:
     config = inputs.config
-    longest = longest_prompt(config)  # before the tokenizer: it says best what is wrong with a model's folder
-    encode = PromptEncoder(load_tokenizer(config.served_model), config.model)
-    prepare(config, build.task(config), encode, longest)
+    # First the model: it is best said what is wrong with its folder. Then whether it can say this task's prompts.
+    architecture, tokenizer = check_model(config.served_model), load_tokenizer(config.served_model)
+    check_vocabulary(config.served_model, architecture, tokenizer)
+    task = build.task(config)
+    first = [problem.prompt for problem in task.train(config.seed, range(READ))]
+    check_readable(config.served_model, tokenizer, first)
+    prepare(config, task, PromptEncoder(tokenizer, config.model), longest_prompt(config))

@@ -1,15 +1,21 @@
-"""Ray for one run: a cluster joined at an address, or a local one that starts and stops with the run."""
+"""Ray for one run: a cluster joined at an address, or a local one that starts and stops with the run.
+
+A Ray cluster runs whatever a client sends. So the local one listens on loopback only and answers those that know a
+token made for it; a joined one is asked with the token, or without, as its owner has set Ray up (RAY_AUTH_MODE).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from harness import interrupts
@@ -19,14 +25,12 @@ from harness.errors import UserError
 ANSWER_S = 12.0  # a cluster that has not answered by then is not there
 STORE_BYTES = 128 * 2**20  # of the local object store, beside the weights it holds
 
-# Read by Ray when it is imported: no token file, no usage report.
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+TOKEN_BYTES = 32
 
 
 def import_ray() -> ModuleType:
-    """Ray, set up to ask for no token and to report no usage. Raises UserError with the command that installs it."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    """Ray, set up to report no usage. Raises UserError with the command that installs it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
@@ -79,20 +83,50 @@ def connect(config: RayConfig, weights_bytes: int, max_versions: int) -> Callabl
     ray = import_ray()
     if ray.is_initialized():
         return lambda: None
-    quiet = {"log_to_driver": False, "configure_logging": False, "include_dashboard": False}
+    quiet = {"log_to_driver": False, "configure_logging": False}
     with interrupts.handlers_kept():  # ray.init puts its own SIGTERM handler over ours
         if config.address is not None:
             check_address(config.address)
-            ray.init(address=config.address, log_to_driver=False, configure_logging=False)
+            ray.init(address=config.address, **quiet)
         else:
-            ray.init(
-                num_cpus=max(1, round(config.actors * config.cpus_per_actor)),
-                object_store_memory=STORE_BYTES + (max_versions + 1) * weights_bytes,
-                **quiet,
-            )
+            with private_cluster():
+                ray.init(
+                    address="local",  # whatever RAY_ADDRESS says
+                    num_cpus=max(1, round(config.actors * config.cpus_per_actor)),
+                    object_store_memory=STORE_BYTES + (max_versions + 1) * weights_bytes,
+                    include_dashboard=False,
+                    **quiet,
+                )
     return lambda: _shutdown(ray)
+
+
+@contextmanager
+def private_cluster() -> Iterator[None]:
+    """A Ray cluster that is started while the block runs listens on loopback and wants a token that nobody else has."""
+    ray = import_ray()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(TOKEN_BYTES)}
+    before = {name: os.environ.get(name) for name in token}
+    constants = ray._private.ray_constants
+    clusters = constants.ENABLE_RAY_CLUSTER
+    os.environ.update(token)
+    constants.ENABLE_RAY_CLUSTER = False  # of several machines: without them Ray stays on 127.0.0.1
+    _read_token(ray)
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = clusters
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+        for name in [name for name, value in before.items() if value is None]:
+            del os.environ[name]
+
+
+def _read_token(ray: ModuleType) -> None:
+    """Ray reads the environment when it is imported, and remembers."""
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _shutdown(ray: ModuleType) -> None:
     with interrupts.handlers_kept(), contextlib.redirect_stderr(None):
         ray.shutdown()
+    _read_token(ray)  # forgets that of a local cluster

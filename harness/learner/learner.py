@@ -15,6 +15,7 @@ from algorithms import Algorithm
 from algorithms.advantages import advantages, zero_variance_groups
 from harness.config import LearnerConfig
 from harness.learner.batch import MiniBatch, minibatch
+from harness.learner.fidelity import Fidelity, Halves
 from harness.learner.gradient import Gradient, GradientMaker
 from harness.learner.penalties import penalised_rewards
 from harness.learner.shadow import Shadows
@@ -73,6 +74,9 @@ class Learner:
         self._max_length = max_new_tokens
         self._ranks = ranks or Alone()
         self._gradient = GradientMaker(policy, loss, config, temperature, max_new_tokens, self._ranks)
+        self._fidelity = Fidelity(
+            policy, config, loss.aggregation, temperature, max_new_tokens, self._advantages, self._ranks
+        )
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self._parameters,
@@ -82,18 +86,20 @@ class Learner:
             fused=True,
         )
 
-    def step(self, graded: GradedRollouts) -> Iterator[Update]:
+    def step(self, graded: GradedRollouts, fresh: Halves | None = None) -> Iterator[Update]:
         """Learns from one rollout batch, an update at a time, in the order of its prompts.
 
         graded: the batch, of updates_per_step mini-batches.
+        fresh: two sets of rollouts of the policy as it is now, which the first update's gradient is compared with.
         Returns an iterator; each update is made when it is asked for, and counts as a version even if it is refused.
         """
-        self._ranks.order("step", graded)
+        self._ranks.order("step", graded, fresh)
         parts = graded.minibatches(self._updates_per_step)
         # All before the first update: the proximal policy is the one at the start of the step.
         batches = [self._prepared(part, version) for version, part in enumerate(parts, self.version)]
         for batch in batches:
-            yield self._update(batch)
+            yield self._update(batch, fresh)
+            fresh = None  # it is no longer
 
     def _prepared(self, part: GradedRollouts, version: int) -> MiniBatch:
         """The mini-batch of one update, with what other policies say of it. version: of the policy that will learn."""
@@ -122,7 +128,7 @@ class Learner:
         rewards = penalised_rewards(batch.rewards, coefficient, batch.logp_behaviour, batch.logp_reference, mask)
         return self._advantages(rewards).to(batch.advantages)
 
-    def _update(self, batch: MiniBatch) -> Update:
+    def _update(self, batch: MiniBatch, fresh: Halves | None = None) -> Update:
         started = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
         problem = _first_non_finite(rewards=batch.rewards, advantages=batch.advantages)
@@ -134,6 +140,8 @@ class Learner:
             refusal = Refusal(problem, _evidence(batch, result))
             self.optimizer.zero_grad(set_to_none=True)
         elif result is not None and result.valid_tokens:
+            if fresh is not None:
+                result.metrics.update(self._fidelity.measure(fresh))
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self._config.grad_clip, result.norm)
             self._step_optimizer(result.metrics)
         metrics = self._metrics(batch, result, refused=refusal is not None)
@@ -195,6 +203,7 @@ class Learner:
             "row": row,
             "position": position,
             "token_id": batch.sequences.response_ids[mask],
+            "log_ratio": result.stats.log_ratio64[mask].float(),
             "abs_ratio_minus_1": (result.stats.ratio - 1).abs()[mask],
             "entropy": result.stats.require("entropy", "record.tokens")[mask],
             "kept": result.weights.kept[mask],

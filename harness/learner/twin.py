@@ -190,12 +190,18 @@ def _against(update: Tensor, truth: Tensor) -> tuple[float, float, float]:
 
 
 def methods() -> dict[str, Algorithm]:
-    """Every method with its defaults, and two that need other settings to be seen here."""
+    """Every method with its defaults, and three that need other settings to be seen here."""
     given = {"opsm": {"delta": 0.5}}
     made = {name: algorithms.make(name, **given.get(name, {})) for name in algorithms.names()}
     exact = algorithms.make("tis", level="sequence", ratio_cap=1e6)
     wide = algorithms.make("gspo", epsilon_low=0.2, epsilon_high=0.2)
-    return {"exact importance sampling: tis level=sequence ratio_cap=1e6": exact, **made, "gspo, ε = 0.2": wide}
+    naive = algorithms.make("decoupled", mode="none")
+    return {
+        "exact importance sampling: tis level=sequence ratio_cap=1e6": exact,
+        **made,
+        "gspo, ε = 0.2": wide,
+        "naive proximal: decoupled mode=none": naive,
+    }
 
 
 def table(figures: Callable[[Algorithm, int], Expected]) -> Iterator[str]:

@@ -245,9 +245,9 @@ def _head_is_linear(model: PreTrainedModel) -> bool:
     In float32, where no rounding hides a difference. `forward` is called by its name: the model has been entered.
     """
     head = model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear):
+    if not isinstance(head, torch.nn.Linear) or model.base_model is model:
         return False
-    probe = torch.arange(4, device=head.weight.device)[None] % model.config.vocab_size
+    probe = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
     with torch.autocast(model.device.type, enabled=False):
         hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state
         return torch.equal(head(hidden), model.forward(input_ids=probe, use_cache=False).logits)

@@ -113,6 +113,8 @@ def materialise(module: Any, files: Iterable[Path], path: str) -> None:
     for name, tensor in named_once(module).items():
         made = torch.empty_like(tensor, device=device, requires_grad=False)
         slices.fill(made, _stored_name(name, module.base_model_prefix, slices.names, path))
+        if not torch.isfinite(made.to_local().sum() if isinstance(made, DTensor) else made.sum()):
+            raise UserError(f"model.path={path}: {name} holds NaN or infinite values; give other weights")
         state[name] = made
     _assign(module, state)
     for owner in module.modules():

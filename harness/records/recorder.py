@@ -83,7 +83,7 @@ class Recorder:
         number = int(row["update"])
         self.acted_updates += int(row.get("acted", 0) > 0)
         if update.tokens is not None:
-            self._folder.append_tokens(number, update.tokens, self._token_text(update.tokens["token_id"].tolist()))
+            self._folder.tokens.append(number, update.tokens, self._token_text(update.tokens["token_id"].tolist()))
         if update.refusal is None:
             self._refused_in_a_row = 0
         else:

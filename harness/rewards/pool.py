@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from harness.rewards import sandbox
-from harness.rewards.process import GradingProcess, Item, Job, Outcome, item
+from harness.rewards.process import OWN, GradingProcess, Item, Job, Outcome, item
 
 CHUNK_JOBS = 64
 CHUNK_BYTES = 32 * 1024  # below a pipe's buffer of 64 KiB
@@ -44,7 +44,7 @@ class Pool:
         Returns an outcome a job, in order.
         Raises RuntimeError if a worker cannot be started.
         """
-        self._preload |= {job.verifier.split("_parses")[0] for job in jobs}
+        self._preload |= {preloaded(job) for job in jobs}
         queue = deque(item(index, job) for index, job in enumerate(jobs))
         done: dict[int, Outcome] = {}
         while len(done) < len(jobs):
@@ -100,6 +100,11 @@ class Pool:
         if self._failed_starts == START_ATTEMPTS:
             self._failed_starts = 0
             raise RuntimeError("no grading worker starts: python -m harness.rewards.worker 1 says why")
+
+
+def preloaded(job: Job) -> str:
+    """What a worker imports before the clock of its first answer starts."""
+    return f"{OWN}:{job.arguments['function']}" if job.verifier == OWN else job.verifier.split("_parses")[0]
 
 
 def _chunk(worker: GradingProcess, queue: deque[Item]) -> list[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import selectors
@@ -13,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.rewards import sandbox
@@ -22,13 +23,14 @@ START_LIMIT_S = 120.0
 WALL_CLOCKS = 12  # of the CPU time an answer may take: a worker that is suspended or starved is not hanging
 LEAST_WALL_S = 60.0
 LONGEST_REPLY = 64 * 1024  # bytes
+OWN = "own"  # the verifier that calls a user's own function
 
 
 @dataclass(frozen=True)
 class Job:
     """One answer to be graded.
 
-    verifier: a name in VERIFIERS.
+    verifier: a name in VERIFIERS, "readings", or OWN.
     arguments: its keyword arguments, JSON values only.
     """
 
@@ -40,14 +42,16 @@ class Job:
 class Outcome:
     """What a verifier found.
 
-    score: from 0 to 1, of which 1 is correct.
+    score: from 0 to 1, of which 1 is correct; any number of a reward of the user's own.
     formatted: whether the answer stood where the prompt asks for it.
     failure: "", "timeout", "crash" or the name of the verifier's exception.
+    details: what else was found, numbers and texts by name.
     """
 
     score: float = 0.0
     formatted: bool = False
     failure: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,19 +62,21 @@ class Item:
     nonce: a secret that its reply must repeat.
     line: the job as it is sent.
     is_retry: whether another worker has failed over it.
+    is_bounded: whether its score must lie between 0 and 1.
     """
 
     index: int
     nonce: str
     line: bytes
     is_retry: bool = False
+    is_bounded: bool = True
 
 
 def item(index: int, job: Job) -> Item:
     """The job at this place, ready to be sent."""
     nonce = secrets.token_hex(8)
     sent = {"index": index, "nonce": nonce, "verifier": job.verifier, "arguments": job.arguments}
-    return Item(index, nonce, json.dumps(sent).encode() + b"\n")
+    return Item(index, nonce, json.dumps(sent, default=str).encode() + b"\n", is_bounded=job.verifier != OWN)
 
 
 class GradingProcess:
@@ -175,7 +181,13 @@ def parsed(line: bytes, asked: Item) -> Outcome | None:
         if (reply.pop("index"), reply.pop("nonce")) != (asked.index, asked.nonce):
             return None
         outcome = Outcome(**reply)
-        honest = 0 <= outcome.score <= 1 and outcome.formatted in (True, False)
+        in_range = 0 <= outcome.score <= 1 if asked.is_bounded else math.isfinite(outcome.score)
+        honest = in_range and outcome.formatted in (True, False) and _plain(outcome.details)
         return outcome if honest and (not outcome.failure or outcome.failure.isidentifier()) else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _plain(details: dict[str, Any]) -> bool:
+    """Whether details are finite numbers and texts by name."""
+    return all(isinstance(v, str) or math.isfinite(v) for v in details.values())

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import inf
 
 from harness.errors import require
+from harness.rewards.own import CORRECT
 from harness.rewards.pool import shared_pool
-from harness.rewards.process import Job, Outcome
+from harness.rewards.process import OWN, Job, Outcome
 from harness.rewards.sandbox import require_sandbox
 from harness.types import Grade, Problem
 
@@ -19,7 +20,8 @@ REWARDS = ("math", "gsm8k", "exact")
 class Reward:
     """What a response is worth.
 
-    verifier: math (math-verify on the last \\boxed{}), gsm8k (the number after ####) or exact (the whole response).
+    verifier: math (math-verify on the last \\boxed{}), gsm8k (the number after ####), exact (the whole response) or the
+        dotted name of a function of the user's own (harness/rewards/own.py).
     format_reward: added to 0 or 1 for an answer that stands where the prompt asks for it.
     timeout_s: seconds of CPU time for grading one answer.
     workers: grading processes.
@@ -31,18 +33,38 @@ class Reward:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        require(self.verifier in REWARDS, "task.reward", self.verifier, f"one of {', '.join(REWARDS)}")
+        expected = f"one of {', '.join(REWARDS)}, or a function of your own such as my_package.score"
+        require(self.verifier in REWARDS or self.is_own, "task.reward", self.verifier, expected)
         check_pool(self.timeout_s, self.workers)
         require(0 <= self.format_reward < 1, "task.format_reward", self.format_reward, "at least 0 and below 1")
 
     def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Grade]:
         """One grade for each response to the problem in the same place."""
-        jobs = [
-            Job(self.verifier, {"response": response, "answer": problem.answer})
-            for problem, response in zip(problems, responses, strict=True)
-        ]
-        outcomes = shared_pool(self.workers, self.timeout_s).run(jobs)
+        outcomes = self.outcomes(problems, responses)
+        if self.is_own:
+            return [own_grade(outcome) for outcome in outcomes]
         return [as_grade(outcome, self.format_reward) for outcome in outcomes]
+
+    def outcomes(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Outcome]:
+        """What the verifier finds in each response to the problem in the same place."""
+        jobs = [self._job(problem, response) for problem, response in zip(problems, responses, strict=True)]
+        return shared_pool(self.workers, self.timeout_s).run(jobs)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the verifier is a function of the user's own."""
+        return is_own(self.verifier)
+
+    def _job(self, problem: Problem, response: str) -> Job:
+        if not self.is_own:
+            return Job(self.verifier, {"response": response, "answer": problem.answer})
+        asked = {"problem": problem.data["problem"], "row": problem.data["row"]}
+        return Job(OWN, {"response": response, "function": self.verifier, **asked})
+
+
+def is_own(verifier: str) -> bool:
+    """Whether the name of a verifier is the dotted one of a user's function."""
+    return "." in verifier and all(part.isidentifier() for part in verifier.split("."))
 
 
 def check_pool(timeout_s: float, workers: int) -> None:
@@ -64,3 +86,9 @@ def as_grade(outcome: Outcome, format_reward: float = 0.0) -> Grade:
     """
     reward = outcome.score + format_reward * outcome.formatted
     return Grade(reward, outcome.score >= 1, outcome.failure)
+
+
+def own_grade(outcome: Outcome) -> Grade:
+    """The grade of a user's own function: its reward; right where its part `correct`, else its reward, is 1."""
+    parts = {name: float(value) for name, value in outcome.details.items() if not isinstance(value, str)}
+    return Grade(outcome.score, parts.get(CORRECT, outcome.score) >= 1, outcome.failure, parts)

@@ -91,8 +91,8 @@ def _why_not() -> str:
 
 
 def environment() -> dict[str, str]:
-    """What grading processes are started with: one thread, and our packages on the path."""
-    path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    """What grading processes are started with: one thread, and whatever this process can import."""
+    path = os.pathsep.join([str(PROJECT), *(os.path.abspath(folder) for folder in sys.path)])
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 

@@ -13,10 +13,18 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from harness.rewards import sandbox
-from harness.rewards.verifiers import VERIFIERS
+from harness.rewards.own import load_function, own
+from harness.rewards.process import OWN
+from harness.rewards.readings import readings
+from harness.rewards.verifiers import VERIFIERS, Verdict
+
+CALLED: dict[str, Callable[..., Verdict]] = {**VERIFIERS, "readings": readings, OWN: own}
+LONGEST_MESSAGE = 300  # characters of an exception's
 
 
 def main() -> None:
@@ -44,14 +52,18 @@ def _warm_up(verifiers: list[str]) -> None:
         VERIFIERS["math"](response="\\boxed{x^2+1}", answer="\\frac{1}{2}")
     if "reasoning_gym" in verifiers:
         import reasoning_gym  # noqa: F401
+    for name in verifiers:
+        if name.startswith(OWN + ":"):
+            with suppress(Exception):  # what is wrong with it, the first answer says
+                load_function(name.removeprefix(OWN + ":"))
 
 
 def _graded(job: dict[str, Any]) -> dict[str, object]:
     try:
-        score, formatted = VERIFIERS[job["verifier"]](**job["arguments"])
+        score, formatted, details = CALLED[job["verifier"]](**job["arguments"])
     except Exception as error:  # a verifier's bug on hostile text: reward 0, counted
-        return {"failure": type(error).__name__}
-    return {"score": score, "formatted": formatted}
+        return {"failure": type(error).__name__, "details": {"error": str(error)[:LONGEST_MESSAGE]}}
+    return {"score": score, "formatted": formatted, "details": details}
 
 
 if __name__ == "__main__":

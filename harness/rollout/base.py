@@ -39,20 +39,22 @@ class BaseEngine(ABC):
     updates_in_flight: it asks `newer` for weights while it generates, so rollout.inflight has a meaning.
     holds_weights: it has a copy of the weights beside the trainer's, for the estimate of memory.
     probed: compared with the trainer after every load.
+    emulates_mismatch: it knows rollout.mismatch.
     """
 
     updates_in_flight: ClassVar[bool] = False
     holds_weights: ClassVar[bool] = True
     probed: ClassVar[bool] = True
+    emulates_mismatch: ClassVar[bool] = False
 
     def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
         self.version = version
         self.newer: Newer | None = None
         self.config = config.rollout
         self.trainer = trainer
-        self.end_token: int = trainer.tokenizer.eos_token_id
+        self.end_tokens = trainer.end_tokens
         given = config.rollout.probe_tolerance
-        self.probe_tolerance = PROBE_TOLERANCE[config.served_model.dtype] if given is None else given
+        self.probe_tolerance = PROBE_TOLERANCE[config.served_model.dtype or "float32"] if given is None else given
         self._prompts: Sequence[Sequence[int]] = ()  # of the last request, to probe with
 
     @classmethod
@@ -62,6 +64,11 @@ class BaseEngine(ABC):
             raise UserError(
                 f"rollout.inflight={config.rollout.inflight} with rollout={config.choices['rollout']}: "
                 "only rollout=vllm can update in flight"
+            )
+        if config.rollout.mismatch != "none" and not cls.emulates_mismatch:
+            raise UserError(
+                f"rollout.mismatch={config.rollout.mismatch} with rollout={config.choices['rollout']}: "
+                "expected none; only rollout=torch emulates a mismatch, other engines have their own"
             )
 
     @abstractmethod
@@ -110,19 +117,22 @@ class BaseEngine(ABC):
     @torch.no_grad()
     def probe(self) -> None:
         """Raises RunFailed unless the engine's log-probs of a few sequences are the trainer's."""
-        rollouts = scored(self.trainer.policy, self.probe_rollouts(), 1.0)
+        self.compare(scored(self.trainer.policy, self.probe_rollouts(), 1.0))
+
+    def compare(self, rollouts: Rollouts) -> None:
+        """Raises RunFailed where the engine's log-probs and the trainer's are further apart than the tolerance."""
         off = (rollouts.logp_engine - rollouts.logp_behaviour).abs().mean().item()
         if not off <= self.probe_tolerance:
             raise RunFailed(
                 f"{type(self).__name__} does not serve version {self.version}: its log-probs are {off:.3g} nats off "
-                f"the trainer's on average over a probe of {len(rollouts.response_ids)} tokens "
+                f"the trainer's on average over {len(rollouts.response_ids)} tokens "
                 f"(rollout.probe_tolerance={self.probe_tolerance:g})"
             )
 
     def probe_rollouts(self) -> Rollouts:
         """A few sequences with the log-probs that the engine gives them now, at temperature 1: sampled anew, from
         prompts of the last request or, before the first, from any."""
-        vocabulary = self.trainer.module.config.vocab_size
+        vocabulary = self.trainer.module.config.get_text_config().vocab_size
         prompts = self._prompts or [[token % vocabulary] for token in range(PROBE_SEQUENCES)]
         keys = np.arange(len(prompts), dtype=np.uint64)[:, None]
         return self.sample(Request(prompts, keys, 1.0, min(PROBE_TOKENS, self.config.max_new_tokens)))

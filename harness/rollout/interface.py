@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -40,7 +40,7 @@ def to_rollouts(
     response_lengths: Tensor,
     logp: Tensor,
     version: int | Tensor,
-    end_token: int,
+    end_tokens: Sequence[int],
 ) -> Rollouts:
     """Sampled tokens → rollouts on the CPU, the engine's log-probs standing for the trainer's as well.
 
@@ -49,7 +49,7 @@ def to_rollouts(
     response_lengths: int [B], B = G·n, tokens of each response, at least 1.
     logp: float [N], log-prob of each token under the distribution it was sampled from.
     version: that sampled them, one for all or int [N].
-    end_token: a response that ends with it is finished, any other is truncated.
+    end_tokens: a response that ends with one of them is finished, any other is truncated.
     """
     ids, lengths, logp = response_ids.cpu().int(), response_lengths.cpu().int(), logp.cpu().float()
     prompts = request.prompts
@@ -62,7 +62,7 @@ def to_rollouts(
         logp_engine=logp,
         logp_behaviour=logp,
         version=torch.as_tensor(version, dtype=torch.int32).expand(len(ids)).clone(),
-        finished=ids[lengths.cumsum(0) - 1] == end_token,
+        finished=torch.isin(ids[lengths.cumsum(0) - 1], torch.tensor(end_tokens)),
     )
 
 

@@ -8,35 +8,67 @@ import torch
 from torch import Tensor
 
 from harness import randomness
+from harness.config import Config
+from harness.models.loading import LoadedModel
 from harness.models.policy import Policy
-from harness.rollout.base import BaseEngine
-from harness.rollout.interface import to_rollouts
+from harness.rollout.base import BaseEngine, scored
+from harness.rollout.interface import StateDict, to_rollouts
+from harness.rollout.mismatch import ROUNDINGS, RoundedPolicy, gaussian_noise
 from harness.types import Request, Rollouts
 
 
 class TorchEngine(BaseEngine):
-    """Samples with the trainer's own policy: what it serves is what the trainer computes, so it is not probed."""
+    """Samples with the trainer's own policy. Its decoding passes and the trainer's scores are compared on every batch:
+    they differ where a model computes a sequence otherwise than token by token.
+
+    With rollout.mismatch it samples with one that differs by a known amount, and nothing is compared.
+    """
 
     holds_weights = False
     probed = False
+    emulates_mismatch = True
+
+    def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
+        super().__init__(config, trainer, version)
+        mismatch = self.config.mismatch
+        self._rounded = RoundedPolicy(trainer.policy, mismatch) if mismatch in ROUNDINGS else None
+        self._sigma = self.config.mismatch_sigma if mismatch == "gaussian" else 0.0
+
+    def take_weights(self, weights: StateDict) -> None:
+        if self._rounded is not None:
+            self._rounded.take(weights)
+
+    def generate(self, request: Request) -> Rollouts:
+        rollouts = super().generate(request)
+        if request.temperature > 0 and self.config.mismatch == "none":
+            self.compare(rollouts if self.config.behaviour == "trainer" else self.first_scored(rollouts, request))
+        return rollouts
+
+    def first_scored(self, rollouts: Rollouts, request: Request) -> Rollouts:
+        """The responses to the first prompt with the trainer's log-probs, where the batch goes without."""
+        return scored(self.trainer.policy, rollouts.prompts(0, 1), request.temperature)
 
     def sample(self, request: Request) -> Rollouts:
-        return sampled(self.trainer.policy, self.end_token, request, self.version)
+        policy = self.trainer.policy if self._rounded is None else self._rounded.policy
+        return sampled(policy, self.end_tokens, request, self.version, self._sigma)
 
 
 @torch.no_grad()
-def sampled(policy: Policy, end_token: int, request: Request, version: int = 0) -> Rollouts:
+def sampled(
+    policy: Policy, end_tokens: Sequence[int], request: Request, version: int = 0, sigma: float = 0.0
+) -> Rollouts:
     """Sequences of `policy`, with the log-probs of the decoding passes.
 
-    end_token: id of the token that ends a response.
+    end_tokens: ids of the tokens that end a response.
     version: the label of the policy's weights.
+    sigma: standard deviation of noise on the logits, nats.
     """
-    ids, lengths, logp = _decode(policy, end_token, request)
+    ids, lengths, logp = _decode(policy, end_tokens, request, sigma)
     mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-    return to_rollouts(request, ids[mask], lengths, logp[mask], version, end_token)
+    return to_rollouts(request, ids[mask], lengths, logp[mask], version, end_tokens)
 
 
-def _decode(policy: Policy, end_token: int, request: Request) -> tuple[Tensor, Tensor, Tensor]:
+def _decode(policy: Policy, end_tokens: Sequence[int], request: Request, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids [B, T], response lengths [B] and log-probs [B, T], T = steps until every sequence has ended."""
     limit, device = request.max_new_tokens, policy.model.device
     prompt_ids, prompt_lengths = pad_prompts(request.prompts, device)
@@ -47,13 +79,16 @@ def _decode(policy: Policy, end_token: int, request: Request) -> tuple[Tensor, T
     logp = torch.zeros(limit, count, device=device)
     lengths = torch.full((count,), limit, device=device)
     rows = torch.arange(count, device=device)  # the sequence in each row of the decoding state
+    ends = torch.tensor(end_tokens, device=device)
     running = torch.ones(count, dtype=torch.bool, device=device)
     state, logits = policy.start(prompt_ids, prompt_lengths, group, limit)
     step = 0
     for step in range(limit):
+        if sigma:
+            logits = logits + gaussian_noise(request.keys.reshape(-1)[rows.cpu()], step, sigma, logits)
         tokens, token_logp = sample(logits, uniforms[step, rows], request.temperature, request.top_p)
         ids[step, rows], logp[step, rows] = tokens, token_logp
-        ended = running & (tokens == end_token)
+        ended = running & torch.isin(tokens, ends)
         lengths[rows[ended]] = step + 1
         running &= ~ended
         left = int(running.sum())

@@ -22,7 +22,8 @@ import torch
 
 from harness.config import Config
 from harness.errors import RunFailed, UserError
-from harness.models.loading import LoadedModel, resolve_path
+from harness.models.checks import positions, resolve_path
+from harness.models.loading import LoadedModel
 from harness.rollout.base import BaseEngine
 from harness.rollout.interface import StateDict, to_rollouts
 from harness.types import Request, Rollouts
@@ -127,7 +128,7 @@ class VllmEngine(BaseEngine):
                 seed=seed,
                 max_tokens=request.max_new_tokens,
                 logprobs=0,  # that of the sampled token alone
-                stop_token_ids=[self.end_token],
+                stop_token_ids=list(self.end_tokens),
                 detokenize=False,
                 # Token by token where the version may change in between.
                 output_kind=RequestOutputKind.DELTA if in_flight else RequestOutputKind.FINAL_ONLY,
@@ -154,7 +155,7 @@ class VllmEngine(BaseEngine):
             torch.tensor([len(sample.tokens) for sample in samples]),
             torch.tensor([logp for sample in samples for logp in sample.logp]),
             torch.tensor([version for sample in samples for version in sample.versions]),
-            self.end_token,
+            self.end_tokens,
         )
 
     def _score(self, rollouts: Rollouts) -> torch.Tensor:
@@ -193,7 +194,7 @@ def _start(config: Config, trainer: LoadedModel) -> Any:
     rollout = config.rollout
     needed = rollout.max_prompt_tokens + rollout.max_new_tokens
     dtype: Any = config.served_model.dtype
-    possible = getattr(trainer.module.config, "max_position_embeddings", needed)
+    possible = positions(trainer.module.config).most or needed
     longest = rollout.vllm.max_model_len or min(needed, possible)
     with _undisturbed():
         from vllm import LLM

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class Bandit(GeneratedTask):
     arms: how many there are.
     arm_seed: of their rewards.
     """
+
+    max_new_tokens: ClassVar[int] = 24
 
     arms: int = 20
     arm_seed: int = 0

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
-from harness import randomness
-from harness.errors import UserError, require
-from harness.rewards.pool import shared_pool
-from harness.rewards.process import Job
+from harness.errors import UserError, printable, require
+from harness.rewards.numbers import leading_number
 from harness.rewards.reward import Reward
-from harness.rewards.verifiers import gsm8k_answer, last_boxed
+from harness.tasks.columns import VERL, is_text, is_verl, messages_of, read_answer, value_of
+from harness.tasks.readable import comparable
 from harness.tasks.sources import Source, load
+from harness.tasks.splits import UNREADABLE, check_share, held_out, in_order, problem_id
 from harness.types import Grade, Problem
 
 ANSWER_FORMATS = ("plain", "gsm8k", "boxed")
 OVERLAPS = ("refuse", "drop")
+TYPED_NEWLINE = re.compile(r"\\n(?!(?:e|eq|eg|u|ot|i|abla|ewline|atural|parallel|mid|exists|leq|geq|in|orm)(?![a-z]))")
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
-UNESCAPED_DOLLAR = re.compile(r"(?<!\\)\$")  # a formula's delimiters, not an amount of money
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,27 @@ class Loaded:
     provenance: revision, number of rows and content hash of each file or hub split, for the manifest.
     unreadable: a line about each problem whose answer could not be read.
     rows: how many were read.
+    conflicts: a line about each problem that stands there again with another answer; the first counts.
     """
 
     splits: dict[str, list[Problem]]
     provenance: dict[str, Any]
     unreadable: list[str]
     rows: int
+    conflicts: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a file has problems and answers.
+
+    problem, answer: their columns.
+    answer_format: how the second is read.
+    """
+
+    problem: str
+    answer: str
+    answer_format: str
 
 
 @dataclass(frozen=True)
@@ -50,19 +62,21 @@ class Corpus:
     subset: its configuration, if it has several.
     train_split: its split to train on.
     revision: a commit of the data set; null: the newest.
-    path: a local training file of the same columns, instead of the hub's.
+    path: a local training file, or folder of files, of the same columns, instead of the hub's.
     validation_path: a file of validation problems.
     validation_problems: where there is no such file, how many training problems, chosen by hash, validate instead.
     test_split: the hub's split to test on, if there is one.
     test_path: a file of test problems, instead of the hub's.
     test_problems: at most so many of the test problems; null: all.
-    problem_column: column of the problem's text.
-    answer_column: column of the reference answer.
+    problem_column: column of the problem: text, or chat messages; a.b is the column b inside a.
+    answer_column: column of the reference answer, likewise.
     answer_format: how that column is read: plain, gsm8k (after ####) or boxed (the last \\boxed{} of a solution).
     prompt: text given to the model, {problem} replaced.
+    max_new_tokens: longest response, where rollout.max_new_tokens is null.
+    max_prompt_tokens: longest prompt, where rollout.max_prompt_tokens is null.
     overlap: what becomes of training problems that are also evaluation problems: refuse the run, or drop them.
     max_dropped_share: share of problems that may be dropped (unreadable answer, long prompt, overlap).
-    reward: verifier: math, gsm8k or exact.
+    reward: verifier: math, gsm8k, exact, or a function of your own such as my_package.score.
     format_reward: added to 0 or 1 for an answer that stands where the prompt asks for it.
     reward_timeout_s: seconds of CPU time for grading one answer.
     reward_workers: grading processes.
@@ -82,6 +96,8 @@ class Corpus:
     answer_column: str = "answer"
     answer_format: str = "plain"
     prompt: str = "{problem}"
+    max_new_tokens: int = 1024
+    max_prompt_tokens: int = 1024
     overlap: str = "refuse"
     max_dropped_share: float = 0.01
     reward: str = "math"
@@ -99,7 +115,7 @@ class Corpus:
         if "{problem}" not in self.prompt:
             raise UserError(f"task.prompt={self.prompt!r}: has no {{problem}} to be replaced; add it")
         if not self.hub and not self.path:
-            raise UserError("task.path: needed where task.hub is empty; give a JSONL or Parquet file")
+            raise UserError("task.path: needed where task.hub is empty; give a file or folder of problems")
         self._reward()
 
     def load(self) -> Loaded:
@@ -125,6 +141,42 @@ class Corpus:
     def _reward(self) -> Reward:
         return Reward(self.reward, self.format_reward, self.reward_timeout_s, self.reward_workers)
 
+    def layout(self, row: dict[str, Any]) -> Layout:
+        """Which columns a file has: those of the settings, else verl's."""
+        if is_verl(row, (self.problem_column, self.answer_column)):
+            how = "gsm8k" if "####" in str(value_of(row, VERL[1])) else "plain"
+            return Layout(*VERL, how)
+        return Layout(self.problem_column, self.answer_column, self.answer_format)
+
+    def problem(self, row: dict[str, Any], layout: Layout, answer: str) -> Problem | None:
+        """The problem in a row; None if its column holds neither text nor chat messages.
+
+        Messages are the prompt as they stand; `prompt` goes around a text.
+        """
+        value = value_of(row, layout.problem)
+        messages = messages_of(value)
+        text = "\n\n".join(content for _, content in messages) if messages else value
+        if not is_text(text):
+            return None
+        data = {"problem": text} | ({"messages": messages} if messages else {})
+        prompt = text if messages else newlines(self.prompt).replace("{problem}", text)
+        return Problem(problem_id(text), prompt, answer, data | ({"row": row} if self.has_own_reward else {}))
+
+    @property
+    def has_own_reward(self) -> bool:
+        """Whether a function of the user's own grades."""
+        return self._reward().is_own
+
+    def check_own_reward(self, problem: Problem) -> None:
+        """Raises UserError where the user's own function cannot grade an empty response, which any model may give."""
+        (outcome,) = self._reward().outcomes([problem], [""])
+        if outcome.failure:
+            said = f"{outcome.failure}: {outcome.details.get('error', '')}".rstrip(": ")
+            raise UserError(
+                f"task.reward={self.reward}: fails on an empty response to the first problem ({printable(said)}); "
+                "expected a number, or numbers by name; docs/tasks.md says what it may do"
+            )
+
     def sources(self) -> dict[str, Source]:
         """Where the rows of each split come from; "validation" is missing if it is a part of the training set."""
         sources = {"train": self._source(self.train_split, self.path, "task.path")}
@@ -136,8 +188,8 @@ class Corpus:
         return sources
 
     def _source(self, split: str, path: str | None, key: str) -> Source:
-        columns = (self.problem_column, self.answer_column)
-        return Source(self.hub, split, columns, self.subset, self.revision, path, key)
+        columns = (self.problem_column,) if self.has_own_reward else (self.problem_column, self.answer_column)
+        return Source(self.hub, split, columns, self.subset, self.revision, path, key, self.has_own_reward)
 
 
 @lru_cache(maxsize=8)
@@ -146,104 +198,81 @@ def _load(corpus: Corpus) -> Loaded:
     provenance: dict[str, Any] = {}
     unreadable: list[str] = []
     count = 0
+    conflicts: list[str] = []
     for name, source in corpus.sources().items():
         rows = load(source)
         provenance[name] = rows.provenance
         count += len(rows.rows)
-        splits[name], bad = read_problems(rows.rows, corpus, name)
-        unreadable += bad
+        read = read_problems(rows.rows, corpus, name)
+        splits[name] = read.problems
+        unreadable += read.unreadable
+        conflicts += read.conflicts
+    # Before validation problems are chosen: too few of them would be blamed on their number.
+    check_share({UNREADABLE: unreadable}, count, corpus.max_dropped_share)
     if "validation" not in splits:
-        splits["train"], splits["validation"] = _held_out(splits["train"], corpus.validation_problems)
+        splits["train"], splits["validation"] = held_out(splits["train"], corpus.validation_problems)
     if "test" in splits:
         splits["test"] = splits["test"][: corpus.test_problems]
     for name, problems in splits.items():
         if not problems:
             raise UserError(f"task: the {name} split is empty; give more rows or lower task.validation_problems")
+    if corpus.has_own_reward:
+        corpus.check_own_reward(splits["train"][0])
     ordered = {name: splits[name] for name in SPLITS if name in splits}
-    return Loaded(ordered, provenance, unreadable, count)
+    return Loaded(ordered, provenance, unreadable, count, conflicts)
 
 
-def read_problems(rows: Sequence[dict[str, Any]], corpus: Corpus, name: str) -> tuple[list[Problem], list[str]]:
+@dataclass
+class Read:
+    """What was read of a split.
+
+    problems: each of them once.
+    unreadable: a line about each row that is no problem with an answer.
+    conflicts: a line about each problem that stands there again with another answer.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+
+
+def read_problems(rows: Sequence[dict[str, Any]], corpus: Corpus, name: str) -> Read:
     """The problems that can be graded.
 
     rows: the records of a split.
-    corpus: says which columns they have and how they are read.
+    corpus: says which columns they have and how they are read; verl's layout is known.
     name: of the split, for messages.
-    Returns the problems, each of them once, and a line about each row without a readable answer.
     """
-    answers = [read_answer(row.get(corpus.answer_column), corpus.answer_format) for row in rows]
+    layout = corpus.layout(rows[0])
+    answers = [read_answer(value_of(row, layout.answer), layout.answer_format) for row in rows]
     usable = _comparable(answers, corpus)
-    problems, bad = [], []
-    seen: set[str] = set()
+    read = Read()
+    seen: dict[str, str] = {}
     for number, (row, answer, good) in enumerate(zip(rows, answers, usable, strict=True), 1):
-        text = row.get(corpus.problem_column)
-        if not isinstance(text, str) or not text.strip() or answer is None or not good:
-            bad.append(f"{name} row {number}: {str(row.get(corpus.answer_column))[:60]!r}")
-            continue
-        identity = problem_id(text)
-        if identity not in seen:  # a problem that stands there twice is one problem
-            seen.add(identity)
-            problems.append(Problem(identity, corpus.prompt.replace("{problem}", text), answer, {"problem": text}))
-    return problems, bad
-
-
-def read_answer(value: Any, how: str) -> str | None:
-    """The reference answer that a column holds.
-
-    value: as read from the file; of a list (OlympiadBench) the first entry counts.
-    how: plain, gsm8k (the number after ####) or boxed (the last \\boxed{} of a solution).
-    Returns the answer, None if there is none.
-    """
-    if isinstance(value, list):
-        value = value[0] if value else None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if value is None or isinstance(value, dict):
-        return None
-    text = str(value).strip()
-    if how == "gsm8k":
-        return gsm8k_answer(text)
-    return (last_boxed(text) if how == "boxed" else UNESCAPED_DOLLAR.sub("", text)) or None
+        problem = corpus.problem(row, layout, answer or "")
+        if problem is None or not good:
+            column = layout.problem if problem is None else layout.answer
+            read.unreadable.append(f"{name} row {number}: {column}={str(value_of(row, column))[:60]!r}")
+        elif problem.id not in seen:  # a problem that stands there twice is one problem
+            read.problems.append(problem)
+        elif seen[problem.id] != problem.answer:
+            read.conflicts.append(f"{name} row {number}: {problem.answer[:30]!r} after {seen[problem.id][:30]!r}")
+        if problem is not None and good:
+            seen.setdefault(problem.id, problem.answer)
+    return read
 
 
 def _comparable(answers: Sequence[str | None], corpus: Corpus) -> list[bool]:
     """Whether the verifier can compare with each answer, found out in the grading processes, within their limit."""
-    if corpus.reward != "math":
-        return [answer is not None for answer in answers]
-    jobs = [Job("math_parses", {"answer": answer or ""}) for answer in answers]
-    outcomes = shared_pool(corpus.reward_workers, corpus.reward_timeout_s).run(jobs)
-    return [answer is not None and outcome.score == 1 for answer, outcome in zip(answers, outcomes, strict=True)]
+    if corpus.has_own_reward:  # it may need no reference answer
+        return [True] * len(answers)
+    if corpus.reward == "math":
+        return comparable(answers, corpus.reward_workers, corpus.reward_timeout_s)
+    if corpus.reward == "gsm8k":
+        return [answer is not None and leading_number(answer) is not None for answer in answers]
+    return [answer is not None for answer in answers]
 
 
-def problem_id(text: str) -> str:
-    """Hash of a problem's words: the same whatever its spacing, case or punctuation."""
-    words = "".join(c if c.isalnum() else " " if c.isspace() else f" {c} " for c in text.lower()).split()
-    return hashlib.sha256(" ".join(words).encode("utf-8", "replace")).hexdigest()[:16]
-
-
-def _held_out(problems: list[Problem], count: int) -> tuple[list[Problem], list[Problem]]:
-    """The rest, and the `count` problems with the smallest ids: no seed and no order of rows can change which."""
-    if count >= len(problems):
-        raise UserError(
-            f"task.validation_problems={count}: the training set has only {len(problems)} problems; "
-            "lower it or give task.validation_path"
-        )
-    held = {problem.id for problem in sorted(problems, key=lambda p: p.id)[:count]}
-    return [p for p in problems if p.id not in held], [p for p in problems if p.id in held]
-
-
-def in_order(problems: Sequence[Problem], seed: int, indices: Sequence[int]) -> list[Problem]:
-    """Training problems in the order of consumption: each epoch is a permutation that seed and epoch determine.
-
-    problems: the training set.
-    seed: of the run.
-    indices: consumption indices, from 0 without end.
-    Returns a problem an index.
-    """
-    size = len(problems)
-    return [problems[_permutation(seed, index // size, size)[index % size]] for index in indices]
-
-
-@lru_cache(maxsize=16)
-def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    return np.argsort(randomness.uniforms(randomness.keys(seed, "order of an epoch", epoch), size), kind="stable")
+def newlines(prompt: str) -> str:
+    """A prompt in which \\n, as a shell hands it over, is a line break; LaTeX such as \\neq stays."""
+    return TYPED_NEWLINE.sub("\n", prompt)

@@ -13,6 +13,9 @@ class Task(Grades, Protocol):
 
     Training problems are an endless stream keyed by consumption index, so every algorithm and every staleness sees
     the same prompts in the same order (common random numbers).
+
+    A task may declare `max_new_tokens` and `max_prompt_tokens`, what rollout's keys of that name stand for while they
+    are null; else they are 1024. A response takes at most half of the model's positions.
     """
 
     def train(self, seed: int, indices: Sequence[int]) -> list[Problem]:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.config import Config
-from harness.errors import UserError
-from harness.tasks.corpus import Corpus, Loaded, in_order
+from harness.errors import UserError, printable
+from harness.tasks.corpus import Corpus, Loaded
 from harness.tasks.interface import Task
 from harness.tasks.prompts import PromptEncoder
+from harness.tasks.splits import SHOWN, UNREADABLE, check_share, in_order
 from harness.tasks.suites import Suite, check_names, suite
 from harness.types import Grade, Problem
 
-SHOWN = 3  # examples in a message
+LONGEST_SHOWN = 400  # characters of the first prompt
 PROBED = 64  # problems of an endless task whose prompts are measured
 
 
@@ -58,12 +59,14 @@ class Prepared:
     suites: benchmarks to evaluate on, too.
     provenance: revision, number of rows and content hash of every source, for the manifest.
     notes: what was dropped, a line each.
+    opening: how many problems there are, and the first prompt as the model sees it.
     """
 
     task: Task
     suites: list[Suite] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    opening: str = ""
 
 
 def prepare(config: Config, task: Task, encode: PromptEncoder, longest_prompt: int) -> Prepared:
@@ -82,10 +85,22 @@ def prepare(config: Config, task: Task, encode: PromptEncoder, longest_prompt: i
         held_out = [problem for name in task.evaluation_splits() for problem in task.split(name)]
         seen = task.train(config.seed, range(PROBED))
         _refuse_long([*held_out, *seen], encode, longest_prompt, "task")
-        return Prepared(task, suites, provenance, notes)
+        return Prepared(task, suites, provenance, notes, _opening(config, task, suites, encode))
     loaded = task.load()
     splits, dropped = _fitting(task, loaded, suites, encode, longest_prompt)
-    return Prepared(InMemory(task, splits), suites, loaded.provenance | provenance, notes + dropped)
+    ready = InMemory(task, splits)
+    opening = _opening(config, ready, suites, encode)
+    return Prepared(ready, suites, loaded.provenance | provenance, notes + dropped, opening)
+
+
+def _opening(config: Config, task: Task, suites: Sequence[Suite], encode: PromptEncoder) -> str:
+    """How many problems there are to train and evaluate on, and the first prompt, its line breaks as \\n."""
+    train = f"{len(task.splits['train'])} problems" if isinstance(task, InMemory) else "problems without end"
+    sizes = [f"{len(task.split(name))} {name}" for name in task.evaluation_splits()]
+    counted = ", ".join([*sizes, *(f"{len(one.problems)} {one.name}" for one in suites)])
+    shown = printable(encode.text(task.train(config.seed, [0])[0])).replace("\n", "\\n")
+    short = shown if len(shown) <= LONGEST_SHOWN else f"{shown[: LONGEST_SHOWN // 2]} … {shown[-LONGEST_SHOWN // 2 :]}"
+    return f"{train} to train on, to evaluate {counted}; the first prompt: {short}"
 
 
 def _suites(config: Config, encode: PromptEncoder, longest: int) -> list[Suite]:
@@ -108,17 +123,14 @@ def _fitting(
         )
     splits, long = _short(splits, encode, longest)
     reasons = {
-        "answers could not be read": loaded.unreadable,
+        UNREADABLE: loaded.unreadable,
         f"prompts are longer than {longest} tokens": [_shorten(p) for p in long],
         "problems are in two splits": shared,
     }
-    notes = [f"{len(bad)} {what}: {'; '.join(bad[:SHOWN])}" for what, bad in reasons.items() if bad]
-    share = sum(map(len, reasons.values())) / loaded.rows
-    if share > task.max_dropped_share:
-        raise UserError(
-            f"task: {share:.1%} of {loaded.rows} problems would be dropped ({' · '.join(notes)}); "
-            f"at most task.max_dropped_share={task.max_dropped_share} is allowed: mend the file or raise it"
-        )
+    notes = check_share(reasons, loaded.rows, task.max_dropped_share)
+    if loaded.conflicts:
+        what = "problems stand there again with another answer, the first is kept"
+        notes.append(f"{len(loaded.conflicts)} {what}: {'; '.join(loaded.conflicts[:SHOWN])}")
     return splits, notes
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.config import ModelConfig
 from harness.errors import UserError
+from harness.models.tokens import message_ids, text_ids
 from harness.types import Problem
 
 
@@ -27,14 +28,26 @@ class PromptEncoder:
 
     def __call__(self, problem: Problem) -> list[int]:
         """Token ids of the problem's prompt."""
-        if self._config.template == "plain":
-            return list(self._tokenizer.encode(problem.prompt))
-        messages = [{"role": "user", "content": problem.prompt}]
-        if self._config.system_prompt:
+        if self._config.template != "chat":
+            if any(role == "assistant" for role, _ in self._turns(problem)):
+                raise UserError(
+                    "model.template=plain: a problem of several turns needs the model's chat template; add "
+                    "model.template=chat"
+                )
+            return text_ids(self._tokenizer, problem.prompt)
+        messages = [{"role": role, "content": content} for role, content in self._turns(problem)]
+        if self._config.system_prompt and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self._config.system_prompt})
-        return list(
-            self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-        )
+        return message_ids(self._tokenizer, messages, self._config.path)
+
+    @staticmethod
+    def _turns(problem: Problem) -> Sequence[tuple[str, str]]:
+        """(role, content) of each message: those of the data, else the prompt as the user's only one."""
+        return problem.data.get("messages") or [("user", problem.prompt)]
+
+    def text(self, problem: Problem) -> str:
+        """The problem's prompt as the model sees it, special tokens included."""
+        return str(self._tokenizer.decode(self(problem), clean_up_tokenization_spaces=False))
 
     def all(self, problems: Sequence[Problem]) -> list[list[int]]:
         """Token ids of each problem's prompt."""

@@ -48,6 +48,16 @@ class Requests:
         )
         return Request(self.encode.all(self.problems(chunk)), keys, rollout.temperature, rollout.max_new_tokens)
 
+    def fresh(self, problems: list[Problem], version: int, half: int) -> Request:
+        """Problems asked once more, with random numbers of their own (record.fidelity).
+
+        problems: to ask. version: of the policy that answers. half: 0 or 1, which of two sets of answers.
+        """
+        rollout = self.config.rollout
+        samples = np.arange(rollout.group_size)
+        keys = randomness.keys(self.config.seed, "fidelity", version, half, np.arange(len(problems))[:, None], samples)
+        return Request(self.encode.all(problems), keys, rollout.temperature, rollout.max_new_tokens)
+
     def _prompts(self, chunk: int) -> tuple[int, range]:
         """The batch a chunk is numbered in, and which of the batch's prompts are its own."""
         rollout = self.config.rollout

@@ -1,4 +1,4 @@
-"""Rows of a problem set: from the hub through `datasets`, or from a local JSONL or Parquet file of the same shape."""
+"""Rows of a problem set: from the hub through `datasets`, or from a local file or folder of the same shape."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from harness import PROJECT
 from harness.errors import UserError, first_line
 from harness.models import hub
-
-FORMATS = "a JSONL file (one object a line) or a Parquet file"
+from harness.tasks.columns import VERL, column_names, has_column, is_verl
+from harness.tasks.files import FORMATS, Unreadable, read_rows
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,12 @@ class Source:
 
     hub: name of the data set.
     split: its split.
-    columns: those that must be there; "a|b" means either.
+    columns: those that must be there; "a|b" means either, "a.b" is b inside a.
     subset: its configuration, if it has several.
     revision: a commit of the data set; None: the newest.
-    path: a local file.
+    path: a local file or folder.
     key: the setting that names the path, for messages.
+    all_columns: whether the others are needed too.
     """
 
     hub: str
@@ -36,6 +37,7 @@ class Source:
     revision: str | None = None
     path: str | None = None
     key: str = "task.path"
+    all_columns: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,22 +60,22 @@ def load(source: Source) -> Rows:
     """
     if source.path is None:
         return _load_hub(source)
-    file = find_file(source.path, source.key)
-    stat = file.stat()
-    return _load_file(source, file, stat.st_size, stat.st_mtime_ns)
+    found = find_data(source.path, source.key)
+    files = sorted(found.rglob("*")) if found.is_dir() else [found]
+    return _load_file(source, found, tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
-def find_file(path: str, key: str) -> Path:
-    """A file, looked up from where the command is typed and then from the project's root.
+def find_data(path: str, key: str) -> Path:
+    """A file or folder, looked up from where the command is typed and then from the project's root.
 
     path: relative or absolute.
     key: the setting that names it, for the message.
     Raises UserError if there is none.
     """
     for base in (Path.cwd(), PROJECT):
-        if (base / path).is_file():
+        if (base / path).exists():
             return base / path
-    raise UserError(f"{key}={path}: no such file; expected {FORMATS}")
+    raise UserError(f"{key}={path}: no such file or folder; expected {FORMATS}")
 
 
 @lru_cache(maxsize=32)
@@ -95,45 +97,28 @@ def _load_hub(source: Source) -> Rows:
 
 
 @lru_cache(maxsize=32)
-def _load_file(source: Source, file: Path, size: int, modified: int) -> Rows:
-    del size, modified  # part of the cache's key: a file that changed is read again
-    rows = _parquet(source, file) if file.suffix == ".parquet" else _jsonl(source, file)
-    return _checked(source, rows, str(source.path), None)
-
-
-def _jsonl(source: Source, file: Path) -> list[dict[str, Any]]:
-    rows = []
-    with file.open(encoding="utf-8") as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise UserError(f"{source.key}={source.path}: line {number} is no JSON object")
-                    rows.append(row)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{source.key}={source.path}: line {number} is not JSON ({error}); expected {FORMATS}"
-            ) from error
-    return rows
-
-
-def _parquet(source: Source, file: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet  # late: only a Parquet file needs it
-
+def _load_file(source: Source, found: Path, state: tuple[tuple[int, int], ...]) -> Rows:
+    del state  # sizes and times, part of the cache's key: a file that changed is read again
+    split = {"task.validation_path": "validation", "task.test_path": "test"}.get(source.key, "train")
     try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{source.key}={source.path}: no Parquet file ({first_line(error)})") from error
-    return rows
+        rows = read_rows(found, lambda names: _needed(names, source), split)
+    except Unreadable as error:
+        raise UserError(f"{source.key}={source.path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{source.key}={source.path}: cannot be read ({error.strerror})") from error
+    return _checked(source, rows, str(source.path), None)
 
 
 def _checked(source: Source, rows: list[dict[str, Any]], name: str, version: str | None) -> Rows:
     if not rows:
         raise UserError(f"{source.key}: {name} is empty; expected rows with the columns {_names(source.columns)}")
-    for expected in source.columns:
-        if not any(column in rows[0] for column in expected.split("|")):
-            raise UserError(f"{source.key}: {name} has no column {_names((expected,))}; it has {', '.join(rows[0])}")
+    for expected in () if is_verl(rows[0], source.columns) else source.columns:
+        if not any(has_column(rows[0], column) for column in expected.split("|")):
+            raise UserError(
+                f"{source.key}: {name} has no column {_names((expected,))}; it has {', '.join(column_names(rows[0]))}"
+            )
+    if not source.all_columns:
+        rows = [{column: row[column] for column in _needed(list(row), source)} for row in rows]
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True, default=str).encode())
@@ -141,6 +126,15 @@ def _checked(source: Source, rows: list[dict[str, Any]], name: str, version: str
     if source.path is None:
         provenance |= {"revision": source.revision, "version": version}
     return Rows(rows, provenance)
+
+
+def _needed(names: list[str], source: Source) -> list[str]:
+    """The columns that problems and answers stand in; all of them where one is missing, for the message."""
+    asked = [one for columns in source.columns for one in columns.split("|")]
+    roots = {root for one in (*asked, *VERL) for root in (one, one.split(".")[0])}
+    is_there = all(any({one, one.split(".")[0]} & set(names) for one in cs.split("|")) for cs in source.columns)
+    is_verl_layout = {column.split(".")[0] for column in VERL} <= set(names)
+    return [name for name in names if source.all_columns or name in roots or not (is_there or is_verl_layout)]
 
 
 def _names(columns: tuple[str, ...]) -> str:

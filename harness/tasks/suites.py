@@ -15,8 +15,10 @@ from typing import Any
 from harness import PROJECT
 from harness.errors import UserError, nearest
 from harness.rewards.reward import Reward
-from harness.tasks.corpus import problem_id, read_answer
+from harness.tasks.columns import is_text, read_answer
+from harness.tasks.files import NAMES
 from harness.tasks.sources import Source, load
+from harness.tasks.splits import problem_id
 from harness.types import Grade, Problem
 
 INSTRUCTION = "\n\nReason step by step and put the final answer in \\boxed{}."
@@ -99,7 +101,7 @@ def suite(name: str, folder: str | None) -> Suite:
     problems, unreadable = [], []
     for number, row in enumerate(rows.rows, 1):
         text, answer = _first(row, PROBLEM), read_answer(_first(row, ANSWER), "plain")
-        if not isinstance(text, str) or answer is None:
+        if not is_text(text) or answer is None:
             unreadable.append(f"{name} row {number}: {str(_first(row, ANSWER))[:60]!r}")
         else:
             problems.append(Problem(problem_id(text), text + INSTRUCTION, answer, {"problem": text}))
@@ -114,8 +116,8 @@ def _first(row: dict[str, Any], columns: str) -> Any:
 
 def _file(name: str, folder: str) -> str:
     for base in (Path.cwd(), PROJECT):
-        for ending in ("jsonl", "parquet"):
-            file = base / folder / f"{name}.{ending}"
-            if file.is_file():
+        for ending in (*NAMES, *(f"{one}.gz" for one in NAMES), ""):
+            file = base / folder / f"{name}{ending}"
+            if file.exists():
                 return str(file)
-    raise UserError(f"eval.suites_path={folder}: no {name}.jsonl or {name}.parquet in it")
+    raise UserError(f"eval.suites_path={folder}: no {name}.jsonl, {name}.parquet or the like in it")

@@ -1,7 +1,8 @@
-"""MLflow sync beside a command: a process started before the first cell and given three seconds after the last.
+"""MLflow sync beside a command: a process started before the first cell, which finishes behind the last.
 
 It lives beside the training processes and reads their folders, so a slow, locked or absent MLflow costs the
-training nothing. It ends when its standard input does: also when the command was killed.
+training nothing. When its standard input ends, also because the command was killed, it mirrors what is left and ends;
+the command waits for that a moment, to say what went wrong before it ends itself, and no longer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from harness import PROJECT
 from harness.config import TrackingConfig
 from harness.tracking.notes import is_complete, warning
-from harness.tracking.store import default_uri
+from harness.tracking.store import store_uri
 
 PATIENCE_S = 3.0
 
@@ -55,7 +56,7 @@ def mlflow_sync(
     At most one warning line on stderr; never an error.
     """
     job = SyncJob(
-        tracking.uri or default_uri(runs_dir),
+        store_uri(tracking.uri, runs_dir),
         tracking.experiment,
         tracking.every,
         None if sweep is None else str(sweep.resolve()),
@@ -92,13 +93,8 @@ def _stop(process: subprocess.Popen[str], runs_dir: Path) -> None:
     assert process.stdin is not None and process.stdout is not None
     with suppress(BrokenPipeError):
         process.stdin.close()
-    reason = "it ended early"
-    try:
+    with suppress(subprocess.TimeoutExpired):  # it goes on alone
         code = process.wait(PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        code, reason = 1, f"not done {PATIENCE_S:g} s after the last cell"
-    warned = process.stdout.read()
-    if code != 0 and not warned:
-        print(warning(reason, runs_dir), file=sys.stderr)
+        if code != 0 and not process.stdout.read():
+            print(warning(f"its process ended with code {code}", runs_dir), file=sys.stderr)
+    process.stdout.close()

@@ -33,6 +33,7 @@ STATUS = {
     "running": "RUNNING",
     "finished": "FINISHED",
     "failed": "FAILED",
+    "damaged": "FAILED",
     "interrupted": "KILLED",
     "paused": "KILLED",
     "waiting": "SCHEDULED",
@@ -218,7 +219,7 @@ class Mirror:
         if note:
             try:
                 run = self._client.get_run(note["run_id"])
-                here = run.info.experiment_id == self._experiment
+                here = run.info.experiment_id == self._experiment and run.info.lifecycle_stage == "active"
                 if here and run.data.tags.get("lagrange.folder") == str(folder):
                     return str(run.info.run_id)
             except MlflowException as error:

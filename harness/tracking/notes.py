@@ -6,9 +6,11 @@ A lost note costs a search: the run is found again by its tags.
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
+from harness.errors import without_secrets
 from harness.records.files import read_json, write_json
 from harness.records.layout import TRACKING
 from harness.tracking.store import database_of
@@ -25,7 +27,7 @@ def read_note(folder: Path, uri: str) -> dict[str, Any]:
         note = read_json(folder / TRACKING)
     except (OSError, ValueError):
         return {}
-    return note if isinstance(note, dict) and "run_id" in note and note.get("uri") == uri else {}
+    return note if isinstance(note, dict) and "run_id" in note and note.get("uri") == without_secrets(uri) else {}
 
 
 def write_note(folder: Path, uri: str, run_id: str, **facts: Any) -> None:
@@ -34,7 +36,7 @@ def write_note(folder: Path, uri: str, run_id: str, **facts: Any) -> None:
     uri: of the MLflow store. run_id: the MLflow run that mirrors the folder.
     """
     before = read_note(folder, uri)
-    now = (before if before.get("run_id") == run_id else {}) | {"uri": uri, "run_id": run_id} | facts
+    now = (before if before.get("run_id") == run_id else {}) | {"uri": without_secrets(uri), "run_id": run_id} | facts
     if now != before:
         write_json(folder / TRACKING, now)
 
@@ -47,6 +49,6 @@ def is_complete(folder: Path, uri: str) -> bool:
 
 
 def warning(reason: str, runs_dir: Path) -> str:
-    """The line that says what is missing in MLflow and which command completes it."""
-    command = f"python -m harness.sync {shlex.quote(str(runs_dir))}"
-    return f"tracking: the MLflow mirror is incomplete ({reason}); `{command}` completes it"
+    """The line that says why MLflow lacks something, with the command that completes it once that is mended."""
+    command = shlex.join([sys.executable, "-m", "harness.sync", str(runs_dir)])
+    return f"tracking: not all is in MLflow ({reason}); once that is mended: {command}"

@@ -10,11 +10,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import MASK, UserError, without_secrets
 from harness.records.layout import ARTIFACTS
 from harness.tracking import saved_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+def store_uri(configured: str, runs_dir: Path) -> str:
+    """Where runs are mirrored: `tracking.uri`, else $MLFLOW_TRACKING_URI, else sqlite in the folder of all runs.
+
+    configured: tracking.uri as it was given, or as config.yaml records it.
+    Raises UserError for a recorded one whose password nobody has given again.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if MASK not in configured:
+        return configured or given or default_uri(runs_dir)
+    if without_secrets(given) != configured:
+        raise UserError(
+            f"{configured}: passwords are not recorded; give the whole address in --uri or MLFLOW_TRACKING_URI"
+        )
+    return given
 
 
 def default_uri(runs_dir: Path) -> str:
@@ -45,6 +62,11 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
 
 def _experiment_id(client: MlflowClient, name: str, database: Path | None) -> str:
     found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage != "active":
+        raise UserError(
+            f"the experiment {name} was deleted in MLflow; restore it there, or give tracking.experiment=ANOTHER "
+            "(--experiment of harness.sync)"
+        )
     if found is not None:
         for tag, value in saved_view.TAGS.items():
             if tag not in found.tags:

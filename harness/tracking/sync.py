@@ -13,26 +13,31 @@ import select
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
-from harness.errors import first_line
+from harness.errors import first_line, without_secrets
 from harness.records.files import read_json
 from harness.records.layout import CONFIG, MANIFEST, SWEEP
 from harness.records.state import find
 from harness.tracking.background import SyncJob
 from harness.tracking.mirror import Mirror
 from harness.tracking.notes import warning
-from harness.tracking.store import default_uri
+from harness.tracking.store import store_uri
 
 POLL_S = 5.0  # a call costs MLflow as much as three rows do
+PERSISTENT_S = 60.0  # an error that lasts as long is said while the runs go on
+LAST_TRIES = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.sync", description=__doc__)
     parser.add_argument("runs", nargs="*", type=Path, help="run or sweep folders, or any folder above them")
-    parser.add_argument("--uri", help="MLflow store (default: as the run was configured, else sqlite beside it)")
+    parser.add_argument("--uri", help="MLflow store (default: as configured, else $MLFLOW_TRACKING_URI, else sqlite)")
     parser.add_argument("--experiment", help="MLflow experiment (default: as the run was configured)")
     parser.add_argument("--every", type=int, help="updates between mirrored rows (default: as configured)")
     parser.add_argument("--live", action="store_true", help=argparse.SUPPRESS)
@@ -77,7 +82,7 @@ def sync(roots: Sequence[Path], uri: str | None, experiment: str | None, every: 
     for sweep, (mirror, parent) in {s: opened for (_, s), opened in parents.items()}.items():
         mirror.close_sweep(sweep, parent)
     ended = sum(mirror.end_dead_runs() for mirror in mirrors.values())
-    where = ", ".join(sorted({key[0] for key in mirrors}))
+    where = without_secrets(", ".join(sorted({key[0] for key in mirrors})))
     print(f"sync: {len(cells) - failed} of {len(cells)} runs mirrored at {where}; {ended} dead ones ended")
     return 1 if failed else 0
 
@@ -96,14 +101,24 @@ class LiveSync:
     def run(self) -> int:
         """Returns the exit code: 0 if everything that is in the folders is in MLflow."""
         os.nice(5)  # the runs come first
-        ended = False
-        while not ended:
-            ended = self._input_ended(POLL_S)
-            whole = self._pass(final=ended)
-        return 0 if whole else 1
+        well = time.monotonic()  # when there was no error, last
+        while not self._input_ended(POLL_S):
+            error = self._pass(final=False)
+            if error is None:
+                well = time.monotonic()
+            elif time.monotonic() - well > PERSISTENT_S:
+                self._warn(error)
+        for _ in range(LAST_TRIES):
+            error = self._pass(final=True)
+            if error is None:
+                return 0
+            time.sleep(1)
+        assert error is not None
+        self._warn(error)
+        return 1
 
-    def _pass(self, *, final: bool) -> bool:
-        """Whether everything that is in the folders is now in MLflow."""
+    def _pass(self, *, final: bool) -> Exception | None:
+        """Mirrors what is in the folders. Returns what kept it from that; the next pass starts from the store."""
         try:
             if self._mirror is None:
                 self._mirror = Mirror(self._job.uri, self._job.experiment, self._job.every)
@@ -114,18 +129,19 @@ class LiveSync:
                 self._mirror.cell(folder, self._parent)
             if final and self._sweep is not None and self._parent is not None:
                 self._mirror.close_sweep(self._sweep, self._parent)
-        except Exception as error:  # whatever the store raises must not matter to the runs: said once, tried again
-            self._warn(error)
-            return False
-        return True
+        except Exception as error:  # whatever the store raises must not matter to the runs: tried again, then said
+            self._mirror = self._parent = None
+            return error
+        return None
 
     def _warn(self, error: Exception) -> None:
         if self._warned:
             return
         self._warned = True
         runs = Path(os.path.relpath(self._cells[0].parents[1]))
-        print(warning(_reason(error), runs), file=sys.stderr, flush=True)
-        print("warned", flush=True)  # so that the command does not say it again
+        with suppress(OSError):  # the command, or its terminal, may be gone
+            print(warning(_reason(error), runs), file=sys.stderr, flush=True)
+            print("warned", flush=True)  # so that the command does not say it again
 
     @staticmethod
     def _input_ended(timeout: float) -> bool:
@@ -134,10 +150,10 @@ class LiveSync:
 
 
 def _settings(folder: Path, uri: str | None, experiment: str | None, every: int | None) -> tuple[str, str, int]:
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    own = config.get("tracking", {})
+    config: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    own = OmegaConf.create(config).get("tracking", {})  # what the environment says is recorded as ${oc.env:NAME}
     return (
-        uri or own.get("uri") or default_uri(folder.parents[1]),
+        uri or store_uri(str(own.get("uri") or ""), folder.parents[1]),
         experiment or own.get("experiment") or "lagrange",
         every or int(own.get("every", 10)),
     )

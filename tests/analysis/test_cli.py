@@ -45,9 +45,15 @@ def folder(tmp_path):
 
 
 def test_figures_tell_what_was_drawn_and_what_not_and_why(folder, tmp_path, capsys):
-    assert cli.main(["figures", str(folder), "--out", str(tmp_path / "f"), "--only", "f5,f8,f1_left"]) == 0
+    assert (
+        cli.main(
+            ["figures", str(folder), "--out", str(tmp_path / "f"), "--only", "masked_fraction_vs_updates,f8,f1_left"]
+        )
+        == 0
+    )
     told = capsys.readouterr()
-    assert f"{tmp_path / 'f' / 'f5'}.png (missing: GRPO, on-policy; M2PO, s = 64)" in told.out
+    assert f"{tmp_path / 'f' / 'masked_fraction_vs_updates'}.png" in told.out
+    assert "not drawn: f1_left: needs runs of GRPO, on-policy or no trust region, s = 64 or M2PO, s = 64" in told.out
     assert "not drawn: f8: needs runs of m2po" in told.out
     assert "2 of 2 runs used" in told.err
 
@@ -80,9 +86,15 @@ def test_a_folder_without_permission_is_named(folder, tmp_path):
 
 
 def test_write_all_leaves_figures_tables_and_report_in_the_sweeps_folder(folder, monkeypatch):
-    monkeypatch.setattr(figures, "FIGURES", {"f5": figures.FIGURES["f5"]})
+    monkeypatch.setattr(figures, "FIGURES", {"accuracy_vs_updates": figures.FIGURES["accuracy_vs_updates"]})
     made = {path.relative_to(folder).as_posix() for path in analysis.write_all([folder], folder)}
-    assert {"figures/f5.png", "figures/f5.pdf", "tables/table1.tex", "tables/summary.md", "report/index.html"} <= made
+    assert {
+        "figures/accuracy_vs_updates.png",
+        "figures/accuracy_vs_updates.pdf",
+        "tables/table1.tex",
+        "tables/summary.md",
+        "report/index.html",
+    } <= made
     assert analysis.write_all([folder], folder)  # what it wrote is no run
 
 

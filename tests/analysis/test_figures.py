@@ -12,7 +12,7 @@ import synthetic
 
 from analysis import figures, runs, style
 from analysis.errors import AnalysisError
-from analysis.figures import main, selection, tokens
+from analysis.figures import common, main, selection, tokens
 
 NAMES = [
     "accuracy_vs_updates",
@@ -77,12 +77,46 @@ def rich(tmp_path_factory):
 
 
 def test_the_registry_holds_every_promised_name():
-    assert set(figures.FIGURES) == {*NAMES, "stabilisers"}
+    others = {"stabilisers", "outcome_by_axis", "accuracy_by_setting", "shadow_agreement", "fidelity_vs_staleness"}
+    assert set(figures.FIGURES) == {*NAMES, *others}
 
 
 def test_the_stabilisers_need_many_methods(rich):
-    ((_, why),) = figures.draw(rich.where(algorithm="grpo"), ["stabilisers"])
+    ((_, why),) = figures.draw(rich.where(algorithm="grpo", setting=""), ["stabilisers"])
     assert "at least 6 methods" in str(why)
+
+
+def test_figures_of_one_curve_a_method_are_not_drawn_where_they_would_hide_most_runs(rich):
+    found = dict(figures.draw(rich.where(algorithm="m2po", staleness=256), ["f11", "accuracy_by_setting"]))
+    assert "are at others (outcome_by_axis, accuracy_by_setting)" in str(found["f11"])
+    assert "n = 3" in found["accuracy_by_setting"].caption
+
+
+def test_a_figure_that_fails_is_said_and_the_others_are_drawn(study, monkeypatch):
+    def broken(_):
+        raise ValueError("Data cannot be log-scaled.\nMore.")
+
+    held = {"f5": figures.FIGURES["f5"], "f2": figures.Figure("Broken", broken)}
+    monkeypatch.setattr(figures, "FIGURES", held)
+    found = dict(figures.draw(study))
+    assert found["f2"] == "ValueError: Data cannot be log-scaled." and not isinstance(found["f5"], str)
+
+
+def test_log_axes_have_several_labelled_ticks():
+    with common.options():
+        for low, high in ((0.02, 0.03), (0.02, 0.5), (1e-6, 1.0)):
+            figure, (ax,) = common.canvas(1)
+            ax.plot([0, 1], [low, high])
+            common.log_scale(ax, pd.Series([low, high]))
+            figure.draw_without_rendering()
+            ticks = [t for t in ax.yaxis.get_major_ticks() if low * 0.9 <= t.get_loc() <= high * 1.1]
+            assert sum(bool(t.label1.get_text()) for t in ticks) >= 2, (low, high)
+
+
+def test_markers_of_the_legend_are_on_the_curves_of_single_seeds(study):
+    ((_, drawn),) = figures.draw(study.where(seed=1), ["f2"])
+    ((_, paper),) = figures.draw(study.where(seed=1), ["f1_left"])
+    assert {line.get_marker() for line in paper.figure.axes[0].lines} >= {"s", "o", "X"} and drawn
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -105,9 +139,10 @@ def test_each_figure_survives_a_single_short_run(tmp_path, name):
 
 
 def test_runs_without_evaluations_still_show_what_they_have(tmp_path):
-    run = synthetic.write_run(tmp_path / "a", "grpo", 64, updates=8)
-    (run / "eval.jsonl").unlink()
-    told = dict(figures.draw(runs.load([run])))
+    for staleness in (0, 64):
+        run = synthetic.write_run(tmp_path / str(staleness), "grpo", staleness, updates=8)
+        (run / "eval.jsonl").unlink()
+    told = dict(figures.draw(runs.load([tmp_path])))
     assert told["f2"] == "needs evaluations (eval.jsonl)"
     assert not isinstance(told["f5"], str) and not isinstance(told["masked_fraction_vs_updates"], str)
 

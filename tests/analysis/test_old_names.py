@@ -12,7 +12,7 @@ import synthetic
 import yaml
 
 from analysis import old_names, runs, series, tables
-from harness.command.compose import RENAMED
+from harness.command.mistakes import RENAMED
 from harness.config import role_of
 
 ROOT = Path(__file__).resolve().parents[2]

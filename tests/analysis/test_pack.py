@@ -26,7 +26,7 @@ def test_a_pack_draws_the_figures_tokens_included(tmp_path):
     pack.write(study, tmp_path / "p.parquet")
     again = runs.load([tmp_path / "p.parquet"])
     assert token_tables.by_ratio(again)["count"].sum() == token_tables.by_ratio(study)["count"].sum() == 12_000
-    drawn = dict(figures.draw(again, ["f4b", "f10", "f2", "f5"]))
+    drawn = dict(figures.draw(again, ["f4b", "f10", "accuracy_vs_updates"]))
     assert not any(isinstance(each, str) for each in drawn.values())
     assert list(again.unused["why_not"]) == ["failed after 20 updates"]
 

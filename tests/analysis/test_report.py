@@ -19,7 +19,7 @@ HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.h
 def few_figures():
     """Drawing is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        chosen = ("accuracy_vs_updates", "f1_left", "f8", "f10")
+        chosen = ("outcome_by_axis", "accuracy_vs_updates", "f1_left", "f8", "f10")
         patch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in chosen})
         yield
 
@@ -110,7 +110,7 @@ def test_the_findings_are_numbers_and_what_it_cannot_say(study):
 
 def test_a_notice_stands_above_the_findings_and_stays_text(study, few_figures, tmp_path):
     text = report.write(study, tmp_path, notice=["First <b>.", "Second."]).read_text()
-    assert text.index("<p>First &lt;b&gt;.</p>") < text.index("<p>Second.</p>") < text.index('class="question"')
+    assert text.index("<p>First &lt;b&gt;.</p>") < text.index("<p>Second.</p>") < text.index('class="answer"')
     assert 'class="notice"' not in report.page(study)
     assert "a table of untuned methods does not rank them" in text
 
@@ -120,4 +120,4 @@ def test_a_sample_says_its_update(page):
 
 
 def test_figures_have_titles_a_reader_knows(page):
-    assert "Accuracy under the largest staleness (paper, 1 left) <code>f1_left</code>" in page
+    assert "<b>Accuracy under the largest staleness (paper, 1 left)</b> <code>f1_left</code>" in page

@@ -143,12 +143,47 @@ def test_even_an_injected_script_may_not_run(browser, address):
     opened.close()
 
 
-@pytest.mark.parametrize("width", [360, 800])
-def test_it_fits_a_phone_without_scrolling_sideways(browser, address, width):
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_a_phone_and_a_desk_without_scrolling_sideways(browser, address, width):
     opened = browser.new_page(viewport={"width": width, "height": 800})
     opened.goto(address)
     opened.wait_for_selector("html[data-ready=yes]", state="attached")
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    opened.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_screens_are_an_answer_a_picture_and_a_table(browser, address, width):
+    opened = browser.new_page(viewport={"width": width, "height": 900})
+    opened.goto(address)
+    places = [opened.locator(f"#findings {what}").first.bounding_box() for what in (".answer", "figure img", "table")]
+    assert places[0]["y"] < places[1]["y"] < places[2]["y"] < 900 + 400 * (width < 500)
+    assert places[1]["y"] + (places[1]["height"] if width > 500 else 0) < 900
+    assert places[1]["width"] >= 0.8 * min(width, 800)
+    shape = opened.evaluate("(() => { const i = document.querySelector('#findings img'); return i.naturalWidth; })()")
+    assert (shape < 500) == (width < 500)  # a phone gets the figure of one column
+    opened.close()
+
+
+def test_the_keyboard_reaches_the_answer_and_every_table(browser, address):
+    tab = browser.new_page()
+    tab.goto(address)
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.textContent") == "Skip to the answer"
+    wide = "[...document.querySelectorAll('.wide')]"
+    assert tab.evaluate(f"{wide}.every((e) => e.tabIndex === 0 && e.getAttribute('aria-label'))")
+    tab.close()
+
+
+def test_the_legend_covers_no_curve_after_a_resize(browser, address):
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.goto(address)
+    opened.wait_for_selector("html[data-ready=yes]", state="attached")
+    for width in (1280, 600):
+        opened.set_viewport_size({"width": width, "height": 900})
+        opened.wait_for_timeout(400)
+        legend, drawing = (opened.locator(f"#plot {what}").first.bounding_box() for what in (".legend", ".nsewdrag"))
+        assert legend["y"] + legend["height"] <= drawing["y"] + 2
     opened.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 import synthetic
 
-from analysis import runs, scores, statistics
+from analysis import runs, scores, statistics, tables
 from analysis.errors import AnalysisError
 
 VALUES = np.array([0.41, 0.52, 0.47, 0.60, 0.33, 0.55])
@@ -151,6 +151,21 @@ def test_cost_is_a_ratio_to_on_policy_grpo_of_the_same_seed(tmp_path):
     stale = cost[cost["staleness"] == 64].set_index("seed")
     assert stale["ratio"].to_dict() == {1: 2.0, 2: 1.5, 3: 3.0}
     assert stale["samples_to_target"].to_dict() == {1: 20 * 128, 2: 30 * 128, 3: 30 * 128}
+
+
+def test_a_run_that_never_gets_there_counts_as_the_horizon(tmp_path):
+    """Three seeds, the last censored at 40 on policy's 10: no seed is left out; 90 % of the way is at 9 and 19."""
+    for seed, reached in {1: 20, 2: 20, 3: 99}.items():
+        for staleness, at in ((0, 10), (64, reached)):
+            run = synthetic.write_run(tmp_path / f"{staleness}-{seed}", "grpo", staleness, seed, updates=40)
+            rows = [(u, s, 0.1 if u < at else 0.5) for u in range(0, 50, 10) for s in ("validation", "test")]
+            write_evaluations(run, rows)
+    study = runs.load([tmp_path])
+    cost = scores.cost_of_staleness(study, scores.Target(0.5, "by hand", ("grpo", 0)))
+    stale = cost[cost["staleness"] == 64].set_index("seed")
+    assert stale["updates_to_target"].to_dict() == {1: 20, 2: 20, 3: 40} and not stale["reached"][3]
+    row = tables.to_target(study).rows[1]
+    assert row[:4] == ["GRPO", 64, 3, "2/3"] and row[5].value == pytest.approx((19 + 19 + 40) / 27)
 
 
 def test_unknown_metric_names_the_nearest(study):

@@ -11,6 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from harness.command.cell import run_cell
+from harness.command.plan import plan
+from harness.progress import Progress
 from tests.conftest import ROOT, SMALL
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -78,3 +83,17 @@ def test_eight_cells_at_once_finish(tmp_path: Path, command: Command) -> None:
     done = command("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=8", "seed=1,2,3,4,5,6,7,8", *SMALL)
     assert done.returncode == 0, done.stderr
     assert [m["status"] for m in manifests(tmp_path).values()] == ["finished"] * 8
+
+
+def test_a_cell_whose_folder_the_disk_refuses_costs_itself_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Progress, "warn", lambda _, text: said.append(text))
+    first, second = plan(
+        ["-m", *(word for word in SMALL if "updates" not in word), "updates=8", "seed=1,2", f"runs_dir={tmp_path}"]
+    ).cells
+    (first.folder / "lock").mkdir(parents=True)
+    assert [run_cell(first), run_cell(second)] == ["failed", "finished"]
+    (line,) = said
+    assert "\n" not in line and str(first.folder / "lock") in line

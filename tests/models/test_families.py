@@ -71,7 +71,7 @@ def test_decoding_agrees_with_scoring(model: LoadedModel) -> None:
     keys = randomness.keys(1, "sample", torch.arange(3).numpy()[:, None], torch.arange(4).numpy())
     for policy in (model.policy, TransformersPolicy(model.module)):
         request = Request(prompts, keys, 1.0, 12)
-        rollouts = scored(policy, sampled(policy, model.tokenizer.eos_token_id, request), 1.0)
+        rollouts = scored(policy, sampled(policy, model.end_tokens, request), 1.0)
         assert torch.allclose(rollouts.logp_engine, rollouts.logp_behaviour, atol=2e-5)
 
 
@@ -89,7 +89,7 @@ def test_bfloat16_compute_keeps_float32_master_weights(model: LoadedModel) -> No
         assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.module.parameters() if p.grad is not None)
     keys = randomness.keys(1, "sample", torch.arange(3).numpy()[:, None], torch.arange(2).numpy())
     request = Request([model.tokenizer.encode(p) for p in PROMPTS], keys, 1.0, 6)
-    rollouts = scored(policy, sampled(policy, model.tokenizer.eos_token_id, request), 1.0)
+    rollouts = scored(policy, sampled(policy, model.end_tokens, request), 1.0)
     assert (rollouts.logp_engine - rollouts.logp_behaviour).abs().mean() < 0.1
 
 

@@ -14,7 +14,9 @@ from torch import nn
 from harness.config import Config, ModelConfig, RolloutConfig
 from harness.errors import UserError
 from harness.models import logprobs
-from harness.models.loading import check_model, load_model, load_tokenizer, longest_prompt
+from harness.models.checks import check_model
+from harness.models.loading import load_model, longest_prompt
+from harness.models.tokens import load_tokenizer
 from harness.tasks.prompts import PromptEncoder
 from harness.types import Problem
 from tests.conftest import ROOT
@@ -75,7 +77,7 @@ def test_positions_bound_the_prompt(folder: Path, new: int, prompts: int, longes
 
 
 def test_more_new_tokens_than_positions(folder: Path) -> None:
-    rollout = RolloutConfig(max_new_tokens=512)
+    rollout = RolloutConfig(max_new_tokens=512, max_prompt_tokens=64)
     with pytest.raises(UserError, match="has 512 positions for prompt and response; expected at most 511"):
         longest_prompt(Config(model=ModelConfig(path=str(folder)), rollout=rollout))
 

@@ -120,6 +120,21 @@ def test_older_ones_go_only_when_the_new_one_is_there(tmp_path: Path, model: Loa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000008", "000024", "000032"]
 
 
+def test_damaged_newer_ones_are_removed_before_good_ones_go(tmp_path: Path, model: LoadedModel) -> None:
+    keeping = Checkpoints(tmp_path, model.describe, "all")
+    for update in (8, 16, 24):
+        keeping.save(update, state_of(model, update), best=-1)
+    for damaged in ("000016", "000024"):
+        (tmp_path / damaged / "model.safetensors").write_bytes(b"")
+    found, complaints = newest_good(tmp_path, anything)
+    assert found is not None and found.counters["version"] == 8 and len(complaints) == 2
+    writer = Checkpoints(tmp_path, model.describe)
+    writer.settle(8)
+    assert [p.name for p in tmp_path.iterdir()] == ["000008"]
+    writer.save(12, state_of(model, 12), best=-1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000008", "000012"]
+
+
 @pytest.mark.parametrize(("keep", "kept"), [(1, [8, 40]), (3, [8, 24, 32, 40]), ("all", [8, 16, 24, 32, 40]),
                                             ([16], [8, 16, 32, 40])])  # fmt: skip
 def test_keep_checkpoints_says_which_stay_beside_the_best(

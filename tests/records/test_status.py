@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harness.command import status
 from harness.records.files import exclusive
@@ -37,6 +38,36 @@ def test_every_state_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "\x1b[2J" not in shown and "[red]loss" in shown
     assert "25/25" in shown and "process" in shown
     assert "6 cells: 1 damaged, 1 failed, 1 finished, 1 interrupted, 1 running, 1 waiting" in shown
+
+
+def test_task_setting_and_accuracy_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, lr in (("a", 1e-5), ("b", 3e-5)):
+        folder = make_run(tmp_path, name, roles={"learner.lr": "science", "long": "place"})
+        config = yaml.safe_load((folder / "config.yaml").read_text()) | {"learner": {"lr": lr}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with (folder / "eval.jsonl").open("a") as file:
+        file.write(json.dumps({"update": 20, "split": "validation", "sampled_accuracy": 0.75}) + "\n")
+    one, two = (status.look(tmp_path / "carry" / name) for name in "ab")
+    assert (one.task, one.setting, one.accuracy) == ("carry", "m2po s=4 seed=1", "0.500, best 0.500 at 0")
+    assert two.accuracy == "0.500, best 0.750 at 20"
+    assert status.different([one, two]) == ["learner.lr"]
+    status.main([str(tmp_path)])
+    shown = "".join(capsys.readouterr().out.split())
+    assert "learner.lr=1e-05" in shown and "learner.lr=3e-05" in shown and "carry" in shown
+
+
+def test_a_tree_that_may_not_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path, "a", status="running")
+    (folder / "lock").write_text("process 1 on elsewhere")
+    opened = Path.open
+
+    def refusing(path: Path, mode: str = "r", **more: object) -> object:  # root may write everywhere
+        if set(mode) & set("wa+"):
+            raise OSError(30, "Read-only file system", str(path))
+        return opened(path, mode, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refusing)
+    assert status.look(folder).status == "interrupted"
 
 
 def test_the_last_whole_row_counts(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from harness import build
 from harness.config import Config, EvalConfig, ModelConfig
 from harness.errors import UserError
 from harness.tasks import suites
-from harness.tasks.corpus import Corpus, problem_id, read_answer
+from harness.tasks.columns import read_answer
+from harness.tasks.corpus import Corpus
 from harness.tasks.prepare import Prepared, prepare
 from harness.tasks.prompts import PromptEncoder
+from harness.tasks.splits import problem_id
 from tests.tiny import boxed_rows, gsm8k_rows, suites_folder, tokenizer, write_jsonl
 
 GSM8K: dict[str, Any] = {
@@ -93,10 +95,10 @@ def test_reference_answers(value: Any, how: str, answer: str | None) -> None:
 
 def test_unreadable_answers_are_listed_and_bounded(tmp_path: Path) -> None:
     rows = [*gsm8k_rows(19), {"question": "What now?", "answer": "I do not know"}]
-    with pytest.raises(UserError, match=r"5.0% of 20 problems.*train row 20: 'I do not know'.*max_dropped_share"):
+    with pytest.raises(UserError, match=r"5.0% of 20 .*train row 20: answer='I do not know'.*max_dropped_share"):
         prepared(corpus(tmp_path, rows))
     data = prepared(corpus(tmp_path, rows, max_dropped_share=0.1))
-    assert data.notes == ["1 answers could not be read: train row 20: 'I do not know'"]
+    assert data.notes == ["1 rows could not be read: train row 20: answer='I do not know'"]
     assert len(data.task.train(1, range(15))) == 15
 
 
@@ -148,7 +150,7 @@ def test_suites_are_read_with_their_published_k(tmp_path: Path) -> None:
         ('{"query": "x", "answer": "#### 1"}\n', "has no column question; it has query, answer"),
         ('{"question": "x"}\n', "has no column answer"),
         ("not json\n", "line 1 is not JSON"),
-        ("[1]\n", "line 1 is no JSON object"),
+        ("[1]\n", "no list of JSON objects"),
     ],
 )
 def test_bad_files(tmp_path: Path, content: str, message: str) -> None:
@@ -160,11 +162,11 @@ def test_bad_files(tmp_path: Path, content: str, message: str) -> None:
 
 def test_bad_parquet_and_missing_files(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("no")
-    with pytest.raises(UserError, match="no Parquet file"):
+    with pytest.raises(UserError, match="line 1 is not JSON"):
         Corpus(**GSM8K, path=str(tmp_path / "bad.parquet")).load()
-    with pytest.raises(UserError, match=r"no such file; expected a JSONL file \(one object a line\) or a Parquet"):
+    with pytest.raises(UserError, match=r"no such file or folder; expected JSONL, a JSON array, CSV or Parquet"):
         Corpus(**GSM8K, path=str(tmp_path / "none.jsonl")).load()
-    with pytest.raises(UserError, match=r"no aime24\.jsonl or aime24\.parquet"):
+    with pytest.raises(UserError, match=r"no aime24\.jsonl, aime24\.parquet or the like"):
         prepared(corpus(tmp_path, gsm8k_rows(20)), suites=["aime24"], suites_path=str(tmp_path))
 
 
@@ -175,7 +177,7 @@ def test_without_network_the_file_format_is_named(monkeypatch: pytest.MonkeyPatc
         raise ConnectionError("Couldn't reach the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(UserError, match=r"without network give task.path=FILE, a JSONL file .* question, answer"):
+    with pytest.raises(UserError, match=r"without network give task.path=FILE, JSONL, .* question, answer"):
         Corpus(**{**GSM8K, "hub": "openai/not-there"}).load()
 
 

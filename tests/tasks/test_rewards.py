@@ -14,10 +14,11 @@ import pytest
 
 from harness.errors import UserError
 from harness.rewards import process
+from harness.rewards.answers import last_boxed, last_tagged
 from harness.rewards.pool import Pool
 from harness.rewards.process import Job, Outcome
 from harness.rewards.reward import Reward
-from harness.rewards.verifiers import exact, gsm8k, gsm8k_answer, last_boxed, last_tagged, normal_number
+from harness.rewards.verifiers import exact, gsm8k, gsm8k_answer
 from harness.types import Problem
 
 LIMIT_S = 1.0
@@ -60,13 +61,12 @@ def test_gsm8k_rule(response: str, answer: str, score: float) -> None:
 
 def test_extraction() -> None:
     assert gsm8k_answer("a <<1+1=2>>2\n#### 1,000") == "1000"
-    assert normal_number("x,y") == "x,y"
     assert last_boxed("\\boxed{1} then \\boxed{\\frac{1}{2}}.") == "\\frac{1}{2}"
     assert last_boxed("\\boxed{1") is None
     assert last_boxed("1") is None
     assert last_tagged("<answer>1</answer><answer>2</answer>") == "2"
     assert last_tagged("</answer><answer>2") is None
-    assert exact(" yes\n", "yes") == (1.0, True)
+    assert exact(" yes\n", "yes") == (1.0, True, {})
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_time_out_costs_its_own_answer_only(pool: Pool) -> None:
 
 def test_a_crash_is_a_counted_failure(pool: Pool) -> None:
     (outcome,) = pool.run([Job("gsm8k", {"response": None, "answer": "5"})])
-    assert outcome == Outcome(failure="TypeError")
+    assert (outcome.score, outcome.failure) == (0.0, "TypeError")
 
 
 RIGHT = Job("gsm8k", {"response": "#### 5", "answer": "5"})

@@ -26,12 +26,12 @@ class PlainEngine(BaseEngine):
         samples = [self._sample(prompt, key, request) for prompt, keys in pairs for key in keys]
         ids, logp = ([sample[i] for sample in samples] for i in range(2))
         lengths = torch.tensor([len(tokens) for tokens in ids])
-        return to_rollouts(request, torch.cat(ids), lengths, torch.cat(logp), self.version, self.end_token)
+        return to_rollouts(request, torch.cat(ids), lengths, torch.cat(logp), self.version, self.end_tokens)
 
     def _sample(self, prompt: Any, key: int, request: Request) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(key & (2**63 - 1))
         tokens, logp = list(prompt), []
-        while len(logp) < request.max_new_tokens and (not logp or tokens[-1] != self.end_token):
+        while len(logp) < request.max_new_tokens and (not logp or tokens[-1] not in self.end_tokens):
             logits = self._model(torch.tensor([tokens])).logits[0, -1]
             log_probs = torch.log_softmax(logits / (request.temperature or 1.0), dim=-1)
             drawn = torch.multinomial(log_probs.exp(), 1, generator=generator)

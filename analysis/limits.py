@@ -1,0 +1,61 @@
+"""Limits of the readers: a damaged or hostile file costs its own run, never the process or its memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+LARGEST_TEXT = 20_000_000  # bytes of a manifest, a configuration or a sweep's record
+LARGEST_ROWS = 2_000_000_000  # bytes of metrics.jsonl or eval.jsonl
+LARGEST_SAMPLES = 4_000_000  # bytes at the end of samples.jsonl that are looked at
+DEEPEST = 32  # braces within each other; ours are three deep
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """A file's bytes. Raises OSError, and ValueError for a file larger than `most` bytes."""
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"{path.name} has {size} bytes, at most {most} are read")
+    return path.read_bytes()
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError, and ValueError for one too large, too deep or not JSON."""
+    text = read_bytes(path, LARGEST_TEXT)
+    if too_deep(text):
+        raise ValueError(f"nested deeper than {DEEPEST}")
+    return json.loads(text.decode())
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises OSError, and ValueError for one too large, too deep, with aliases or not YAML."""
+    text = read_bytes(path, LARGEST_TEXT).decode()
+    try:
+        _check_yaml(text)
+        return yaml.load(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def _check_yaml(text: str) -> None:
+    """Before the loader sees it: depth ends the process in libyaml, and aliases multiply what they stand for."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("has aliases, which no run writes")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"nested deeper than {DEEPEST}")
+
+
+def too_deep(text: bytes) -> bool:
+    """Whether JSON text nests deeper than DEEPEST; brackets in strings count, too."""
+    brackets = np.frombuffer(text.translate(None, _NO_BRACKETS), np.uint8)
+    opening = (brackets == ord("[")) | (brackets == ord("{"))
+    return bool(len(brackets)) and int(np.cumsum(np.where(opening, 1, -1)).max()) > DEEPEST

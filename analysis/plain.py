@@ -1,0 +1,28 @@
+"""Text that comes out of records, made inert where it goes: no terminal, spreadsheet or page takes it for more."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # errors use this file, and `--help` does without pandas
+    import pandas as pd
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
+
+
+def printable(text: str) -> str:
+    """Text without control characters, line breaks and lone surrogates."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join("�" if unicodedata.category(character)[0] == "C" else character for character in text)
+
+
+def markdown_cell(text: str) -> str:
+    """Text for a cell of a Markdown table: no further cell, no HTML, no link or picture of its own."""
+    return text.replace("|", "\\|").replace("<", "\\<").replace("](", "]\\(")
+
+
+def csv_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table for CSV: text that a spreadsheet would compute gets a ' in front."""
+    return frame.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell)
