@@ -94,10 +94,7 @@ class LearnerConfig:
     grad_clip: float = key(1.0, "largest norm of the gradient", above=0)
     micro_batch_tokens: int = key(16384, "padded tokens a forward pass", low=1)
     sum: str = key(
-        "ordered",
-        "how ranks add their gradients: with the bits of one process, or as their number has it, with less traffic",
-        "driver",
-        choices=("ordered", "fast"),
+        "ordered", "how ranks add gradients: as one process, or faster", "driver", choices=("ordered", "fast")
     )
     scope: str = key(
         "declared", "what a method sees: all of its scope, or a micro-batch", choices=("declared", "micro_batch")
