@@ -93,9 +93,7 @@ class LearnerConfig:
     weight_decay: float = key(0.01, "weight decay of AdamW", low=0)
     grad_clip: float = key(1.0, "largest norm of the gradient", above=0)
     micro_batch_tokens: int = key(16384, "padded tokens a forward pass", low=1)
-    sum: str = key(
-        "ordered", "how ranks add gradients: as one process, or faster", "driver", choices=("ordered", "fast")
-    )
+    sum: str = key("ordered", "ranks add gradients as one process does, or fast", "driver", choices=("ordered", "fast"))
     scope: str = key(
         "declared", "what a method sees: all of its scope, or a micro-batch", choices=("declared", "micro_batch")
     )
@@ -254,8 +252,7 @@ class Config:
         """What makes this run another than the next, flat: every key but those of the role place.
 
         So runs of one science on two drivers lie in two folders and can be compared; where a run lies, what mirrors
-        it, how long its checkpoints stay and where it is paused do not make it another run; nor does the number of
-        ranks, unless they add their gradients as their number has it.
+        it, how long its checkpoints stay, where it is paused and by how many ranks (that add in order) do not.
         """
         kept = {"ranks"} if self.learner.sum == "fast" else set()
         return {name: value for name, value in self.flat().items() if role_of(name) != "place" or name in kept}
