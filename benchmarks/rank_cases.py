@@ -23,7 +23,7 @@ SHORT = ("tracking=none", "rollout.prompts_per_step=16", "rollout.group_size=4",
 METHODS = {
     "grpo": ("algo=grpo", "learner.kl_coefficient=0.01"),
     "gspo": ("algo=gspo", "algo.epsilon_low=1e-4", "algo.epsilon_high=1e-4"),
-    "m2po": ("algo=m2po", "algo.m2_threshold=1e-5"),
+    "m2po": ("algo=m2po", "algo.m2_threshold=1e-5", "record.fidelity=4"),
     "topr": ("algo=topr", "record.tokens=[1,8]"),
 }
 OPTIONS = {

@@ -82,7 +82,7 @@ def learning_s(folder: Path, model: str, ranks: int, add: str, steps: int) -> fl
     """CPU seconds of so many steps of a learner, from its start to its end."""
     config = configured(
         folder, "algo=grpo", "driver=overlapped", f"model.path={model}", "updates_per_step=1", "staleness=0",
-        f"rollout.group_size={SAMPLES}", f"rollout.prompts_per_step={PROMPTS}", "learner.micro_batch_tokens=2000",
+        f"rollout.group_size={SAMPLES}", f"rollout.prompts_per_step={PROMPTS}", "learner.micro_batch_tokens=2200",
         f"rollout.max_new_tokens={RESPONSE_TOKENS}", f"ranks={ranks}", f"learner.sum={add}",
     )  # fmt: skip
     started = cpu_s()
@@ -96,7 +96,7 @@ def learning_s(folder: Path, model: str, ranks: int, add: str, steps: int) -> fl
     return cpu_s() - started
 
 
-def overhead(rounds: int, few: int = 1, many: int = 5) -> list[str]:
+def overhead(rounds: int, few: int = 1, many: int = 3) -> list[str]:
     """CPU seconds an update, by kind of learner: the difference of a long and a short one, medians of the rounds."""
     torch.set_num_threads(1)
     seconds: dict[str, list[float]] = {name: [] for name in LEARNERS}

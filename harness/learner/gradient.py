@@ -14,7 +14,7 @@ from algorithms import Algorithm, TokenStats, TokenWeights, compose, measure
 from algorithms.aggregation import totals
 from algorithms.token_weights import join_weights, widen
 from harness.config import LearnerConfig
-from harness.learner.batch import MiniBatch, micro_batches
+from harness.learner.batch import MiniBatch, micro_batches, one_row
 from harness.learner.penalties import in_loss, k3, penalty
 from harness.learner.scope import total_in_scope, weights_in_scope
 from harness.models.logprobs import TokenScores
@@ -92,8 +92,10 @@ class GradientMaker:
         alone = len(micro) == 1 or self._config.scope == "micro_batch"
         whole, total = (None, None) if alone else self._of_the_whole(batch)
         share = 1 / len(micro) if alone else 1.0
-        own = [self._part(batch, *one, whole, total, share) for one in self._ranks.accumulate(micro)]
-        parts = own if len(micro) == 1 else self._of_all_ranks(batch, micro, own, whole)
+        own = [
+            self._part(batch, *one, whole, total, share) for one in self._ranks.accumulate(micro, one_row(batch, micro))
+        ]
+        parts = self._of_all_ranks(batch, micro, own, whole)
         return self._result(*self._joined(batch, parts, whole), parts, batch.logp_reference)
 
     def _part(
@@ -169,7 +171,8 @@ class GradientMaker:
         """
         policy = self._policy if policy is None else policy
         micro = micro_batches(batch, self._config.micro_batch_tokens)
-        own = [policy.score(sequences, self._temperature) for _, sequences in self._ranks.deal(micro)]
+        dealt = self._ranks.deal(micro, one_row(batch, micro))
+        own = [policy.score(sequences, self._temperature) for _, sequences in dealt]
         logp, entropy = zip(*self._ranks.gather(own, len(micro)), strict=True)
         rows, width = [rows for rows, _ in micro], batch.sequences.mask.shape[1]
         return TokenScores(_in_order(rows, logp, width), _in_order(rows, entropy, width))

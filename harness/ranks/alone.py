@@ -28,14 +28,14 @@ class Alone:
     def order(self, name: str, *arguments: Any) -> None:
         """From rank 0: tells the other ranks what all are about to do; from another rank: nothing."""
 
-    def deal(self, items: Sequence[T]) -> Iterable[T]:
-        """This rank's items, one a round.
+    def deal(self, items: Sequence[T], idle: T) -> Iterable[T]:
+        """This rank's items, one a round; in a last round that is not full, `idle` for a rank that has none left.
 
-        In a last round that is not full an idle rank gets what rank 0 has: all must take part in what follows.
+        idle: something small to compute, whose result is nobody's: all must take part in a round.
         """
         return items
 
-    def accumulate(self, items: Sequence[T]) -> Iterable[T]:
+    def accumulate(self, items: Sequence[T], idle: T) -> Iterable[T]:
         """Deals micro-batches out; the backward pass of each round adds them to the gradient."""
         return items
 

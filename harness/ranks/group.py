@@ -73,15 +73,15 @@ class Group(Alone):
     def whole(self, tensor: Tensor) -> Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
-    def deal(self, items: Sequence[T]) -> Iterator[T]:
+    def deal(self, items: Sequence[T], idle: T) -> Iterator[T]:
         for first in range(0, len(items), self.world):
             own = first + self.rank
-            yield items[own if own < len(items) else first]
+            yield items[own] if own < len(items) else idle
 
-    def accumulate(self, items: Sequence[T]) -> Iterator[T]:
+    def accumulate(self, items: Sequence[T], idle: T) -> Iterator[T]:
         for one in self._sums:
             one.start(len(items))
-        for item in self.deal(items):
+        for item in self.deal(items, idle):
             for model in self._models if self._sums[0].keeps_the_sum else ():
                 model.zero_grad(set_to_none=True)
             yield item
