@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -65,12 +66,12 @@ def test_a_killed_run_is_resumed_by_another_number_of_ranks(run: Run, tmp_path: 
     assert run(*overrides).sha256 == whole.sha256
 
 
-def started(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
+def started(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[bytes]:
     """run.py as a process of its own."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *SHORT, f"runs_dir={folder}", *overrides],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
     )
 
 
@@ -173,6 +174,28 @@ def test_what_cannot_be_is_refused(
             monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         plan(overrides)
+
+
+def test_a_place_among_several_needs_their_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert launch.launched() is None  # a job script that starts one process sees these variables as well
+    monkeypatch.setenv("MASTER_ADDR", "node-1")
+    assert launch.launched() == launch.Place(5, 8, 1)
+
+
+@pytest.mark.parametrize("more", [(), ("dry_run=true",), ("no_such_key=1",)])
+def test_sruns_variables_start_the_ranks(more: tuple[str, ...], run: Run, tmp_path: Path) -> None:
+    overrides = ("algo=grpo", MANY, "driver=overlapped")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "SLURM_NTASKS": "2"}
+    processes = [started(tmp_path, *overrides, "ranks=2", *more, **meeting, SLURM_PROCID=str(rank)) for rank in (0, 1)]
+    codes = [process.wait(timeout=240) for process in processes]
+    assert codes == [2 if more == ("no_such_key=1",) else 0, 0], "nobody waits for a run that does not come"
+    if not more:
+        assert run(*overrides).outcome == "skipped"  # without srun it is the same run
+        assert run(*overrides).sha256 == run(*overrides, "repeat=1").sha256
 
 
 def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
