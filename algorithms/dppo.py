@@ -36,7 +36,9 @@ class DPPO(Algorithm):
         if self.divergence == "tv":
             return stats.logp.exp() - stats.behaviour.exp()
         p, q = stats.logp.double().exp(), stats.behaviour.double().exp()
-        others = (1 - q) * ((1 - q + 1e-8) / (1 - p + 1e-8)).log()
+        # A log-prob may round to a little above 0: the others then have probability 0, not less.
+        rest_p, rest_q = (1 - p).clamp(min=0), (1 - q).clamp(min=0)
+        others = rest_q * ((rest_q + 1e-8) / (rest_p + 1e-8)).log()
         kl = others - q * stats.log_ratio64.clamp(-LARGE, LARGE)
         return torch.where(p > q, kl, -kl)
 

@@ -44,11 +44,10 @@ def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     figures.one_task(study)
     for folder in ("figures", "tables", "report"):
         figures.prepare(out / folder)
-    figures.write(study, out / "figures")
     for name, table in tables.of_a_sweep(study).items():
         tables.write(table, out / "tables", name)
     tables.write(tables.made("leaderboard", leaderboard.leaderboard, study), out / "tables", "leaderboard")
-    report.write(study, out / "report")
+    report.write(study, out / "report", drawings=figures.saving(figures.draw(study), out / "figures"))
     return sorted(path for folder in ("figures", "tables", "report") for path in (out / folder).iterdir())
 
 

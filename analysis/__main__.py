@@ -162,14 +162,16 @@ def _figures(choices: argparse.Namespace) -> None:
 
 
 def _table(choices: argparse.Namespace) -> None:
-    from analysis import figures, tables
+    from analysis import figures, tables, terminal
 
     study = _study(choices)
     figures.one_task(study)
     made = tables.of_a_sweep(study, choices.metric, choices.last)
     if choices.group:
         made = {"grouped": tables.grouped(study, choices.group, choices.metric)}
-    print("\n".join(tables.markdown(t) for name, t in made.items() if name != "table1"), end="")
+    for name, shown in made.items():
+        if name != "table1":
+            terminal.show(shown)
     if choices.out:
         figures.prepare(choices.out)
         for name, table in made.items():
@@ -177,12 +179,12 @@ def _table(choices: argparse.Namespace) -> None:
 
 
 def _leaderboard(choices: argparse.Namespace) -> None:
-    from analysis import figures, leaderboard, tables
+    from analysis import figures, leaderboard, tables, terminal
 
     study = _study(choices)
     figures.one_task(study)
     table = leaderboard.leaderboard(study, choices.metric, choices.outcome)
-    print(tables.markdown(table), end="")
+    terminal.show(table)
     if choices.out:
         figures.prepare(choices.out)
         tables.write(table, choices.out, "leaderboard")
@@ -216,20 +218,20 @@ def _report(choices: argparse.Namespace) -> None:
 
 
 def _width(choices: argparse.Namespace) -> None:
-    from analysis import figures, tables, width
+    from analysis import figures, tables, terminal, width
 
     table = width.width(_study(choices))
-    print(tables.markdown(table), end="")
+    terminal.show(table)
     if choices.out:
         figures.prepare(choices.out)
         tables.write(table, choices.out, "width")
 
 
 def _tune(choices: argparse.Namespace) -> None:
-    from analysis import figures, tables, tuned, tuning
+    from analysis import figures, terminal, tuned, tuning
 
     sweep = tuning.read(choices.sweep)
-    print(tables.markdown(tuned.table(sweep)))
+    terminal.show(tuned.table(sweep))
     for line in tuned.curves(sweep):
         print(line)
     if choices.out:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,7 @@ from analysis.study import Study
 PAIRED_BY = ["staleness", "seed", "repeat"]
 SCORES = ("area", "final", "best", "last_k")
 METRICS = ("reward", "masked_fraction", "k1", "m2_before", "ess", "entropy", "grad_norm", "time/update_s")
+OVER_PROBLEMS = "area over seeds ×"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -47,8 +49,11 @@ def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
     tasks = [side.used["task"].iloc[0] for side in sides]
     if tasks[0] != tasks[1]:
         raise AnalysisError(f"runs of different tasks: A is {tasks[0]}, B is {tasks[1]}")
-    by = PAIRED_BY if _common(sides, PAIRED_BY) else ["seed", "repeat"]
-    values = [_values(side, metric).assign(**_keys(side)).set_index(by) for side in sides]
+    values = [_values(side, metric).assign(**_keys(side)) for side in sides]
+    by = PAIRED_BY if _common(values, PAIRED_BY) else ["seed", "repeat"]
+    seeds = _common(values, by)
+    values = [side.set_index([*by, "span"]) for side in values]
+    pairs = len(values[0].index.intersection(values[1].index))
     metrics = {}
     for name in values[0].columns.intersection(values[1].columns):
         if name not in PAIRED_BY:
@@ -59,7 +64,7 @@ def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
     family = {
         name: statistics.differences(values[0][name], values[1][name]).to_numpy()
         for name in metrics
-        if name in [f"{score} accuracy" for score in SCORES]
+        if name not in METRICS and not name.startswith(OVER_PROBLEMS)
     }
     same = frozenset(family) if rows.same_runs(sides[0].used, sides[1].used) else frozenset()
     curves = [
@@ -68,7 +73,9 @@ def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
     ]
     both = pd.concat([c.assign(side=name) for c, name in zip(curves, "AB", strict=True)], ignore_index=True)
     claims = inference.claims(family, same)
-    return Comparison(_titles(sides), _differences(sides), metrics, claims, both, _common(sides, by))
+    if seeds and not pairs:
+        claims = {name: replace(claim, words=inference.OTHER_SPAN) for name, claim in claims.items()}
+    return Comparison(_titles(sides), _differences(sides), metrics, claims, both, pairs)
 
 
 def _one_series(side: Study, name: str) -> Study:
@@ -88,8 +95,8 @@ def _titles(sides: list[Study]) -> tuple[str, str]:
     return f"A: {a}", f"B: {b}"
 
 
-def _common(sides: list[Study], by: list[str]) -> int:
-    return len(sides[0].used[by].drop_duplicates().merge(sides[1].used[by].drop_duplicates(), on=by))
+def _common(values: list[pd.DataFrame], by: list[str]) -> int:
+    return len(values[0][by].drop_duplicates().merge(values[1][by].drop_duplicates(), on=by))
 
 
 def _keys(side: Study) -> dict[str, pd.Series]:
@@ -98,9 +105,11 @@ def _keys(side: Study) -> dict[str, pd.Series]:
 
 
 def _values(side: Study, metric: str) -> pd.DataFrame:
-    """One row a run: its scores, and the mean over its updates of each metric."""
-    reached = scores.per_run(side, metric).set_index("run")[list(SCORES)]
+    """One row a run: its scores, the area under every other decoding, the mean over its updates of each metric."""
+    reached = scores.per_run(side, metric).set_index("run")[[*SCORES, "span"]]
     reached = reached.rename(columns={name: f"{name} accuracy" for name in SCORES})
+    for name in scores.other_decodings(side, metric):
+        reached[f"area {name}"] = scores.per_run(side, name).set_index("run")["area"]
     there = [name for name in METRICS if name in side.updates]
     means = side.updates.groupby("run", observed=True)[there].mean().dropna(axis=1, how="all")
     means.index = means.index.astype(str)
@@ -115,7 +124,7 @@ def _over_problems(sides: list[Study], metric: str) -> dict[str, tuple[Estimate,
         return {}
     difference = statistics.hierarchical(a.loc[common_seeds].to_numpy() - b.loc[common_seeds].to_numpy())
     own = statistics.hierarchical(a.to_numpy()), statistics.hierarchical(b.to_numpy())
-    return {f"area over seeds × {a.shape[1]} problems": (own[0], own[1], difference)}
+    return {f"{OVER_PROBLEMS} {a.shape[1]} problems": (own[0], own[1], difference)}
 
 
 def _differences(sides: list[Study]) -> dict[str, tuple[str, str]]:
@@ -148,7 +157,12 @@ def show(comparison: Comparison) -> None:
     console = Console()
     a, b = comparison.names
     plural = "" if comparison.pairs == 1 else "s"
-    console.print(Text(f"{a}\n{b}\n{comparison.pairs} pair{plural} of runs with the same seed", style="bold"))
+    console.print(
+        Text(
+            f"{a}\n{b}\n{comparison.pairs} pair{plural} of runs with the same seed, evaluated over the same updates",
+            style="bold",
+        )
+    )
     config = Table("configuration", "A", "B", title="what differs", title_justify="left")
     for key, values in comparison.differences.items():
         config.add_row(*(Text(cell) for cell in (key, *values)))
@@ -158,16 +172,20 @@ def show(comparison: Comparison) -> None:
         metrics.add_row(Text(name), *(Text(_short(e)) for e in estimates))
     console.print(metrics)
     for name, claim in comparison.claims.items():
-        console.print(
-            Text(f"{name}: A against B: {claim.words} (p = {claim.p:.3g}, detectable: {claim.detectable:.3g})")
-        )
+        tested = "" if math.isnan(claim.p) else f" (p = {claim.p:.3g}, detectable: {_number(claim.detectable)})"
+        console.print(Text(f"{name}: A against B: {claim.words}{tested}"))
     console.print(
         f"[…]: 95 % t interval, none from fewer than 3 runs. p: sign-flip test, Holm over {len(comparison.claims)} "
-        "accuracies. detectable: the smallest true difference that a t test finds with 90 % power.",
+        "accuracies. detectable: the smallest true difference that a t test finds with 90 % power. "
+        f"last_k: mean of the last {scores.LAST} evaluations.",
         style="dim", markup=False,
     )  # fmt: skip
     for side, name in zip("AB", comparison.names, strict=True):
         console.print(Text(f"{sparkline(comparison.curves, side)}  {name}"))
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3g}"
 
 
 def _short(e: Estimate) -> str:
@@ -210,7 +228,7 @@ def draw(comparison: Comparison) -> common.Drawing:
                                           label=name))  # fmt: skip
     common.thin_updates(left)
     left.set_ylabel("accuracy")
-    shown = [(name, e[2]) for name, e in comparison.metrics.items() if name.endswith(" accuracy") and e[2].n]
+    shown = [(name, e[2]) for name, e in comparison.metrics.items() if name in comparison.claims and e[2].n]
     for index, (_, e) in enumerate(shown):
         right.plot(e.value, index, "o", color="#222222")
         right.hlines(index, e.low, e.high, color="#222222")

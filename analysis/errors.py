@@ -26,7 +26,7 @@ def unknown(kind: str, name: str, names: Iterable[str]) -> AnalysisError:
     kind: what it is the name of ("figure"). name: as given. names: those that exist.
     Returns the error, with the nearest names that do exist; the caller raises it.
     """
-    options = sorted(names)
+    options = sorted(set(names))
     near = difflib.get_close_matches(name, options, n=3, cutoff=0.5) or options[:12]
     return AnalysisError(f"no {kind} named {name!r}; nearest: {', '.join(near) or 'none at all'}")
 

@@ -9,6 +9,7 @@ import pandas as pd
 from analysis import axes, leaderboard, scores, statistics, style
 from analysis.errors import MissingData
 from analysis.figures import selection
+from analysis.rows import IDLE
 from analysis.statistics import Estimate
 from analysis.study import Study
 
@@ -24,29 +25,41 @@ def answer(study: Study, metric: str = "sampled_accuracy") -> str:
 
 
 def _of_methods(study: Study, metric: str) -> str:
-    """Methods against GRPO at the largest staleness, those with one verdict together."""
-    study, _ = selection.reference(study)
-    try:
-        stale = selection.stalest(study)
-    except MissingData:
-        stale = 0
-    table = leaderboard.leaderboard(study.where(staleness=stale), metric)
+    """Methods against GRPO, as the leaderboard below it has them, those with one verdict together."""
+    table = leaderboard.leaderboard(study, metric)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     pairs = [(row, d) for row in rows if isinstance(d := row["difference to GRPO"], Estimate) and d.n]
+    stale = ", ".join(map(str, leaderboard.shared_staleness(scores.per_run(study, metric))))
     words = scores.OUTCOMES[scores.RANKED_BY]
     if not pairs:
-        return f"At s = {stale} no method can be compared with GRPO by {words} of {metric}: no seed has both."
+        reasons = sorted({str(row["against GRPO"]) for row in rows} - {"–"}) or [_nothing_beside(study)]
+        return f"At s = {stale} no method can be compared with GRPO by {words} of {metric}: {'; '.join(reasons)}."
     said: dict[str, list[str]] = {}
     for row, difference in pairs:
-        verdict, name = str(row["against GRPO"]), str(row["algorithm"])
+        verdict, name = str(row["against GRPO"]), _name(row)
         if verdict in ("ahead", "behind"):
-            verdict, name = f"{verdict} of GRPO", f"{name} ({difference.value:+.3f})"
+            verdict, name = (
+                {"ahead": "ahead of GRPO", "behind": "behind GRPO"}[verdict],
+                f"{name} ({difference.value:+.3f})",
+            )
         said.setdefault(verdict, []).append(name)
     n = sorted({difference.n for _, difference in pairs})
     seeds = f"{n[0]} to {n[-1]}" if len(n) > 1 else n[0]
     verdicts = "; ".join(f"{', '.join(names)}: {verdict}" for verdict, names in said.items())
     test = f"n = {seeds}, sign-flip test, Holm over {len(pairs)}"
-    return f"At s = {stale}, by {words} of {metric} against GRPO of the same seed ({test}): {verdicts}."
+    mean = "mean over " if "," in stale else "at "
+    return f"By {words} of {metric}, {mean}s = {stale}, against GRPO of the same seed ({test}): {verdicts}."
+
+
+def _nothing_beside(study: Study) -> str:
+    there = (study.used["algorithm"] == leaderboard.BASELINE).any()
+    return "there is no other method" if there else "there is no run of GRPO"
+
+
+def _name(row: dict[str, object]) -> str:
+    """A row of the leaderboard as a sentence names it."""
+    name = str(row["algorithm"]).removesuffix(f" {IDLE}")
+    return f"{name} with {row['setting']}" if "setting" in row else name
 
 
 def _of_places(study: Study, names: list[str], metric: str) -> str:
@@ -63,7 +76,8 @@ def _of_places(study: Study, names: list[str], metric: str) -> str:
 def _place(row: pd.Series, names: list[str]) -> str:
     """ "0.632 [0.620, 0.645] (n = 3) at s = 64"."""
     found = Estimate(row["value"], row["low"], row["high"], int(row["n"]))
-    return f"{_value(found)} at {axes.words(names, row[names].tolist())}"
+    values = [style.look(str(row[name])).label if name == axes.METHOD else row[name] for name in names]
+    return f"{_value(found)} at {axes.words(names, values)}"
 
 
 def findings(study: Study, metric: str = "sampled_accuracy") -> list[str]:

@@ -19,6 +19,8 @@ from analysis.statistics import SEED, Estimate
 ALPHA = 0.05
 MARGIN = 0.02  # accuracy: differences within it are called equivalent
 POWER = 0.9
+NO_PAIR = "no pair of seeds"
+OTHER_SPAN = "not compared: evaluated over other updates"
 _EXACT = 14  # pairs up to which every one of the 2ⁿ signs is tried
 _DRAWS = 20_000
 
@@ -118,10 +120,11 @@ def claims(family: Mapping[str, np.ndarray], same: frozenset[str] = frozenset(),
     names = [name for name, pairs in family.items() if name not in same and len(pairs)]
     tested = holm(np.array([sign_flip(family[name]) for name in names]))
     close = holm(np.nan_to_num(np.array([equivalence(family[name], margin) for name in names]), nan=1.0))
-    result = {name: _claim(pairs, math.nan, "the same run" if name in same else "no pair of seeds", len(names))
+    reachable = holm(np.array([smallest_p(len(family[name])) for name in names]))
+    result = {name: _claim(pairs, math.nan, "the same run" if name in same else NO_PAIR, len(names))
               for name, pairs in family.items() if name not in names}  # fmt: skip
-    for name, p, q in zip(names, tested, close, strict=True):
-        words = _words(family[name], float(p), float(q), len(names), margin)
+    for name, p, q, least in zip(names, tested, close, reachable, strict=True):
+        words = _words(family[name], float(p), float(q), float(least), len(names), margin)
         result[name] = _claim(family[name], float(p), words, len(names))
     return {name: result[name] for name in family}
 
@@ -131,12 +134,13 @@ def _claim(pairs: np.ndarray, p: float, words: str, family: int) -> Claim:
     return Claim(statistics.estimate(pairs), p, detectable(deviation, len(pairs), max(family, 1)), words)
 
 
-def _words(pairs: np.ndarray, p: float, q: float, family: int, margin: float) -> str:
+def _words(pairs: np.ndarray, p: float, q: float, least: float, family: int, margin: float) -> str:
+    """The claim. least: Holm's p if every comparison of the family came out as small as its n allows."""
     n = len(pairs)
     if p < ALPHA:
         return "ahead" if np.mean(pairs) > 0 else "behind"
     if q < ALPHA:
         return f"equivalent within {margin:g}"
-    if smallest_p(n) * family >= ALPHA:
+    if least >= ALPHA:
         return f"n = {n} cannot separate a family of {family}"
     return f"not told apart at n = {n}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from analysis.study import Study
 from analysis.tables import SEEDS, UNTUNED, Table, collapsed
 
 BASELINE = "grpo"
+NO_BASELINE = "No run of GRPO at these staleness values and its reference setting: nothing is tested."
 
 
 def leaderboard(study: Study, metric: str = "sampled_accuracy", outcome: str = scores.RANKED_BY) -> Table:
@@ -21,33 +24,45 @@ def leaderboard(study: Study, metric: str = "sampled_accuracy", outcome: str = s
     A seed counts where it has a run at every shared staleness: its value is the mean over them.
     """
     runs = scores.per_run(study, metric)
-    shared = _shared_staleness(runs)
+    shared = shared_staleness(runs)
     at = runs[runs["staleness"].isin(shared)]
     found = rows.series(study, at, ("algorithm", "setting"))
     base = at[(at["algorithm"] == BASELINE) & at["reference"]]
     complete = {index: _per_seed(group, outcome, shared) for index, (_, group) in enumerate(found.rows)}
     claims = _claims([group for _, group in found.rows], base, complete, outcome, shared)
+    others = {
+        name: scores.per_run(study, name).set_index("run")[outcome] for name in scores.other_decodings(study, metric)
+    }
     ranked, lacking = [], []
     for index, (names, group) in enumerate(found.rows):
         if complete[index].empty:
-            lacking.append([*names, len(group), _absent(group, shared), "–", "–", "–", "–", "–", collapsed(group)])
+            lacking.append([*names, len(group), _absent(group, shared), *["–"] * (5 + len(others)), collapsed(group)])
             continue
         score = statistics.estimate(complete[index].to_numpy())
+        beside = [_mean(group.assign(**{outcome: group["run"].map(v)}), outcome, shared) for v in others.values()]
         worst = float(group.groupby("staleness")[outcome].mean().min())
-        ranked.append((score.value, [*names, len(group), score, worst, *_cells(claims.get(index)), collapsed(group)]))
+        cells = [*names, len(group), score, *beside, worst, *_cells(claims.get(index)), collapsed(group)]
+        ranked.append((score.value, cells))
     ranked.sort(key=lambda item: -item[0])
-    columns = [*found.columns, "runs", scores.OUTCOMES[outcome], "worst s", "difference to GRPO", "p (Holm)"]
+    columns = [*found.columns, "runs", scores.OUTCOMES[outcome], *others, "worst s", "difference to GRPO", "p (Holm)"]
     columns += ["detectable", "against GRPO", "collapsed"]
+    beside = f"Beside it that of {', '.join(others)}, which need not rank alike." if others else ""
     caption = (
-        f"Ranked by {scores.OUTCOMES[outcome]} of {metric}, averaged over s = {', '.join(map(str, shared))}. worst s: "
-        f"the lowest of them. {SEEDS} {inference_words(len(claims))} {found.words} {UNTUNED}"
+        f"Ranked by {scores.OUTCOMES[outcome]} of {metric}, averaged over s = {', '.join(map(str, shared))}. {beside} "
+        f"worst s: the lowest of them. {SEEDS} {inference_words(claims.values()) if len(base) else NO_BASELINE} "
+        f"{found.words} {UNTUNED}"
     )
     lines = [row for _, row in ranked] + lacking
     return Table(columns, lines, " ".join(caption.split()))
 
 
-def inference_words(family: int) -> str:
-    """What a caption says of the tests in a table with so many comparisons."""
+def _mean(group: pd.DataFrame, outcome: str, shared: list[int]) -> float:
+    return float(_per_seed(group, outcome, shared).mean())
+
+
+def inference_words(claims: Iterable[inference.Claim]) -> str:
+    """What a caption says of the tests in a table with these claims."""
+    family = sum(not math.isnan(claim.p) for claim in claims)
     return (
         f"Differences pair runs of one seed; p: sign-flip test, Holm over the {family} comparisons shown; ahead or "
         f"behind where p < {inference.ALPHA:g}; equivalent: two one-sided t tests at ±{inference.MARGIN:g}, Holm; "
@@ -64,7 +79,11 @@ def _claims(groups: list, base: pd.DataFrame, complete: dict, outcome: str, shar
     family = {str(i): statistics.differences(values, reference).to_numpy()
               for i, values in complete.items() if i not in own and not values.empty}  # fmt: skip
     same = frozenset(i for i in family if rows.same_runs(groups[int(i)], base))
-    return {int(i): claim for i, claim in inference.claims(family, same).items()}
+    made = {int(i): claim for i, claim in inference.claims(family, same).items()}
+    seeds = set(reference.index.droplevel("span"))
+    return {i: replace(claim, words=inference.OTHER_SPAN)
+            if claim.words == inference.NO_PAIR and seeds & set(complete[i].index.droplevel("span")) else claim
+            for i, claim in made.items()}  # fmt: skip
 
 
 def _cells(claim: inference.Claim | None) -> list[object]:
@@ -75,11 +94,18 @@ def _cells(claim: inference.Claim | None) -> list[object]:
 
 
 def _per_seed(group: pd.DataFrame, outcome: str, shared: list[int]) -> pd.Series:
-    """The mean over the shared staleness values, of every seed that has them all."""
+    """The mean over the shared staleness values, of every seed that has them all.
+
+    Indexed by what pairs it with another method's: seed, repeat, and the span of updates evaluated at each staleness.
+    """
     if group.empty:
         return pd.Series(dtype=float)
-    table = group.pivot_table(index=["seed", "repeat"], columns="staleness", values=outcome).reindex(columns=shared)
-    return table.mean(axis=1, skipna=False).replace([np.inf, -np.inf], np.nan).dropna()
+    cells = {"index": ["seed", "repeat"], "columns": "staleness"}
+    values = group.pivot_table(values=outcome, **cells).reindex(columns=shared)
+    means = values.mean(axis=1, skipna=False).replace([np.inf, -np.inf], np.nan).dropna()
+    spans = group.pivot_table(values="span", aggfunc="first", **cells).reindex(columns=shared).loc[means.index]
+    held = pd.Series([", ".join(row) for row in spans.to_numpy()], index=means.index, dtype=object, name="span")
+    return means.to_frame("value").set_index(held, append=True)["value"]
 
 
 def _absent(group: pd.DataFrame, shared: list[int]) -> str:
@@ -87,7 +113,7 @@ def _absent(group: pd.DataFrame, shared: list[int]) -> str:
     return f"no run at s = {', '.join(absent)}" if absent else "no seed with every s"
 
 
-def _shared_staleness(runs: pd.DataFrame) -> list[int]:
+def shared_staleness(runs: pd.DataFrame) -> list[int]:
     """The staleness values > 0 that at least half of the methods have (0 if none was run with staleness)."""
     counts = runs[runs["staleness"] > 0].groupby("staleness")["algorithm"].nunique()
     enough = counts[counts >= counts.max() / 2] if len(counts) else counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # errors use this file, and `--help` does without pandas
@@ -26,3 +27,15 @@ def markdown_cell(text: str) -> str:
 def csv_cells(frame: pd.DataFrame) -> pd.DataFrame:
     """A table for CSV: text that a spreadsheet would compute gets a ' in front."""
     return frame.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell)
+
+
+def pipes(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as a table of GitHub's pipes. lines: the heading, then row by row."""
+    cells = [list(lines[0]), *([markdown_cell(cell) for cell in line] for line in lines[1:])]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+    def line(row: list[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])

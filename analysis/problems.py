@@ -18,8 +18,9 @@ def counts_of(metric: str) -> str:
 def areas(study: Study, metric: str = "sampled_accuracy") -> pd.DataFrame:
     """Area under the accuracy curve of every problem of the reported split.
 
-    metric: an accuracy of eval.jsonl. Returns a row a run, indexed by (seed, repeat), a column a problem; empty where
-    the counts were not recorded (before 0.2, in packs) or the split is an average over benchmarks.
+    metric: an accuracy of eval.jsonl. Returns a row a run, indexed by (seed, repeat, span) as `scores.by_seed` is, a
+    column a problem; empty where the counts were not recorded (before 0.2, in packs) or the split is an average over
+    benchmarks.
     """
     name, splits = counts_of(metric), scores.reported_splits(study)
     evaluations = study.evaluations
@@ -27,12 +28,13 @@ def areas(study: Study, metric: str = "sampled_accuracy") -> pd.DataFrame:
         return pd.DataFrame()
     rows = evaluations[(evaluations["split"] == splits[0]) & evaluations[name].notna()]
     samples = 1 if name == "greedy_right" else rows["k"]
-    found = {}
+    found, spans = {}, {}
     for run, group in rows.assign(samples=samples).sort_values("update").groupby("run", observed=True):
         right = np.stack(group[name].to_list()) / group["samples"].to_numpy()[:, None]
         updates = group["update"].to_numpy()
         span = updates[-1] - updates[0]
+        spans[str(run)] = scores.span(updates)
         found[str(run)] = np.trapezoid(right, updates, axis=0) / span if span else right[-1]
     table = pd.DataFrame.from_dict(found, orient="index")
-    keys = study.used.set_index("run").loc[table.index, ["seed", "repeat"]]
+    keys = study.used.set_index("run").loc[table.index, ["seed", "repeat"]].assign(span=pd.Series(spans))
     return table.set_axis(pd.MultiIndex.from_frame(keys), axis=0)

@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ CURVES = {  # what can be looked at run by run: label and whether a log scale su
 }
 DPI = 120
 SAMPLES = 12  # model answers shown
-FIRST = "outcome_by_axis"  # the picture on the first screen
+FIRST = ("outcome_by_axis", "accuracy_vs_updates")  # the picture on the first screen: the first of them that is drawn
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,18 @@ def write(
     metric: str = "sampled_accuracy",
     notice: Sequence[str] = (),
     budget: tables.Table | None = None,
+    drawings: Iterable[tuple[str, common.Drawing | str]] | None = None,
 ) -> Path:
     """Writes the page into a folder.
 
     out: folder that exists. title: "" for one made from what was run. metric: the accuracy, a name in eval.jsonl.
     notice: paragraphs that stand above everything else: what a reader must know of this study.
     budget: what tuning chose and cost (`tuned.table`); without it the page says that no budget is known.
+    drawings: the figures, of `figures.draw`, where they serve somebody else, too.
     Returns the path of index.html.
     """
     path = out / "index.html"
-    path.write_text(page(study, title, metric, notice, budget), encoding="utf-8")
+    path.write_text(page(study, title, metric, notice, budget, drawings), encoding="utf-8")
     return path
 
 
@@ -85,9 +87,12 @@ def page(
     metric: str = "sampled_accuracy",
     notice: Sequence[str] = (),
     budget: tables.Table | None = None,
+    drawings: Iterable[tuple[str, common.Drawing | str]] | None = None,
 ) -> str:
     """The page as text; the same study gives the same text. Parameters as in `write`."""
-    pictures, absent = _pictures(study, metric)
+    first, pictures, absent = _pictures(
+        study, metric, figures.draw(study, metric=metric) if drawings is None else drawings
+    )
     library = _plotly()
     boot = _read("report.js")
     environment = Environment(
@@ -96,12 +101,12 @@ def page(
     return environment.get_template("report.html.j2").render(
         title=title or _title(study),
         answer=findings.answer(study, metric),
-        first=next((picture for picture in pictures if picture.name == FIRST), None),
+        first=first,
         ranking=_ranking(study, metric),
         budget=budget and _shown("What tuning chose, and what it cost", budget),
         notice=notice,
         findings=findings.findings(study, metric),
-        pictures=[picture for picture in pictures if picture.name != FIRST],
+        pictures=pictures,
         absent=absent,
         tables=_tables(study, metric),
         runs=study.used.to_dict("records"),
@@ -173,17 +178,23 @@ def _plotly_dash(dash: Any) -> str:
     return named[dash] if isinstance(dash, str) else ",".join(f"{2 * length:g}px" for length in dash[1])
 
 
-def _pictures(study: Study, metric: str) -> tuple[list[Picture], dict[str, str]]:
-    pictures, absent = [], {}
-    for name, drawn in figures.draw(study, metric=metric):
+def _pictures(
+    study: Study, metric: str, drawings: Iterable[tuple[str, common.Drawing | str]]
+) -> tuple[Picture | None, list[Picture], dict[str, str]]:
+    """The picture of the first screen, the others, and why there are no more."""
+    first, pictures, absent = None, [], {}
+    for name, drawn in drawings:
         if isinstance(drawn, str):
             absent[name] = drawn
             continue
         try:
-            pictures.append(_picture(name, drawn, _narrow(study, name, metric) if name == FIRST else ""))
+            if name in FIRST and not first:
+                first = _picture(name, drawn, _narrow(study, name, metric))
+            else:
+                pictures.append(_picture(name, drawn, ""))
         except Exception as error:  # what matplotlib refuses shows only when the picture is made
             absent[name] = reason(error)
-    return pictures, absent
+    return first, pictures, absent
 
 
 def _narrow(study: Study, name: str, metric: str) -> str:

@@ -60,9 +60,27 @@ def series(study: Study, runs: pd.DataFrame, by: Sequence[str] = ("algorithm", "
     words = [f"One run under several names (the same final weights), counted once: {'; '.join(same)}."] if same else []
     own = own_settings(runs.assign(used=True))
     words += [f"Each row at its own {', '.join(own)}."] if own else []
-    words += [f"{IDLE}: its rule masked or changed no token in any update."] if marked else []
+    words += [f"{IDLE}: it masked or clipped no token in any update."] if marked else []
+    words += spans(runs)
     headings = ["s" if column == "staleness" else column for column in shown]
     return Rows(headings, [(cells, group) for _, cells, group in rows], " ".join(words))
+
+
+def spans(runs: pd.DataFrame) -> list[str]:
+    """A sentence on the updates over which the runs were evaluated, where they are not the same.
+
+    runs: rows of `scores.per_run`.
+    """
+    if "span" not in runs or runs["span"].nunique() < 2:
+        return []
+    parts = []
+    for span, group in runs.groupby("span"):
+        labels = ", ".join(style.look(name).label for name in style.order(group["algorithm"]))
+        parts.append(f"{span}: {len(group)} run{'s' if len(group) > 1 else ''} of {labels}")
+    return [
+        f"Not all runs were evaluated over the same updates ({'; '.join(parts)}): over others an area or a last "
+        "evaluation is another quantity, and such runs are not paired."
+    ]
 
 
 def never_acted(study: Study) -> set[str]:
@@ -75,8 +93,11 @@ def never_acted(study: Study) -> set[str]:
 
 
 def same_runs(a: pd.DataFrame, b: pd.DataFrame) -> bool:
-    """Whether two sides hold the same runs: the same final weights, seed by seed."""
-    return _signature(a) is not None and _signature(a) == _signature(b)
+    """Whether two sides hold the same runs: the same final weights in every seed that both have."""
+    keys = ["staleness", "seed"]
+    both = a[[*keys, "final_weights_sha256"]].merge(b[[*keys, "final_weights_sha256"]], on=keys)
+    x, y = (both[f"final_weights_sha256_{side}"].astype(str) for side in "xy")
+    return len(both) > 0 and bool(((x == y) & (x != "")).all())
 
 
 def _signature(group: pd.DataFrame) -> frozenset | None:

@@ -65,6 +65,11 @@ def recorded(study: Study, metrics: list[str]) -> list[str]:
     return [name for name in metrics if name in rows and rows[name].notna().any()]
 
 
+def other_decodings(study: Study, metric: str) -> list[str]:
+    """The recorded accuracies that stand beside the one that ranks: they need not rank alike."""
+    return [name for name in recorded(study, decodings(study)) if name != metric]
+
+
 def drift(study: Study) -> pd.Series:
     """Mean of k1 over the updates of every run, in nats: how far the policy moved from the one that sampled."""
     if "k1" not in study.updates:
@@ -99,7 +104,8 @@ def per_run(study: Study, metric: str = "sampled_accuracy", last: int = LAST) ->
     metric: the accuracy, a name in eval.jsonl. last: evaluations in the last-k mean.
     Returns one row a run: its identity, `best` (at the update best on validation), `best_update`, `final` (the last
     evaluation), `last_k`, `area`, `initial`, `collapse` (update of onset, NaN if none), `drawdown` (its depth),
-    `drawdown_updates`, `share_fallen`, `first_fall` (updates, inf if none), `observed` (the last update evaluated).
+    `drawdown_updates`, `share_fallen`, `first_fall` (updates, inf if none), `observed` (the last update evaluated),
+    `span` ("0 to 800", the first and last update evaluated).
     Raises AnalysisError for last < 1.
     """
     if last < 1:
@@ -125,10 +131,16 @@ def per_run(study: Study, metric: str = "sampled_accuracy", last: int = LAST) ->
                 "share_fallen": outcomes.share_fallen(updates, accuracy),
                 "first_fall": outcomes.first_fall(updates, accuracy),
                 "observed": updates[-1],
+                "span": span(updates),
             }
         )
     identity = study.used.drop(columns=["versions", "folder"])
     return identity.merge(pd.DataFrame(rows), on="run", how="inner")
+
+
+def span(updates: np.ndarray) -> str:
+    """The first and last update at which a run was evaluated, "0 to 800". updates: [n], of its evaluations."""
+    return f"{updates[0]:.0f} to {updates[-1]:.0f}"
 
 
 def frame(study: Study, metric: str = "sampled_accuracy", last: int = LAST) -> pd.DataFrame:
@@ -158,11 +170,12 @@ def summarise(runs: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def by_seed(runs: pd.DataFrame, value: str) -> pd.Series:
-    """One number of each run, indexed by (seed, repeat): what pairs runs of two methods.
+    """One number of each run, indexed by what pairs runs of two methods: seed, repeat, and the span of updates over
+    which it was evaluated, since an area or a last evaluation over another span is another quantity.
 
     runs: rows of `per_run`, one series. value: a column of them.
     """
-    return runs.set_index(["seed", "repeat"])[value]
+    return runs.set_index(["seed", "repeat", "span"])[value]
 
 
 def updates_to_target(updates: np.ndarray, accuracy: np.ndarray, target: float) -> float:

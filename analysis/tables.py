@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import axes, outcomes, rows, scores, statistics
+from analysis import axes, outcomes, rows, scores, statistics, style
 from analysis.errors import AnalysisError, MissingData, reason
-from analysis.plain import csv_cells, markdown_cell
+from analysis.plain import csv_cells, pipes
 from analysis.statistics import Estimate
 from analysis.study import Study
 
@@ -192,6 +192,13 @@ def _estimate(row: pd.Series) -> Estimate:
     return Estimate(row["value"], row["low"], row["high"], int(row["n"]))
 
 
+def _place(name: str, value: object) -> object:
+    """A value of an axis as it names a row: 3e-05, where a result would have three decimals."""
+    if name == axes.METHOD:
+        return style.look(str(value)).label
+    return f"{value:g}" if isinstance(value, float) else value
+
+
 def grouped(study: Study, names: Sequence[str], metric: str = "sampled_accuracy") -> Table:
     """A row for each combination of values of any columns of the run table or keys of the configuration, best first.
 
@@ -202,11 +209,17 @@ def grouped(study: Study, names: Sequence[str], metric: str = "sampled_accuracy"
     left = axes.axes(study, names)
     places = parts[0].sort_values("value", ascending=False).index
     lines = [
-        [*parts[0].loc[i, list(names)], int(parts[0].loc[i, "n"]), *(_estimate(part.loc[i]) for part in parts)]
+        [
+            *map(_place, names, parts[0].loc[i, list(names)]),
+            int(parts[0].loc[i, "n"]),
+            *(_estimate(part.loc[i]) for part in parts),
+        ]
         for i in places
     ]
+    runs = scores.per_run(study, metric)
     over = f" Means are also over {', '.join(left)}, which {'differ' if len(left) > 1 else 'differs'}." if left else ""
     caption = f"In the order of {scores.OUTCOMES['area']}, {metric} on {scores.reported_split(study)}. {SEEDS}{over}"
+    caption = " ".join([caption, *rows.spans(runs)])
     return Table([*names, "n", *shown], lines, caption)
 
 
@@ -220,14 +233,7 @@ def texts(table: Table) -> list[list[str]]:
 
 def markdown(table: Table) -> str:
     """GitHub's pipes, with the caption below."""
-    cells = [[markdown_cell(cell) for cell in row] for row in texts(table)]
-    widths = [max(len(row[i]) for row in [table.columns, *cells]) for i in range(len(table.columns))]
-
-    def line(row: list[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([line(table.columns), rule, *map(line, cells)]) + f"\n\n{table.caption}\n"
+    return f"{pipes([table.columns, *texts(table)])}\n\n{table.caption}\n"
 
 
 def made(title: str, make: Callable[..., Table], *given: object) -> Table:

@@ -25,7 +25,7 @@ def bounds(updates: pd.DataFrame) -> pd.DataFrame:
     Returns a row a run: `log_ratio` (nats, NaN if it never acted), `acted` (share of its updates).
     """
     log_ratio = updates[[LOW, HIGH]].apply(np.log).abs().max(axis=1).where(updates[MASKED] > 0)
-    grouped = updates.assign(log_ratio=log_ratio).groupby("run", observed=True)["log_ratio"]
+    grouped = updates[["run"]].assign(log_ratio=log_ratio).groupby("run", observed=True)["log_ratio"]
     found = pd.DataFrame({"log_ratio": grouped.median(), "acted": grouped.count() / grouped.size()})
     return found.set_axis(found.index.astype(str))
 

@@ -30,7 +30,8 @@ from parity.peers import Inputs
 
 SIZES = ["16x16", "64x512", "128x1024"]
 PEERS = {"TRL": "trl", "verl": "verl", "Liger": "liger_kernel"}
-OTHERS = ("m2po paper", "m2po released", "m2po all_tokens_mean", "m2po areal", "bapo", "gppo", "topr", "m2_penalty")
+ALONE = ("bapo", "gppo", "topr", "m2_penalty", "per_decision")  # no peer has them
+OTHERS = ("m2po paper", "m2po released", "m2po all_tokens_mean", "m2po areal", *ALONE)
 Contender = Callable[[], None]
 
 
@@ -121,7 +122,7 @@ def against_grpo(size: str, rows: int, width: int, repeats: int) -> list[str]:
         contenders = {"grpo": ours(algorithms.make("grpo"), x)}
         for variant in ("paper", "released", "all_tokens_mean", "areal"):
             contenders[f"m2po {variant}"] = ours(algorithms.make("m2po", variant=variant), x)
-        for name in ("bapo", "gppo", "topr", "m2_penalty"):
+        for name in ALONE:
             contenders[name] = ours(algorithms.make(name), x)
         medians = interleave(contenders, repeats)
         multiples = [f"{medians[name] / medians['grpo']:.2f}" for name in OTHERS]
@@ -180,7 +181,11 @@ def main() -> None:
         sizes[size] = rows, width
     print(f"| size | method | LagRange ms | {' | '.join(PEERS)} | fastest peer / ours |\n" + "|---" * 7 + "|")
     ahead = {size: against_peers(size, mini_batch(*sizes[size]), options.repeats) for size in sizes}
-    print(f"\n| size | M2PO's mask | grpo ms | {' | '.join(f'{name} ×' for name in OTHERS)} |\n" + "|---" * 11 + "|")
+    print(
+        f"\n| size | M2PO's mask | grpo ms | {' | '.join(f'{name} ×' for name in OTHERS)} |\n"
+        + "|---" * (3 + len(OTHERS))
+        + "|"
+    )
     verdicts = [row for size in sizes for row in against_grpo(size, *sizes[size], options.repeats)]
     verdicts.append(mask_at_163k(max(3, options.repeats // 20)))
     missing = [name for name, module in PEERS.items() if importlib.util.find_spec(module) is None]

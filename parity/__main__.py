@@ -79,7 +79,9 @@ Registered methods that no peer here has:
 
 ## What they have, and what it is here
 
-Every policy loss and every rejection option that verl registers, every loss type of TRL and Liger, AReaL's losses.
+Every policy loss and every rejection option that verl registers, every loss type of TRL and Liger, TRL's trainers
+with a policy loss on rewards (its others are for preferences and distillation), AReaL's losses. Estimators of the
+advantage are no stabilisers and are left out; ours are in [diagnostics](diagnostics.md#parts-that-any-method-takes).
 
 {markdown(["peer", "theirs", "here"], [list(row) for row in theirs()])}
 

@@ -195,7 +195,10 @@ MATCHES = [
         "GMPO (verl: geo_mean)",
         "gmpo",
         {},
-        {"verl": lambda: verl("geo_mean", clip_ratio=0.4, clip_ratio_low=0.4, clip_ratio_high=0.4)},
+        {
+            "verl": lambda: verl("geo_mean", clip_ratio=0.4, clip_ratio_low=0.4, clip_ratio_high=0.4),
+            "TRL": lambda: trl("gmpo", epsilon_low=0.4, epsilon_high=0.4),
+        },
         main=True,
     ),
     Match(

@@ -135,8 +135,11 @@ def verl_reinforce(threshold: float | str, level: str, normalise: bool = False) 
 
 
 def trl(loss_type: str, *, level: str = "token", opsm: float | None = None, **options: Any) -> Peer:
-    """TRL's GRPOTrainer._compute_loss, unbound, on a stand-in that returns the given log-probs."""
+    """TRL's GRPOTrainer._compute_loss ("gmpo": GMPOTrainer's), unbound, on a stand-in that returns given log-probs."""
     from trl import GRPOTrainer
+    from trl.experimental.gmpo import GMPOTrainer
+
+    trainer = GMPOTrainer if loss_type == "gmpo" else GRPOTrainer
 
     settings = {"epsilon_low": 0.2, "epsilon_high": 0.2, "delta": None, **options}
     args = SimpleNamespace(
@@ -190,7 +193,7 @@ def trl(loss_type: str, *, level: str = "token", opsm: float | None = None, **op
             "old_per_token_logps": x.behaviour,
             "num_items_in_batch": x.valid.sum(),
         }
-        return GRPOTrainer._compute_loss(stand_in, None, batch)
+        return trainer._compute_loss(stand_in, None, batch)
 
     return run
 

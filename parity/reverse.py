@@ -1,6 +1,9 @@
 """The table the other way round: what the peers have, what it is here, and why not where it is not."""
 
+import inspect
 import math
+import pkgutil
+import re
 from collections.abc import Iterator
 
 import torch
@@ -32,12 +35,35 @@ TRL = {
     "sapo": "`sapo`",
     "vespo": "`vespo`",
 }
+TRAINERS = {
+    "a2po": "no: a regression on the implicit reward against an offline value, not a weight on A",
+    "async_grpo": "`grpo`, on the log-probs that sampled; one token mean over the batch",
+    "gmpo": "`gmpo`",
+}
+"""TRL's experimental trainers with a policy loss on rewards; `OTHER` has the rest of the folder."""
+OTHER = {"bema_for_ref_model", "cpo", "harbor", "kto", "online_dpo", "openreward", "orpo", "tpo"} | {
+    *("async_distillation", "distillation", "gkd", "gold", "iw_opd", "sdft", "sdpo", "server_distillation"),
+}
+"""Preferences, distillation and environments: nothing to compare with."""
 REST = [
+    ("TRL", "RLOOTrainer", "no: PPO's clip on Π r of the sequence; unclipped it is `tis level=sequence` without a cap"),
+    ("TRL", "importance_sampling_level=sequence", "`gspo` with `aggregation=` of the loss type"),
     ("TRL", "delta", "`grpo dual_clip=`"),
     ("TRL", "off_policy_mask_threshold", "`opsm`"),
     ("TRL", "vllm_importance_sampling_mode", "`decoupled level=token|sequence mode=truncate|band`; no lower clamp"),
     ("TRL", "top_entropy_quantile", "no: a choice of tokens by entropy, not a stabiliser of stale data"),
     ("AReaL", "ppo_actor_loss_fn", "`decoupled`, `grpo`"),
+    (
+        "AReaL",
+        "importance_sampling_level=sequence",
+        "`gspo aggregation=token_mean`; around π_prox, `decoupled base=gspo`",
+    ),
+    ("AReaL", "prox_logp_method=loglinear", "`decoupled proximal=interpolated`"),
+    (
+        "AReaL",
+        "rejection of kl_k1, kl_k2",
+        "`reject policy=proximal metric=k1` (bounds as ratios, not nats), `metric=k2`",
+    ),
     ("AReaL", "m2_threshold", "`m2po variant=areal`"),
     ("AReaL", "sapo_loss_fn", "`sapo aggregation=token_mean`"),
     ("AReaL", "rejection of kl_k3", "no: its k3 is of 1/r; `reject metric=k3` has verl's, of r"),
@@ -50,8 +76,23 @@ REST = [
 ]
 
 
+def losses_of_trl() -> list[str]:
+    """The loss types that GRPOTrainer compares `self.loss_type` with, read from its source."""
+    from trl import GRPOTrainer
+
+    branches = re.findall(r'self\.loss_type (?:==|in) (\[[^]]*\]|"\w+")', inspect.getsource(GRPOTrainer._compute_loss))
+    return sorted({name for branch in branches for name in re.findall(r'"(\w+)"', branch)})
+
+
+def trainers_of_trl() -> list[str]:
+    """TRL's experimental trainers but those of `OTHER`."""
+    import trl.experimental
+
+    return sorted(m.name for m in pkgutil.iter_modules(trl.experimental.__path__) if m.ispkg and m.name not in OTHER)
+
+
 def theirs() -> Iterator[tuple[str, str, str]]:
-    """(peer, name, what it is here) of everything; KeyError for a loss of verl's that the table lacks."""
+    """(peer, name, what it is here) of everything; KeyError for a loss of verl's or TRL's that the table lacks."""
     from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
     from verl.trainer.ppo.rollout_corr_helper import SUPPORTED_ROLLOUT_RS_OPTIONS
 
@@ -62,7 +103,8 @@ def theirs() -> Iterator[tuple[str, str, str]]:
         yield "verl", f"`{option}`", f"`reject metric={metric} level={level}`"
     yield "verl", "`rollout_is_batch_normalize`", "`snis`, between two policies"
     yield "verl", "several rejection options at once", "`reject` around `reject`"
-    yield from (("TRL, Liger", f"`{name}`", here) for name, here in TRL.items())
+    yield from (("TRL, Liger", f"`{name}`", TRL[name]) for name in losses_of_trl())
+    yield from (("TRL", f"`experimental.{name}`", TRAINERS[name]) for name in trainers_of_trl())
     yield from ((peer, f"`{name}`", here) for peer, name, here in REST)
 
 

@@ -112,11 +112,22 @@ def write(study: Study, out: Path, **choices) -> dict[str, dict]:
     """
     one_task(study)
     prepare(out)
-    index: dict[str, dict] = {}
-    for name, drawn in draw(study, **choices):
-        index[name] = {"drawn": False, "why_not": drawn} if isinstance(drawn, str) else _saved(drawn, out, name)
-    (out / "figures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for _ in saving(draw(study, **choices), out):
+        pass
+    index: dict[str, dict] = json.loads((out / "figures.json").read_text(encoding="utf-8"))
     return index
+
+
+def saving(drawings: Iterable[tuple[str, Drawing | str]], out: Path) -> Iterable[tuple[str, Drawing | str]]:
+    """Writes each figure as it passes by, and the index after the last: drawn once, for the files and for a report.
+
+    drawings: of `draw`. out: folder that exists. Returns what came in.
+    """
+    index: dict[str, dict] = {}
+    for name, drawn in drawings:
+        index[name] = {"drawn": False, "why_not": drawn} if isinstance(drawn, str) else _saved(drawn, out, name)
+        yield name, drawn
+    (out / "figures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _saved(drawing: Drawing, out: Path, name: str) -> dict[str, Any]:

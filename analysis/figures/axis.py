@@ -15,6 +15,7 @@ from analysis.axes import METHOD, STALENESS
 from analysis.errors import MissingData
 from analysis.figures import common, selection
 from analysis.figures.common import Drawing
+from analysis.rows import spans
 from analysis.study import Study
 from analysis.style import Look
 
@@ -74,6 +75,7 @@ def _draw(study: Study, names: tuple[str, str, str, list[str]], by: str, missing
     common.margin_bar(panes[0], inference.MARGIN)
     panes[0].set_ylabel(f"{scores.OUTCOMES[by]}, {common.metric()} ({scores.reported_split(study)})", fontsize=7)
     caption = f"{scores.OUTCOMES[by].capitalize()} against {x}. {common.sampling_words(table['n'])}"
+    caption = " ".join([caption, *spans(scores.per_run(study, common.metric()))])
     return common.finish(figure, table, caption, missing, list(handles.values()) if hue or left else [])
 
 

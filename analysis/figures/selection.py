@@ -24,11 +24,11 @@ def one_model(study: Study) -> tuple[Study, list[str]]:
 
 
 def idle(study: Study) -> list[str]:
-    """A word on methods whose rule changed no token in any of their runs at a staleness."""
+    """A word on methods that masked or clipped no token in any of their runs at a staleness."""
     never = never_acted(study)
     groups = study.used.groupby(["algorithm", "staleness"])["run"]
     found = [style.label(str(algorithm), int(str(s))) for (algorithm, s), names in groups if names.isin(never).all()]
-    return [Aside(f"A rule that never acted: {'; '.join(found)}")] if found else []
+    return [Aside(f"Masked or clipped no token: {'; '.join(found)}")] if found else []
 
 
 def reference(study: Study) -> tuple[Study, list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from harness.rewards.answers import last_boxed, last_tagged, normal_formula, number_after_hashes
+from harness.rewards.answers import last_boxed, last_tagged, normal_formula, number_after_hashes, option
 from harness.rewards.numbers import leading_number, written
 from harness.rewards.reasoning_gym import dataset
 from harness.rewards.verifiers import Verdict, parse_math
@@ -34,6 +34,9 @@ def _math(response: str, answer: str) -> tuple[str, str]:
 
 def _formula(text: str) -> str:
     normal, percent = normal_formula(text)
+    letter = option(text)
+    if letter:
+        return f"{text} → option {letter}"
     values = [str(value) for value in parse_math(normal) if not isinstance(value, str)]
     value = f"value {values[0]}" if values else "no value that math-verify can read"
     return f"{text} → {normal}{' percent' if percent else ''} → {value}"

@@ -8,21 +8,27 @@ memory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from harness.rewards.answers import (
     LONGEST_ANSWER,
+    in_base,
     is_nothing,
     last_boxed,
     last_tagged,
     normal_formula,
     number_after_hashes,
+    option,
+    phrase,
     word,
 )
 from harness.rewards.numbers import leading_number, written
 from harness.rewards.reasoning_gym import dataset
 
+_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # all but between digits: 4 5 is not 45, nor 3 1/2 31/2
+_HALF_DAY = re.compile(r"(?<=\d)(?:\s|\\text\s*\{)*[ap]\.?\s?m\b", re.IGNORECASE)
 Verdict = tuple[float, bool, dict[str, Any]]
 
 
@@ -94,13 +100,34 @@ def same_formula(gold: str, answer: str) -> bool:
     (left, left_percent), (right, right_percent) = normal_formula(gold), normal_formula(answer)
     if _squeezed(left) == _squeezed(right):
         return bool(left) or _squeezed(gold) == _squeezed(answer)
-    if word(left):  # no product of letters, in any order
-        return word(left) == (word(right) or right.strip("()").lower())
-    if _verified(left, right):
+    said, answered = _said(gold, answer, left, right)
+    if said is not None:
+        return said == answered
+    (left, left_base), (right, right_base) = in_base(left), in_base(right)
+    if left_base and right_base and left_base != right_base:
+        return False
+    if left == right or _verified(left, right):
         return True
     if left_percent == right_percent:
         return False
     return _verified(_hundredth(left), right) if left_percent else _verified(left, _hundredth(right))
+
+
+def _said(gold: str, answer: str, left: str, right: str) -> tuple[str | None, str | None]:
+    """What two answers say in words, (None, None) where the reference answer is a formula: no word is a product of
+    letters, in any order, no letter of an option a factor, and half a day is no unit.
+    """
+    if option(gold) and option(answer):
+        return option(gold), option(answer)
+    if word(left):
+        return word(left), word(right) or right.strip("()").lower()
+    words = (phrase(left), phrase(right))
+    if words[0] and words[1] and words[0].lower() == words[1].lower() and "\\" in left + right:
+        return words[0].lower(), words[1].lower()
+    half_days = [re.sub(r"\W", "", found[0]).lower() for found in map(_HALF_DAY.search, (left, right)) if found]
+    if left.lower() in ("yes", "no") or len(set(half_days)) > 1:
+        return left.lower(), word(right) or right.lower()
+    return None, None
 
 
 def parse_math(formula: str) -> list[Any]:
@@ -115,7 +142,7 @@ def _verified(gold: str, answer: str) -> bool:
     from math_verify import verify  # late: as in parse_math
 
     # Their time-out is SIGALRM in the main thread; ours is outside the process and covers crashes too.
-    return bool(verify(parse_math(gold), parse_math(answer), timeout_seconds=None))
+    return bool(verify(parse_math(gold), parse_math(answer), timeout_seconds=None, allow_set_relation_comp=True))
 
 
 def _hundredth(formula: str) -> str:
@@ -123,4 +150,4 @@ def _hundredth(formula: str) -> str:
 
 
 def _squeezed(text: str) -> str:
-    return "".join(text.split())
+    return _SPACE.sub("", " ".join(text.split()))

@@ -265,3 +265,12 @@ def test_every_method_runs_where_there_is_no_number_to_read(case: Case):
     out = case.make()(stats)
     out.loss.backward()
     assert all(value.is_meta for value in out.metrics.values())
+
+
+def test_a_log_prob_that_rounds_to_above_zero_is_a_certainty_to_dppo():
+    """The binary KL of a probability of 1 + 1e-7 is that of 1, not NaN, which would keep the token."""
+    current, behaviour = torch.tensor([[1e-7, 0.0]]), torch.full((1, 2), 0.5).log()
+    stats = TokenStats(current, behaviour, torch.ones(1), torch.ones(1, 2, dtype=torch.bool))
+    assert not algorithms.make("dppo", divergence="kl").weights(stats).kept.any()
+    back = TokenStats(behaviour, current, -torch.ones(1), torch.ones(1, 2, dtype=torch.bool))
+    assert not algorithms.make("dppo", divergence="kl").weights(back).kept.any()

@@ -46,6 +46,25 @@ def test_verl_has_nineteen():
     assert sum(name.startswith("verl_") for name in PRESETS) == 19
 
 
+AGGREGATION = {"verl": "token_mean", "areal": "token_mean", "trl": "token_mean", "prime": "token_mean"}
+AGGREGATION |= {"slime": "seq_mean_token_mean"}  # its per-sample mean, unless --calculate-per-token-loss
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.partition("_")[0] in AGGREGATION])
+def test_a_preset_averages_as_its_framework_does_by_default(name: str):
+    assert preset(name).aggregation == AGGREGATION[name.partition("_")[0]]
+
+
+def test_the_gradient_of_slime_weighs_responses_equally():
+    x = random_batch(33)
+    logp = x.logp.clone().requires_grad_()
+    stats = replace(x, proximal=x.logp, A=torch.ones_like(x.A)).stats(logp)
+    preset("slime")(stats).loss.backward()
+    lengths = stats.mask.sum(1)
+    expected = stats.mask.double() / (lengths[:, None].clamp(min=1) * (lengths > 0).sum())
+    torch.testing.assert_close(-logp.grad, expected, rtol=1e-12, atol=0)
+
+
 def test_the_naive_proximal_baseline_goes_by_several_names():
     stats = random_batch(32).stats()
     naive = algorithms.make("decoupled", mode="none").weights(stats)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 import time
@@ -86,16 +88,42 @@ def test_a_folder_without_permission_is_named(folder, tmp_path):
 
 
 def test_write_all_leaves_figures_tables_and_report_in_the_sweeps_folder(folder, monkeypatch):
-    monkeypatch.setattr(figures, "FIGURES", {"accuracy_vs_updates": figures.FIGURES["accuracy_vs_updates"]})
+    drawn = []
+
+    def counted(study):
+        drawn.append(study)
+        return original.draw(study)
+
+    original = figures.FIGURES["accuracy_vs_updates"]
+    monkeypatch.setattr(figures, "FIGURES", {"accuracy_vs_updates": original._replace(draw=counted)})
     made = {path.relative_to(folder).as_posix() for path in analysis.write_all([folder], folder)}
     assert {
         "figures/accuracy_vs_updates.png",
         "figures/accuracy_vs_updates.pdf",
+        "figures/figures.json",
         "tables/table1.tex",
         "tables/summary.md",
         "report/index.html",
     } <= made
+    assert len(drawn) == 1  # for the files and the report
+    assert "figure-accuracy_vs_updates" in (folder / "report/index.html").read_text()
     assert analysis.write_all([folder], folder)  # what it wrote is no run
+
+
+def test_a_table_fits_a_terminal_of_80_columns(folder):
+    """Whatever is wider comes in parts, each with the columns that name its rows."""
+    main, side = pty.openpty()
+    command = [sys.executable, "-m", "analysis", "leaderboard", str(folder)]
+    shown = ""
+    with subprocess.Popen(command, stdout=side, stderr=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "80"}):
+        os.close(side)
+        with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+            while part := os.read(main, 1 << 16):
+                shown += part.decode()
+    os.close(main)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80 and sum(line.startswith("| algorithm") for line in lines) > 1
+    assert "Ranked by area under the curve" in shown
 
 
 def test_the_whole_way_on_the_terminal(folder, tmp_path, capsys):

@@ -82,3 +82,11 @@ def test_how_large_a_family_can_be(n, most):
     assert {c.words for c in inference.claims({str(i): values for i in range(most)}).values()} == {"ahead"}
     words = {c.words for c in inference.claims({str(i): values for i in range(most + 1)}).values()}
     assert words == {f"n = {n} cannot separate a family of {most + 1}"}
+
+
+def test_with_unequal_seeds_few_cannot_where_holm_could_not_have_reached_them_either():
+    """n = 6 has p ≥ 1/32: enough as the second of a family whose first has 12 seeds, not beside another with 6."""
+    many, few = np.arange(1.0, 13), np.array([1.0, -1.1, 0.8, -0.9, 1.2, -1.3])
+    words = [inference.claims(family)["few"].words for family in ({"many": many, "few": few}, {"two": few, "few": few})]
+    assert words == ["not told apart at n = 6", "n = 6 cannot separate a family of 2"]
+    assert inference.claims({"many": many, "few": many[:6]})["few"].words == "ahead"

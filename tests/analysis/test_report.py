@@ -10,7 +10,7 @@ import re
 import pytest
 import synthetic
 
-from analysis import figures, findings, report, runs
+from analysis import figures, findings, leaderboard, report, runs
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>{{ 7*7 }}"
 
@@ -106,6 +106,26 @@ def test_the_findings_are_numbers_and_what_it_cannot_say(study):
     assert "no interval" in one and "no claim" in one
     fresh = " ".join(findings.findings(study.where(staleness=0)))
     assert "the question stays open" in fresh
+
+
+def test_the_answer_reads_the_table_below_it(study, few_figures, tmp_path):
+    answer, table = findings.answer(study), leaderboard.leaderboard(study)
+    assert answer.startswith("By area under the curve of sampled_accuracy, mean over s = 16, 64, 256, against GRPO")
+    assert "n = 3 cannot separate a family of 4" in answer and "†" not in answer and "s = 16, 64, 256" in table.caption
+    for seed in range(1, 9):
+        for name in ("grpo", "m2po", "gspo"):
+            synthetic.write_run(tmp_path / f"{name}{seed}", name, 64, seed, updates=8, eval_every=4)
+    told = runs.load([tmp_path])
+    table = leaderboard.leaderboard(told)
+    for row in table.rows:
+        verdict = row[table.columns.index("against GRPO")]
+        words = {"ahead": "ahead of GRPO", "behind": "behind GRPO", "–": ""}[verdict]
+        difference = row[table.columns.index("difference to GRPO")]
+        assert not words or f"{row[0]} ({difference.value:+.3f}): {words}" in findings.answer(told)
+    page = report.page(told)  # one staleness: no axis, but a picture all the same
+    assert page.index('class="answer"') < page.index("figure-accuracy_vs_updates") < page.index("<table>")
+    assert findings.answer(told.where(algorithm="m2po")).endswith("there is no run of GRPO.")
+    assert findings.answer(told.where(algorithm="grpo")).endswith("there is no other method.")
 
 
 def test_a_notice_stands_above_the_findings_and_stays_text(study, few_figures, tmp_path):

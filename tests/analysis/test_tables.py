@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
 
-from analysis import leaderboard, runs, statistics, tables
+from analysis import compare, leaderboard, runs, statistics, tables
+from analysis.errors import AnalysisError
+from analysis.inference import OTHER_SPAN
 
 
 def test_summary_has_a_row_a_series_with_n_and_intervals(study):
@@ -57,7 +61,68 @@ def test_a_winner_is_ahead_and_a_duplicate_under_another_name_is_no_comparison(t
     assert said["GRPO = GSPO"] == "–" and said["M2PO"] == "ahead" and len(said) == 3
     assert "Holm over the 2 comparisons" in table.caption and "counted once: GRPO = GSPO." in table.caption
     assert [row[0] for row in tables.summary(study).rows] == ["M2PO", "GRPO = GSPO", "DPPO"]
+    fewer = leaderboard.leaderboard(study.keep(study.runs[~study.runs["run"].isin(["gspo7", "gspo8"])]))
+    said = {row[0]: row[fewer.columns.index("against GRPO")] for row in fewer.rows}
+    assert said["GSPO"] == "the same run" and "Holm over the 2 comparisons" in fewer.caption
     assert "GRPO = GSPO at s = 64" in tables.summary(study).caption
+
+
+def _curve(folder, values, drop=()):
+    """Replaces the evaluations of a run by these accuracies, 4 updates apart; greedy is .3 lower."""
+    rows = [{"update": 4 * i, "split": split, "sampled_accuracy": value, "greedy_accuracy": value - 0.3}
+            for i, value in enumerate(values) if i not in drop for split in ("validation", "test")]  # fmt: skip
+    (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("lost", [(3, 4), (0, 1)])
+def test_runs_evaluated_over_other_updates_are_not_compared(tmp_path, lost):
+    """The two methods have the same curves: what was lost of one's evaluations must not make a winner."""
+    for seed in range(1, 9):
+        for name in ("grpo", "m2po", "tis"):
+            folder = synthetic.write_run(tmp_path / f"{name}{seed}", name, 64, seed, updates=16, eval_every=4)
+            _curve(folder, [0.1 * i + 0.01 * seed for i in range(5)], lost if name == "m2po" or seed == 8 else ())
+    study = runs.load([tmp_path])
+    table = leaderboard.leaderboard(study)
+    row = {line[0]: dict(zip(table.columns, line, strict=True)) for line in table.rows}
+    assert (row["M2PO"]["difference to GRPO"].n, row["TIS"]["difference to GRPO"].n) == (1, 8)
+    assert row["M2PO"]["against GRPO"].startswith("n = 1 cannot") and row["TIS"]["difference to GRPO"].value == 0
+    for made in (table, tables.summary(study), tables.grouped(study, ["algorithm"])):
+        assert "0 to 16: 14 runs of GRPO, TIS" in made.caption and "not paired" in made.caption
+    full = leaderboard.leaderboard(study.where(seed=3))
+    assert {line[0]: line[full.columns.index("against GRPO")] for line in full.rows}["M2PO"] == OTHER_SPAN
+    a, b = (study.where(algorithm=name, seed=3) for name in ("m2po", "grpo"))
+    found = compare.compare(a, b)
+    assert found.pairs == 0 and {claim.words for claim in found.claims.values()} == {OTHER_SPAN}
+
+
+def test_the_leaderboard_shows_other_decodings_beside_the_one_that_ranks(tmp_path):
+    for name, height in (("grpo", 0.4), ("m2po", 0.6)):
+        _curve(synthetic.write_run(tmp_path / name, name, 64, updates=8, eval_every=4), [height] * 3)
+    study = runs.load([tmp_path])
+    table = leaderboard.leaderboard(study)
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["algorithm"] == "M2PO" and row["greedy_accuracy"] == pytest.approx(0.3)
+    other = leaderboard.leaderboard(study, "greedy_accuracy")
+    assert "sampled_accuracy" in other.columns and "greedy_accuracy" not in other.columns
+    assert compare.compare(study.where(algorithm="m2po"), study.where(algorithm="grpo")).metrics[
+        "area greedy_accuracy"
+    ][2].value == pytest.approx(0.2)
+
+
+def test_an_axis_of_small_numbers_can_be_read(tmp_path):
+    for lr in (1e-5, 3e-5):
+        synthetic.write_run(tmp_path / str(lr), "m2po", 64, updates=8, eval_every=4, learner__lr=lr)
+    study = runs.load([tmp_path])
+    table = tables.grouped(study, ["algorithm", "learner.lr"])
+    assert sorted(row[:2] for row in tables.texts(table)) == [["M2PO", "1e-05"], ["M2PO", "3e-05"]]
+    with pytest.raises(AnalysisError, match=r"nearest: used, seed, started$"):
+        tables.grouped(study, ["sed"])
+
+
+def test_without_grpo_nothing_is_tested_and_the_caption_says_so(tmp_path):
+    synthetic.write_study(tmp_path, ("m2po", "tis"), (64,), (1, 2, 3), updates=8, eval_every=4)
+    table = leaderboard.leaderboard(runs.load([tmp_path]))
+    assert leaderboard.NO_BASELINE in table.caption and "sign-flip" not in table.caption
 
 
 def test_decodings_stand_side_by_side_and_what_was_not_recorded_is_missing(study):

@@ -59,6 +59,11 @@ THROUGH_HYDRA = {
     "a launcher": ["hydra.launcher._target_=os.system"],
     "a sweeper": ["hydra.sweeper._target_=os.system"],
     "a log handler": ["+hydra.job_logging.handlers={x: {class: os.system, command: 'touch pwned'}}"],
+    "a name that logging imports": [
+        "+hydra.job_logging.handlers={x: {class: logging.StreamHandler, stream: 'ext://a.b'}}"
+    ],
+    "a log file": ["+hydra.job_logging.handlers={x: {class: logging.FileHandler, filename: pwned}}"],
+    "a name that only a running job knows": ["+hydra.callbacks.x={_target_: '${hydra:job.name}'}"],
     "a log handler's class": ["+hydra.hydra_logging.handlers={x: {class: logging.os.system}}"],
 }
 
@@ -72,6 +77,13 @@ def test_what_hydra_would_call_needs_allow_code(tmp_path: Path, way: str) -> Non
             look([*words, f"runs_dir={tmp_path}", *SMALL])
         assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["+hydra.job.env_set.LD_PRELOAD=x.so", "hydra.output_subdir=.hydra"])
+def test_hydra_sets_no_variable_and_writes_no_file(tmp_path: Path, word: str) -> None:
+    for look in (plan, check_shown):
+        with pytest.raises(UserError, match=word.strip("+").partition("=")[0]):
+            look([word, f"runs_dir={tmp_path}", *SMALL])
 
 
 def test_a_shared_experiment_file_runs_nothing(tmp_path: Path) -> None:
