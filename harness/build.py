@@ -21,8 +21,11 @@ from harness.errors import UserError, nearest
 from harness.lag.policy import StalenessPolicy
 from harness.learner.learner import Learner
 from harness.learner.shadow import Shadows
-from harness.models.loading import LoadedModel, load_model
+from harness.models.loading import LoadedModel, load_model, load_skeleton, weight_files
 from harness.models.policy import Policy
+from harness.ranks import group
+from harness.ranks.alone import Alone
+from harness.ranks.sharding import materialise
 from harness.rewards import sandbox
 from harness.rewards.own import load_function
 from harness.rewards.reward import is_own
@@ -117,7 +120,31 @@ def model(config: Config) -> LoadedModel:
     return load_model(config.served_model, config.device)
 
 
-def learner(config: Config, loaded: LoadedModel) -> Learner:
+def ranks(config: Config) -> Alone:
+    """The processes that share the learner: they are started, and have been told the config."""
+    if config.ranks == 1 or config.mode == "evaluate":
+        return Alone()
+    made = group.lead(config.ranks, config.device)
+    made.order("run", config)
+    return made
+
+
+def learner_model(config: Config, ranks: Alone) -> LoadedModel:
+    """The model that learns, or this rank's slices of it."""
+    return _in_slices(config.served_model, config, ranks)
+
+
+def _in_slices(model: ModelConfig, config: Config, ranks: Alone) -> LoadedModel:
+    if ranks.world == 1:
+        return load_model(model, config.device)
+    loaded = load_skeleton(model)
+    ranks.shard(loaded.policy, config.learner.sum)
+    materialise(loaded.module, weight_files(model.path), model.path)
+    return loaded
+
+
+def learner(config: Config, loaded: LoadedModel, ranks: Alone | None = None) -> Learner:
+    ranks = ranks or Alone()
     window = config.record.tokens
     return Learner(
         loaded.policy,
@@ -130,8 +157,9 @@ def learner(config: Config, loaded: LoadedModel) -> Learner:
         max_new_tokens=config.rollout.max_new_tokens,
         record_tokens=None if window is None else (window[0], window[1]),
         updates=config.updates,
-        reference=reference(config),
+        reference=reference(config, ranks),
         shadows=shadows(config),
+        ranks=ranks,
     )
 
 
@@ -151,11 +179,11 @@ def shadows(config: Config) -> Shadows:
     return Shadows(methods, config.record.shadow_every)
 
 
-def reference(config: Config) -> Policy | None:
+def reference(config: Config, ranks: Alone) -> Policy | None:
     """The policy that the KL divergence is measured from, with weights of its own; None where there is no KL."""
     if config.learner.kl_coefficient == 0:
         return None
-    return load_model(reference_model(config), config.device).policy
+    return _in_slices(reference_model(config), config, ranks).policy
 
 
 def reference_model(config: Config) -> ModelConfig:
@@ -192,7 +220,8 @@ def generation(config: Config, loaded: LoadedModel) -> Generation:
 
 
 def check_driver(config: Config) -> None:
-    """Raises UserError for a driver that cannot run here, or not with this config."""
+    """Raises UserError for a driver, or a number of ranks, that cannot run here, or not with this config."""
+    group.check(config)
     if config.driver == "ray":
         # Imported late: only driver=ray needs Ray.
         from harness.drivers import ray_cluster

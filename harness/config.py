@@ -93,6 +93,7 @@ class LearnerConfig:
     weight_decay: float = key(0.01, "weight decay of AdamW", low=0)
     grad_clip: float = key(1.0, "largest norm of the gradient", above=0)
     micro_batch_tokens: int = key(16384, "padded tokens a forward pass", low=1)
+    sum: str = key("ordered", "ranks add gradients as one process does, or fast", "driver", choices=("ordered", "fast"))
     scope: str = key(
         "declared", "what a method sees: all of its scope, or a micro-batch", choices=("declared", "micro_batch")
     )
@@ -188,6 +189,7 @@ class Config:
     updates_per_step: int = key(4, "updates a rollout batch", low=1)
     seed: int = key(1, "seed of everything random", low=0)
     repeat: int = key(0, "number of a repeat; changes the folder and nothing else", "driver", low=0)
+    ranks: int = key(1, "processes that share the learner; the same bits for any number", "place", low=1)
     torch_threads: int = key(1, "threads of torch", "driver", low=1)
     device: str = key("cpu", "cpu, or an accelerator such as cuda", "driver")
     mode: str = key("train", "train a policy, or evaluate a checkpoint", choices=("train", "evaluate"))
@@ -250,9 +252,10 @@ class Config:
         """What makes this run another than the next, flat: every key but those of the role place.
 
         So runs of one science on two drivers lie in two folders and can be compared; where a run lies, what mirrors
-        it, how long its checkpoints stay and where it is paused do not make it another run.
+        it, how long its checkpoints stay, where it is paused and by how many ranks (that add in order) do not.
         """
-        return {name: value for name, value in self.flat().items() if role_of(name) != "place"}
+        kept = {"ranks"} if self.learner.sum == "fast" else set()
+        return {name: value for name, value in self.flat().items() if role_of(name) != "place" or name in kept}
 
     def sha256(self) -> str:
         """Hash of the identity: the same for the same command wherever it runs."""

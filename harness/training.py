@@ -23,11 +23,12 @@ from harness.interrupts import Interrupted, Paused
 from harness.lag import realised, schedule
 from harness.learner.fidelity import Halves
 from harness.learner.learner import Learner
+from harness.learner.state import LearnerState
 from harness.models.digest import weights_sha256
 from harness.models.loading import LoadedModel, longest_prompt
 from harness.models.memory import keep_freed_memory
 from harness.progress import Progress
-from harness.records import flat
+from harness.ranks.alone import Alone
 from harness.records.checkpoint import Checkpoints, RunState, newest_good
 from harness.records.folder import RunFolder
 from harness.records.recorder import Recorder
@@ -44,15 +45,17 @@ class Training:
     config: what to run.
     folder: where its records and checkpoints go.
     progress: the line on the terminal.
+    ranks: that share the learner; this process is the first of them.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, config: Config, folder: RunFolder, progress: Progress, ranks: Alone | None = None) -> None:
         self.config = config
         self.folder = folder
         torch.set_num_threads(config.torch_threads)
         keep_freed_memory()
         progress.note("loading the model")
-        self.model: LoadedModel = build.model(config)
+        ranks = ranks or Alone()
+        self.model: LoadedModel = build.learner_model(config, ranks)
         encode = PromptEncoder(self.model.tokenizer, config.model)
         data = prepare(config, build.task(config), encode, longest_prompt(config))
         self.recorder = Recorder(folder, progress, self.model.token_text, config.learner.max_refused_in_a_row)
@@ -61,7 +64,8 @@ class Training:
         self.requests = Requests(config, data.task, encode)
         self.warned_of_failures = False
         self.grader = Grader(data.task, self.model.tokenizer, config.learner.truncated)
-        self.learner: Learner = build.learner(config, self.model)
+        self.learner: Learner = build.learner(config, self.model, ranks)
+        self.state = LearnerState(self.learner, ranks)
         self.evaluator = Evaluator(config, data.task, encode, self.grader, data.suites)
         self.checkpoints = Checkpoints(
             folder.checkpoints, self.model.describe, config.record.keep_checkpoints, config.sha256()
@@ -90,7 +94,7 @@ class Training:
             self.publish()
             self.keep_records()
         self.folder.update_manifest(acted_updates=self.recorder.acted_updates)
-        return weights_sha256(self.model.module.state_dict())
+        return weights_sha256(self.state.weights())
 
     def train_on(self, number: int) -> None:
         """One rollout batch: pop, grade, step, record."""
@@ -114,7 +118,7 @@ class Training:
 
     def publish(self) -> None:
         """Makes the learner's weights the newest version."""
-        self.generation.publish(self.learner.version, self.model.module.state_dict())
+        self.generation.publish(self.learner.version, self.state.weights())
 
     def keep_records(self) -> None:
         """After a step: evaluation, checkpoint and heartbeat where they are due."""
@@ -208,13 +212,18 @@ class Training:
         rollouts = self.queue.rollouts()
         version = self.learner.version
         counters = {"version": version, "queue": self.queue.counters(), "records": self.recorder.state()}
-        state = RunState(self.model.module.state_dict(), self.learner.optimizer, rollouts, counters)
+        write_files = self.state.write if self.config.ranks > 1 else None
+        state = RunState(self.model.module.state_dict(), self.learner.optimizer, rollouts, counters, write_files)
         self.checkpoints.save(version, state, best=self.recorder.best.update)
 
     def resume(self) -> None:
         """Carries on from the newest checkpoint that is whole, or from the start."""
         found, complaints = newest_good(
-            self.folder.checkpoints, self.recorder.damage, self.config.device, self.config.sha256()
+            self.folder.checkpoints,
+            self.recorder.damage,
+            self.config.device,
+            self.config.sha256(),
+            sliced=self.config.ranks > 1,
         )
         for complaint in complaints:
             self.recorder.warn(complaint)
@@ -222,10 +231,8 @@ class Training:
         if found is None:
             self.recorder.restart()
             return
-        self.learner.version = found.counters["version"]
-        self.recorder.restore(found.counters["records"], self.learner.version)
-        flat.restore_weights(self.model.module.state_dict(), found.weights())
-        flat.restore_optimizer(self.learner.optimizer, found.optimizer)
+        self.recorder.restore(found.counters["records"], found.counters["version"])
+        self.state.restore(found)
         self.queue.restore(found.rollouts, found.counters["queue"])
 
     def outcome(self) -> str:

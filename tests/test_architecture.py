@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"types", "config", "errors"},
     "tasks": {"types", "config", "errors", "randomness", "progress", "rewards", "models"},
     "rollout": {"types", "config", "errors", "randomness", "models"},
-    "learner": {"types", "config", "errors", "models", "algorithms"},
+    "ranks": {"config", "errors", "interrupts", "models"},
+    "learner": {"types", "config", "errors", "models", "algorithms", "ranks", "records"},
     "drivers": {"types", "config", "errors", "interrupts", "lag", "rollout", "models"},
     "records": {"types", "config", "errors", "progress"},
     "tracking": {"records", "config", "errors"},
@@ -40,7 +41,7 @@ MAY_IMPORT["command"] = BELOW | RUN | {"tracking"}
 MAY_IMPORT["run"] = {"command", "errors", "analysis"}
 MAY_IMPORT["analysis"] = {"records.layout"}
 NEVER = {"analysis": {"torch", "transformers", "harness.config"}}
-ENTRIES = {"status", "sync", "twin", "grade"}  # `python -m harness.…`: at most 15 lines each
+ENTRIES = {"status", "sync", "twin", "grade", "follow"}  # `python -m harness.…`: at most 15 lines each
 
 
 def files() -> list[Path]:

@@ -91,12 +91,22 @@ def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
 def _run(config: Config, folder: RunFolder, progress: Progress, closing: ExitStack) -> None:
     """Trains or evaluates to the end. closing: what is closed once the end of the run is recorded."""
     # Imported late: a finished cell is skipped without loading torch and transformers.
+    from harness import build
     from harness.evaluation import Evaluation
     from harness.training import Training
 
-    run = (Evaluation if config.mode == "evaluate" else Training)(config, folder, progress)
-    closing.callback(run.close)
-    digest = run.run()
+    if config.ranks > 1:
+        progress.note("starting the ranks")
+    ranks = build.ranks(config)
+    closing.callback(ranks.close)
+    run: Evaluation | Training
+    with ranks.watched():
+        if config.mode == "evaluate":
+            run = Evaluation(config, folder, progress)
+        else:
+            run = Training(config, folder, progress, ranks)
+        closing.callback(run.close)
+        digest = run.run()
     folder.tokens.join()
     folder.update_manifest(status="finished", finished=time.time(), final_weights_sha256=digest, error=None)
     drop(folder.path)

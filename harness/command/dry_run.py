@@ -48,7 +48,8 @@ class Estimate:
     training_tokens, evaluation_tokens: sampled in the whole run.
     micro_batches: of an update.
     parameters: of the model; None: unknown, then the bytes that depend on it are 0.
-    learner_bytes: weights, gradients and AdamW's moments.
+    learner_bytes: weights, gradients and AdamW's moments, of each of its ranks.
+    ranks: of the learner.
     engine_bytes: weights for generation, beside the learner's.
     queue_bytes: the rollout queue, on the host.
     """
@@ -59,6 +60,7 @@ class Estimate:
     micro_batches: int
     parameters: float | None
     learner_bytes: float
+    ranks: int
     engine_bytes: float
     queue_bytes: float
 
@@ -77,7 +79,8 @@ def estimate(config: Config) -> Estimate:
         evaluation_tokens=_evaluations(config) * _answers(config) * rollout.max_new_tokens,
         micro_batches=_micro_batches(config, step_tokens),
         parameters=known,
-        learner_bytes=(MASTER_BYTES + copy_bytes) * size,
+        learner_bytes=(MASTER_BYTES / config.ranks + copy_bytes) * size,
+        ranks=config.ranks,
         engine_bytes=_engine_bytes(config, compute_bytes) * size,
         queue_bytes=(config.lag_steps + 1) * step_tokens * TOKEN_BYTES,
     )
@@ -159,7 +162,8 @@ def _memory(e: Estimate) -> str:
         return "unknown; give model.parameters=NUMBER, for instance 1.5e9"
     learner = f"{_bytes(e.learner_bytes)} for weights, gradients and AdamW before activations"
     beside = f"; {_bytes(e.engine_bytes)} of weights for generation" if e.engine_bytes else ""
-    return f"{_short(e.parameters)} parameters; {learner}, on one device (the learner is not sharded){beside}"
+    where = "on one device" if e.ranks == 1 else f"on each of {e.ranks} devices"
+    return f"{_short(e.parameters)} parameters; {learner}, {where}{beside}"
 
 
 def _evaluated(config: Config) -> str:

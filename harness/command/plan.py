@@ -14,6 +14,7 @@ from harness.command.compose import compose_cells
 from harness.command.points import Points, compose, file_of
 from harness.config import Config
 from harness.errors import UserError
+from harness.ranks.launch import check_launched
 from harness.records.layout import SWEEPS
 
 
@@ -76,6 +77,7 @@ def plan(arguments: Sequence[str]) -> Plan:
     from harness.command.resolve import resolve
 
     for cell in planned.cells:
+        check_launched(cell.ranks, len(planned.cells))
         check_values(cell)
     planned = replace(planned, cells=list(map(resolve, planned.cells, planned.overrides)))
     for cell in planned.cells:

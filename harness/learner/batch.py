@@ -131,6 +131,13 @@ def micro_batches(batch: MiniBatch, budget: int) -> list[tuple[Tensor, SequenceB
     return [(rows := torch.tensor(part, device=lengths.device), select(sequences, rows)) for part in parts]
 
 
+def one_row(batch: MiniBatch, micro: list[tuple[Tensor, SequenceBatch]]) -> tuple[Tensor, SequenceBatch]:
+    """The longest response of the first micro-batch as a micro-batch, for a rank that would have none. micro: all."""
+    rows, sequences = micro[0]
+    longest = rows[sequences.mask.sum(1).argmax()][None]
+    return longest, select(batch.sequences, longest)
+
+
 def select(sequences: SequenceBatch, rows: Tensor) -> SequenceBatch:
     """The given rows, with only the prompts they need and no needless width. rows: [b] int64 indices."""
     prompts, group = torch.unique(sequences.group[rows], return_inverse=True)

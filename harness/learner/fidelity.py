@@ -15,6 +15,7 @@ from harness.config import LearnerConfig
 from harness.learner.batch import Estimate, minibatch
 from harness.learner.gradient import GradientMaker
 from harness.models.policy import Policy
+from harness.ranks.alone import Alone
 from harness.types import GradedRollouts
 
 Halves = tuple[GradedRollouts, GradedRollouts]
@@ -29,6 +30,7 @@ class Fidelity:
     temperature: of the sampling policy.
     max_length: tokens, as GradientMaker takes it.
     estimate: of the advantages.
+    ranks: that share the gradient.
     """
 
     def __init__(
@@ -39,9 +41,12 @@ class Fidelity:
         temperature: float,
         max_length: int | None,
         estimate: Estimate,
+        ranks: Alone,
     ) -> None:
         plain = replace(config, entropy_bonus=0.0, kl_coefficient=0.0)
-        self._gradient = GradientMaker(policy, Reinforce(aggregation=aggregation), plain, temperature, max_length)
+        method = Reinforce(aggregation=aggregation)
+        self._gradient = GradientMaker(policy, method, plain, temperature, max_length, ranks)
+        self._ranks = ranks
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self._estimate = estimate
         self._device = str(policy.model.device)
@@ -71,7 +76,8 @@ class Fidelity:
 
     def _flat(self) -> Tensor:
         """A copy of the gradient in the parameters, one vector, float32."""
-        return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self._parameters])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        return torch.cat([self._ranks.whole(gradient).flatten() for gradient in gradients])
 
 
 def _cosine(one: Tensor, other: Tensor) -> float:

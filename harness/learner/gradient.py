@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,12 +14,13 @@ from algorithms import Algorithm, TokenStats, TokenWeights, compose, measure
 from algorithms.aggregation import totals
 from algorithms.token_weights import join_weights, widen
 from harness.config import LearnerConfig
-from harness.learner.batch import MiniBatch, micro_batches
+from harness.learner.batch import MiniBatch, micro_batches, one_row
 from harness.learner.penalties import in_loss, k3, penalty
 from harness.learner.scope import total_in_scope, weights_in_scope
 from harness.models.logprobs import TokenScores
 from harness.models.policy import Policy
 from harness.models.sequences import SequenceBatch
+from harness.ranks.alone import Alone
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,20 @@ class GradientMaker:
     config: micro-batches and scope.
     temperature: of the sampling policy, whose log-probs are those of softmax(logits / temperature).
     max_length: tokens, the constant of Dr. GRPO's denominator; None means the width of each tensor.
+    ranks: that share the micro-batches.
     """
 
     def __init__(
-        self, policy: Policy, loss: Algorithm, config: LearnerConfig, temperature: float, max_length: int | None
+        self,
+        policy: Policy,
+        loss: Algorithm,
+        config: LearnerConfig,
+        temperature: float,
+        max_length: int | None,
+        ranks: Alone,
     ) -> None:
         self._policy = policy
+        self._ranks = ranks
         self._loss = loss
         self._config = config
         self._temperature = temperature
@@ -82,7 +92,10 @@ class GradientMaker:
         alone = len(micro) == 1 or self._config.scope == "micro_batch"
         whole, total = (None, None) if alone else self._of_the_whole(batch)
         share = 1 / len(micro) if alone else 1.0
-        parts = [self._part(batch, rows, sequences, whole, total, share) for rows, sequences in micro]
+        own = [
+            self._part(batch, *one, whole, total, share) for one in self._ranks.accumulate(micro, one_row(batch, micro))
+        ]
+        parts = self._of_all_ranks(batch, micro, own, whole)
         return self._result(*self._joined(batch, parts, whole), parts, batch.logp_reference)
 
     def _part(
@@ -99,16 +112,46 @@ class GradientMaker:
         valid = None if total is None else totals(batch.sequences.mask)
         started = time.perf_counter()
         stats = batch.token_stats(scores.logp, scores.entropy.detach(), rows, sequences.mask)
-        if whole is None:
-            (weights,) = weights_in_scope(self._loss, [stats], scope=self._config.scope)
-        else:
-            weights = whole.select(rows, stats.mask.shape[1])
+        weights = self._weights(stats, rows, whole)
         out = compose(self._loss, stats, weights=weights, max_length=self._max_length, total=total, metrics=False)
         loss = share * (out.loss + self._penalty(batch, rows, sequences.mask, scores, valid))
         seconds = time.perf_counter() - started
         if loss.requires_grad:
             loss.backward()
         return _Part(rows, loss.detach(), stats.detached(), weights, seconds)
+
+    def _weights(self, stats: TokenStats, rows: Tensor, whole: TokenWeights | None) -> TokenWeights:
+        """Those of a micro-batch. whole: of the mini-batch, if they are known."""
+        if whole is None:
+            return weights_in_scope(self._loss, [stats], scope=self._config.scope)[0]
+        return whole.select(rows, stats.mask.shape[1])
+
+    def _of_all_ranks(
+        self,
+        batch: MiniBatch,
+        micro: list[tuple[Tensor, SequenceBatch]],
+        own: list[_Part],
+        whole: TokenWeights | None,
+    ) -> list[_Part]:
+        """The parts of every micro-batch. Only what is computed with the model travels: the batch is on every rank."""
+        if self._ranks.world == 1:
+            return own
+        sent = [
+            (
+                part.stats.logp_current,
+                part.stats.require("entropy", "the learner"),
+                part.loss,
+                torch.tensor(part.seconds),
+            )
+            for part in own
+        ]
+        parts = []
+        for (rows, sequences), (logp, entropy, loss, seconds) in zip(
+            micro, self._ranks.gather(sent, len(micro)), strict=True
+        ):
+            stats = batch.token_stats(logp, entropy, rows, sequences.mask)
+            parts.append(_Part(rows, loss, stats, self._weights(stats, rows, whole), float(seconds)))
+        return parts
 
     def _penalty(
         self, batch: MiniBatch, rows: Tensor, mask: Tensor, scores: TokenScores, total: Tensor | None
@@ -128,12 +171,11 @@ class GradientMaker:
         """
         policy = self._policy if policy is None else policy
         micro = micro_batches(batch, self._config.micro_batch_tokens)
-        scores = [policy.score(sequences, self._temperature) for _, sequences in micro]
+        dealt = self._ranks.deal(micro, one_row(batch, micro))
+        own = [policy.score(sequences, self._temperature) for _, sequences in dealt]
+        logp, entropy = zip(*self._ranks.gather(own, len(micro)), strict=True)
         rows, width = [rows for rows, _ in micro], batch.sequences.mask.shape[1]
-        return TokenScores(
-            _in_order(rows, [part.logp for part in scores], width),
-            _in_order(rows, [part.entropy for part in scores], width),
-        )
+        return TokenScores(_in_order(rows, logp, width), _in_order(rows, entropy, width))
 
     def _of_the_whole(self, batch: MiniBatch) -> tuple[TokenWeights | None, Tensor]:
         """The weights of a method of batch scope (None: of any other), and the counts of the denominator."""
@@ -161,8 +203,7 @@ class GradientMaker:
     def _result(
         self, stats: TokenStats, weights: TokenWeights, parts: list[_Part], reference: Tensor | None
     ) -> Gradient:
-        grads = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
+        norm = self._norm()
         loss = torch.stack([part.loss for part in parts]).sum()
         metrics = measure(self._loss, stats, weights, self._max_length) | {"loss": loss, "grad_norm": norm}
         if reference is not None:
@@ -172,7 +213,13 @@ class GradientMaker:
         row = dict(zip(metrics, values, strict=True)) | {"time/loss_s": sum(part.seconds for part in parts)}
         return Gradient(stats, weights, norm, row, bool(stats.mask.any()))
 
+    def _norm(self) -> Tensor:
+        """Of the whole gradient, 0-d. A tensor at a time and in one piece: a sum over slices would have other bits."""
+        grads = (p.grad for p in self._parameters if p.grad is not None)
+        norms = [torch.linalg.vector_norm(self._ranks.whole(grad)) for grad in grads]
+        return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 
-def _in_order(rows: list[Tensor], parts: list[Tensor], width: int) -> Tensor:
+
+def _in_order(rows: list[Tensor], parts: Sequence[Tensor], width: int) -> Tensor:
     """Micro-batches of different widths → [B,width] in the order of the mini-batch."""
     return torch.cat([widen(part, width) for part in parts])[torch.argsort(torch.cat(rows))]

@@ -21,6 +21,7 @@ from harness.learner.penalties import penalised_rewards
 from harness.learner.shadow import Shadows
 from harness.learner.step_size import learning_rate, step_factor
 from harness.models.policy import Policy
+from harness.ranks.alone import Alone
 from harness.types import GradedRollouts, Refusal, Update
 
 
@@ -39,6 +40,7 @@ class Learner:
     updates: of the whole run, where the learning rate falls.
     reference: policy that the KL divergence is measured from, where there is one.
     shadows: methods asked what they would have done with the mini-batches.
+    ranks: that share the mini-batches; they hold slices of the policy.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Learner:
         updates: int | None = None,
         reference: Policy | None = None,
         shadows: Shadows | None = None,
+        ranks: Alone | None = None,
     ) -> None:
         self.policy = policy
         self.loss = loss
@@ -69,8 +72,11 @@ class Learner:
         self._reference = reference
         self._shadows = shadows or Shadows()
         self._max_length = max_new_tokens
-        self._gradient = GradientMaker(policy, loss, config, temperature, max_new_tokens)
-        self._fidelity = Fidelity(policy, config, loss.aggregation, temperature, max_new_tokens, self._advantages)
+        self._ranks = ranks or Alone()
+        self._gradient = GradientMaker(policy, loss, config, temperature, max_new_tokens, self._ranks)
+        self._fidelity = Fidelity(
+            policy, config, loss.aggregation, temperature, max_new_tokens, self._advantages, self._ranks
+        )
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self._parameters,
@@ -87,6 +93,7 @@ class Learner:
         fresh: two sets of rollouts of the policy as it is now, which the first update's gradient is compared with.
         Returns an iterator; each update is made when it is asked for, and counts as a version even if it is refused.
         """
+        self._ranks.order("step", graded, fresh)
         parts = graded.minibatches(self._updates_per_step)
         # All before the first update: the proximal policy is the one at the start of the step.
         batches = [self._prepared(part, version) for version, part in enumerate(parts, self.version)]

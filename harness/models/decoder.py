@@ -11,6 +11,7 @@ gradients with its own forward.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from harness.models.entrance import Entrance
 from harness.models.logprobs import TokenScores, head_scores
 from harness.models.prefix_cache import PrefixCache, PromptGroups, softmax
 from harness.models.sequences import SequenceBatch
@@ -64,6 +66,17 @@ class SharedPrefixPolicy:
         self._kv_heads = config.num_key_value_heads
         self._head_dim = getattr(config, "head_dim", None) or config.hidden_size // self._heads
         self._rotary: tuple[Tensor, Tensor] | None = None
+        self._enter: Callable[..., TokenScores] = self._score
+        base: Any = model.base_model
+        self._enter_layer: list[Callable[..., Tensor]] = [
+            functools.partial(self._layer, layer, index) for index, layer in enumerate(base.layers)
+        ]
+
+    def enter_through(self, wrap: Entrance) -> None:
+        """Computes the model and its layers through functions that have been wrapped. wrap: as Policy's."""
+        base: Any = self.model.base_model
+        self._enter = wrap(self.model, self._score)
+        self._enter_layer = list(map(wrap, base.layers, self._enter_layer))
 
     def score(self, batch: SequenceBatch, temperature: float, *, entropy_gradient: bool = False) -> TokenScores:
         """Log-prob and entropy of every response token under softmax(logits / temperature).
@@ -72,6 +85,9 @@ class SharedPrefixPolicy:
         temperature: above 0.
         Returns two [B, T] float32 (nats), the log-probs differentiable; padding holds finite values of no meaning.
         """
+        return self._enter(batch, temperature, entropy_gradient)
+
+    def _score(self, batch: SequenceBatch, temperature: float, entropy_gradient: bool) -> TokenScores:
         groups, width = batch.prompt_ids.shape
         responses, steps = batch.response_ids.shape
         # A response token is predicted from the one before it, so the last one is never an input.
@@ -162,11 +178,8 @@ class SharedPrefixPolicy:
         x = self._embeddings(ids)
         cos, sin = (table[positions][:, None] for table in self._rotary_tables(length))
         recompute = base.training and self.model.is_gradient_checkpointing and torch.is_grad_enabled()
-        for index, layer in enumerate(base.layers):
-            if recompute:
-                x = checkpoint(self._layer, layer, index, x, cos, sin, attend, use_reentrant=False)
-            else:
-                x = self._layer(layer, index, x, cos, sin, attend)
+        for layer in self._enter_layer:
+            x = checkpoint(layer, x, cos, sin, attend, use_reentrant=False) if recompute else layer(x, cos, sin, attend)
         return _rms_norm(base.norm, x)
 
     def _layer(self, layer: Any, index: int, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub import snapshot_download
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.config import Config, ModelConfig
 from harness.errors import UserError, first_line, printable
 from harness.models import decoder
-from harness.models.checks import FOLDER, check_model, positions, source_of
+from harness.models.checks import FOLDER, INDEX, WEIGHTS, check_model, positions, source_of
 from harness.models.policy import ComputePolicy, Policy, TransformersPolicy
 from harness.models.tokens import check_vocabulary, end_tokens, load_tokenizer
 
@@ -74,11 +77,7 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
     device: where it is put.
     Raises UserError naming what is missing.
     """
-    tokenizer = load_tokenizer(config)
-    architecture = check_model(config)
-    for part in (architecture, architecture.get_text_config()):
-        for name in [name for name in vars(part) if name.endswith(("dropout", "_pdrop"))]:
-            setattr(part, name, 0.0)
+    architecture = _without_dropout(check_model(config))
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source_of(config.path),
@@ -93,11 +92,54 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
         reason = printable(first_line(error))
         raise UserError(f"model.path={config.path}: {reason}; without network give {FOLDER}") from error
     module, found = loaded
-    check_vocabulary(config, architecture, tokenizer)
     _check_numbers(config, module, found["missing_keys"])
+    torch.nn.Module.to(module, device)
+    return _loaded(config, module, architecture)
+
+
+def load_skeleton(config: ModelConfig) -> LoadedModel:
+    """The model as `load_model` gives it, without weights: on the meta device, for ranks that read their slices.
+
+    config: as load_model's.
+    Raises UserError naming what is missing.
+    """
+    architecture = _without_dropout(check_model(config))
+    with torch.device("meta"):
+        module = AutoModelForCausalLM.from_config(
+            architecture, dtype=torch.float32, attn_implementation=config.attention, trust_remote_code=False
+        )
+    with suppress(OSError):  # a model need not have one
+        module.generation_config = GenerationConfig.from_pretrained(source_of(config.path))
+    return _loaded(config, module, architecture)
+
+
+def weight_files(path: str) -> list[Path]:
+    """The files that hold a model's weights, fetched where it is on the hub.
+
+    path: as `model.path`.
+    """
+    folder = Path(source_of(path))
+    if not folder.is_dir():
+        folder = Path(snapshot_download(str(folder), allow_patterns=["*.safetensors", f"*{INDEX}"]))
+    if not (folder / INDEX).is_file():
+        return [folder / WEIGHTS]
+    return sorted({folder / str(name) for name in json.loads((folder / INDEX).read_bytes())["weight_map"].values()})
+
+
+def _without_dropout(architecture: Any) -> Any:
+    for part in (architecture, architecture.get_text_config()):
+        for name in [name for name in vars(part) if name.endswith(("dropout", "_pdrop"))]:
+            setattr(part, name, 0.0)
+    return architecture
+
+
+def _loaded(config: ModelConfig, module: PreTrainedModel, architecture: Any) -> LoadedModel:
+    """A transformers model with its policy and its tokenizer. architecture: its configuration."""
+    tokenizer = load_tokenizer(config)
+    check_vocabulary(config, architecture, tokenizer)
     if config.gradient_checkpointing:
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    policy = make_policy(_on(module, device))
+    policy = make_policy(module.eval())
     dtype = config.dtype or "float32"
     if dtype != "float32" or config.gradient_checkpointing:
         policy = ComputePolicy(policy, getattr(torch, dtype))
@@ -112,11 +154,6 @@ def _check_numbers(config: ModelConfig, module: PreTrainedModel, missing: set[st
     for name, parameter in module.named_parameters():
         if not torch.isfinite(parameter.detach().sum()):  # a sum carries NaN and infinity, and needs no memory
             raise UserError(f"model.path={config.path}: {name} holds NaN or infinite values; give other weights")
-
-
-def _on(module: PreTrainedModel, device: str) -> PreTrainedModel:
-    torch.nn.Module.to(module, device)
-    return module.eval()
 
 
 def make_policy(module: PreTrainedModel) -> Policy:

@@ -7,13 +7,16 @@ causal language model. Both own nothing: the parameters belong to the transforme
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from harness.models.entrance import Entrance
 from harness.models.logprobs import TokenScores, head_scores, scores_from_logits
 from harness.models.sequences import SequenceBatch
 
@@ -36,6 +39,13 @@ class Policy(Protocol):
     """
 
     model: PreTrainedModel
+
+    def enter_through(self, wrap: Entrance) -> None:
+        """Computes scores through functions that have been wrapped, for a model that is cut into slices.
+
+        wrap: (module, a function that computes it) → the function to call in its place.
+        """
+        ...
 
     def score(self, batch: SequenceBatch, temperature: float, *, entropy_gradient: bool = False) -> TokenScores:
         """Log-prob and entropy of every response token under softmax(logits / temperature).
@@ -102,10 +112,22 @@ class TransformersPolicy:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self._split_head = _head_is_linear(model)
+        self._enter: Callable[..., TokenScores] = self._score
+
+    def enter_through(self, wrap: Entrance) -> None:
+        """Computes the model through a function that has been wrapped. wrap: as Policy's."""
+        self._enter = wrap(self.model, self._score)
+
+    @cached_property
+    def _split_head(self) -> bool:
+        # Asked for when the model is computed: until then it may have no weights, or slices of them.
+        return _head_is_linear(self.model)
 
     def score(self, batch: SequenceBatch, temperature: float, *, entropy_gradient: bool = False) -> TokenScores:
         """Log-prob and entropy of every response token, [B, T] float32 (nats)."""
+        return self._enter(batch, temperature, entropy_gradient)
+
+    def _score(self, batch: SequenceBatch, temperature: float, entropy_gradient: bool) -> TokenScores:
         prompts, prompt_mask = _left_pad(batch.prompt_ids, batch.prompt_lengths)
         ids = torch.cat((prompts[batch.group], batch.response_ids), dim=1)
         mask = torch.cat((prompt_mask[batch.group], batch.mask), dim=1)
@@ -125,7 +147,7 @@ class TransformersPolicy:
                 temperature,
                 entropy_gradient=entropy_gradient,
             )
-        logits = self.model(**inputs, logits_to_keep=keep).logits[:, -keep:-1]
+        logits = self.model.forward(**inputs, logits_to_keep=keep).logits[:, -keep:-1]
         return scores_from_logits(logits, batch.response_ids, temperature, entropy_gradient=entropy_gradient)
 
     def start(
@@ -174,6 +196,10 @@ class ComputePolicy:
         self._inner = inner
         self._dtype = dtype
 
+    def enter_through(self, wrap: Entrance) -> None:
+        """Computes the other policy through functions that have been wrapped. wrap: as Policy's."""
+        self._inner.enter_through(wrap)
+
     def score(self, batch: SequenceBatch, temperature: float, *, entropy_gradient: bool = False) -> TokenScores:
         """Log-prob and entropy of every response token, [B, T] float32 (nats)."""
         self.model.train(self.model.is_gradient_checkpointing and torch.is_grad_enabled())
@@ -214,10 +240,14 @@ def _positions(mask: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _head_is_linear(model: PreTrainedModel) -> bool:
-    """Whether logits are exactly head(last hidden state): not so where a family caps or scales its logits."""
+    """Whether logits are exactly head(last hidden state): not so where a family caps or scales its logits.
+
+    In float32, where no rounding hides a difference. `forward` is called by its name: the model has been entered.
+    """
     head = model.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear) or model.base_model is model:
         return False
     probe = torch.arange(4, device=head.weight.device)[None] % len(head.weight)
-    hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state
-    return torch.equal(head(hidden), model(input_ids=probe, use_cache=False).logits)
+    with torch.autocast(model.device.type, enabled=False):
+        hidden = model.base_model(input_ids=probe, use_cache=False).last_hidden_state
+        return torch.equal(head(hidden), model.forward(input_ids=probe, use_cache=False).logits)

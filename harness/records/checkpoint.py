@@ -2,6 +2,7 @@
 
     checkpoints/000400/   config.json, model.safetensors, tokenizer files   an ordinary Hugging Face folder
                           optimizer.safetensors, rollouts.safetensors       the rest of the state
+                          (model-00001-of-00002.safetensors … of two ranks; the same for the optimizer)
                           checkpoint.json                                   counters, and every file's size and hash
 
 Files are hashed while they are written, tensor by tensor, and while they are read; the name of the folder is what
@@ -26,12 +27,10 @@ from harness.errors import RunFailed, UserError, printable
 from harness.records import flat
 from harness.records.files import file_sha256, read_json, read_signed, signed, sync, sync_all, write_hashed
 from harness.records.layout import CHECKPOINT
+from harness.records.parts import METADATA, OPTIMIZER, WEIGHTS, WEIGHTS_INDEX, index_of, tensor_files
 from harness.records.tensors import pieces, read_tensors
 from harness.types import Rollouts
 
-WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-OPTIMIZER = "optimizer.safetensors"
 ROLLOUTS = "rollouts.safetensors"
 NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)  # damage; other OSErrors are the disk's
 KEEP = 2  # newest checkpoints kept where record.keep_checkpoints lists updates
@@ -58,12 +57,15 @@ class RunState:
     optimizer: the learner's.
     rollouts: the rollout queue, by index of chunk.
     counters: the rest, as JSON.
+    write_files: writes weights, their index and the optimizer into a folder, in place of the two above, where one
+        process alone cannot; returns size and hash of each file.
     """
 
     weights: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
     rollouts: dict[int, Rollouts]
     counters: dict[str, Any]
+    write_files: Callable[[Path], dict[str, dict[str, Any]]] | None = None
 
 
 class Checkpoints:
@@ -123,17 +125,19 @@ class Checkpoints:
 
     def _write(self, folder: Path, update: int, state: RunState) -> None:
         """Writes all files and reads them back. Raises OSError."""
-        weights, rollouts = flat.stored_once(state.weights), flat.rollout_tensors(state.rollouts)
-        # The index is for programs that would take every *.safetensors of the folder for weights, as vLLM does.
-        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, WEIGHTS)}
+        rollouts = flat.rollout_tensors(state.rollouts)
         contents: dict[str, Iterable[bytes | memoryview]] = {
             **self._model_description(),
-            WEIGHTS_INDEX: [json.dumps(index).encode()],
-            WEIGHTS: pieces(weights, metadata={"format": "pt"}),
-            OPTIMIZER: pieces(flat.optimizer_tensors(state.optimizer)),
             ROLLOUTS: pieces(rollouts, flat.narrowest(rollouts)),
         }
+        if state.write_files is None:
+            weights = flat.stored_once(state.weights)
+            contents[WEIGHTS_INDEX] = index_of(dict.fromkeys(weights, WEIGHTS))
+            contents[WEIGHTS] = pieces(weights, metadata=METADATA)
+            contents[OPTIMIZER] = pieces(flat.optimizer_tensors(state.optimizer))
         files = {name: write_hashed(folder / name, content) for name, content in contents.items()}
+        if state.write_files is not None:
+            files |= state.write_files(folder)
         write_hashed(folder / CHECKPOINT, [_manifest(update, self._config_sha256, state.counters, files)])
         sync_all([folder / name for name in (*files, CHECKPOINT)])
         problem = defect(folder)
@@ -174,21 +178,28 @@ class Checkpoint:
     """A checkpoint that has been read and found whole, as what RunState was made of.
 
     optimizer: by flat name, for `flat.restore_optimizer`.
+    files: every file's hash by its name.
     """
 
     folder: Path
     counters: dict[str, Any]
     optimizer: dict[str, Tensor]
     rollouts: dict[int, Rollouts]
-    weights_sha256: str
+    files: dict[str, str]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Each weight with its name, read from the file one at a time."""
-        return read_tensors(self.folder / WEIGHTS, self.weights_sha256)
+        """Each weight with its name, read from its file one at a time."""
+        for name in tensor_files(self.files, WEIGHTS):
+            yield from read_tensors(self.folder / name, self.files[name])
 
 
 def newest_good(
-    root: Path, usable: Callable[[dict[str, Any]], str | None], device: str = "cpu", config_sha256: str = ""
+    root: Path,
+    usable: Callable[[dict[str, Any]], str | None],
+    device: str = "cpu",
+    config_sha256: str = "",
+    *,
+    sliced: bool = False,
 ) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole and usable, None if there is none.
 
@@ -196,17 +207,19 @@ def newest_good(
     usable: counters → why they cannot be used, or None.
     device: where the optimizer's tensors go, one at a time.
     config_sha256: hash of the run's configuration; a checkpoint of another is passed over.
+    sliced: the optimizer is not read here, but in slices by each of the learner's ranks.
     Returns it with a line about each newer one that was passed over, for `Checkpoints.settle` to remove.
     Raises OSError where the disk or the rights refuse to read: that says nothing about what is written there.
     """
     complaints: list[str] = []
     for folder in reversed(_folders(root)):
         # What overwrites nothing is hashed while it is read for good; the weights overwrite the model's, so are not.
-        problem = defect(folder, unread=(OPTIMIZER, ROLLOUTS)) or _stranger(folder, config_sha256)
+        unread = (ROLLOUTS,) if sliced else (OPTIMIZER, ROLLOUTS)
+        problem = defect(folder, unread) or _stranger(folder, config_sha256)
         problem = problem or usable(_counters(folder))
         if problem is None:
             try:
-                return _read(folder, device), complaints
+                return _read(folder, None if sliced else device), complaints
             except (*NOT_THERE, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
                 problem = f"cannot be read ({type(error).__name__}: {error})"
         complaints.append(f"{folder}: {problem}; removed, the one before is used")
@@ -225,22 +238,29 @@ def _counters(folder: Path) -> Any:
     return read_json(folder / CHECKPOINT)["counters"]
 
 
-def _read(folder: Path, device: str) -> Checkpoint:
+def _read(folder: Path, device: str | None) -> Checkpoint:
+    """device: of the optimizer's tensors; None leaves them in their files."""
     manifest = read_json(folder / CHECKPOINT)
     hashes = {name: str(file["sha256"]) for name, file in manifest["files"].items()}
-    optimizer = {name: tensor.to(device) for name, tensor in read_tensors(folder / OPTIMIZER, hashes[OPTIMIZER])}
+    optimizer = {
+        name: tensor.to(device)
+        for file in tensor_files(hashes, OPTIMIZER)
+        if device is not None
+        for name, tensor in read_tensors(folder / file, hashes[file])
+    }
     rollouts = flat.stored_rollouts(dict(read_tensors(folder / ROLLOUTS, hashes[ROLLOUTS])))
-    return Checkpoint(folder, manifest["counters"], optimizer, rollouts, hashes[WEIGHTS])
+    return Checkpoint(folder, manifest["counters"], optimizer, rollouts, hashes)
 
 
 def defect(folder: Path, unread: Iterable[str] = ()) -> str | None:
     """What is wrong with a checkpoint, None if every file has the size and hash its manifest says.
 
-    unread: files whose hash is not looked at.
+    unread: files whose hash is not looked at, however many they are split into.
     """
     try:
         files = read_signed(folder / CHECKPOINT)["files"]
-        problems = (_file_defect(folder / name, file, name in unread) for name, file in files.items())
+        skipped = {name for whole in unread for name in tensor_files(files, whole)}
+        problems = (_file_defect(folder / name, file, name in skipped) for name, file in files.items())
         return next((problem for problem in problems if problem), None)
     except (*NOT_THERE, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{CHECKPOINT} cannot be read ({type(error).__name__}: {error})"
@@ -276,8 +296,3 @@ def _manifest(update: int, config_sha256: str, counters: dict[str, Any], files: 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(p for p in root.iterdir() if p.is_dir() and p.name.isdigit()) if root.is_dir() else []
-
-
-def size(folder: Path) -> int:
-    """Bytes of everything a checkpoint needs."""
-    return sum(path.stat().st_size for path in folder.iterdir())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,18 +43,25 @@ def pieces(
     tensors: Mapping[str, Tensor],
     stored_as: Mapping[str, torch.dtype] | None = None,
     metadata: dict[str, str] | None = None,
+    whole: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    own: Container[str] | None = None,
 ) -> Iterator[memoryview]:
     """A safetensors file, piece by piece: its header, then each tensor's bytes.
 
     tensors: by name, of any shape, on any device; one at a time is copied, and only where its bytes are not at hand.
     stored_as: name → another type that holds the tensor's values.
     metadata: of the file.
+    whole: brings a tensor together, whose slices several processes hold; all of them call it for every tensor, in turn.
+    own: names of the tensors that the file holds, where others go to the files of other processes.
     """
+    own = tensors if own is None else own
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()} | dict(stored_as or {})
     names = sorted(tensors, key=lambda name: (RANKS[dtypes[name]], name))
-    yield _header([(name, dtypes[name], tensors[name].shape) for name in names], metadata)
+    yield _header([(name, dtypes[name], tensors[name].shape) for name in names if name in own], metadata)
     for name in names:
-        yield _bytes(tensors[name].detach().to("cpu", dtypes[name]).contiguous())
+        tensor = whole(tensors[name].detach())
+        if name in own:
+            yield _bytes(tensor.to("cpu", dtypes[name]).contiguous())
 
 
 def read_tensors(path: Path, sha256: str) -> Iterator[tuple[str, Tensor]]:

@@ -1,0 +1,111 @@
+"""Who starts the ranks: rank 0, on this machine; or torchrun or srun, before anything runs.
+
+A rank beside the first is always `python -m harness.follow` or run.py itself, with torchrun's environment variables:
+RANK and WORLD_SIZE (srun: SLURM_PROCID and SLURM_NTASKS), LOCAL_RANK, and MASTER_ADDR and MASTER_PORT, or MEETING.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+
+from harness.errors import UserError
+
+MEETING = "LAGRANGE_RANKS_MEET_AT"  # where the ranks that rank 0 has started find each other
+VARIABLES = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
+_PR_SET_PDEATHSIG = 1  # sys/prctl.h
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among the ranks.
+
+    rank: 0 drives.
+    world: number of ranks.
+    local: number among those of its machine; its GPU.
+    """
+
+    rank: int
+    world: int
+    local: int
+
+
+def launched() -> Place | None:
+    """This process's place among those that were started together; None where it was started alone."""
+    if not {"MASTER_ADDR", MEETING} & set(os.environ):
+        return None
+    for rank, world, local in VARIABLES:
+        if rank in os.environ and int(os.environ.get(world, "1")) > 1:
+            number = int(os.environ[rank])
+            return Place(number, int(os.environ[world]), int(os.environ.get(local, number)))
+    return None
+
+
+def forget() -> None:
+    """From now on this process counts as started alone: the others have met it, and wait for its orders only."""
+    os.environ.pop("MASTER_ADDR")
+
+
+def check_launched(ranks: int, cells: int) -> None:
+    """Raises UserError where torchrun or srun has started another number of processes than the run has ranks.
+
+    cells: of the command; ranks that were started together serve one.
+    """
+    place = launched()
+    if place is not None and place.world != ranks:
+        raise UserError(f"ranks={ranks}: {place.world} processes were started together; expected ranks={place.world}")
+    if place is not None and cells > 1:
+        raise UserError(f"{cells} cells: ranks started by torchrun or srun serve one; start a command a cell")
+
+
+class Followers:
+    """The ranks 1 … world − 1, as processes of this machine that rank 0 has started.
+
+    world: number of ranks.
+    meeting: address of the store where all ranks meet.
+    """
+
+    def __init__(self, world: int) -> None:
+        if sys.platform.startswith("linux"):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody outside this machine takes part
+        self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
+        self.meeting = f"file://{self._folder.name}/store"
+        self._processes = [start(rank, world, rank, self.meeting) for rank in range(1, world)]
+
+    def exit_code(self, rank: int) -> int | None:
+        """Of a rank's process; None while it lives."""
+        return self._processes[rank - 1].poll()
+
+    def stop(self) -> None:
+        """Kills them: nothing is lost, for what a rank holds is in the checkpoints."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        self._folder.cleanup()
+
+
+def start(rank: int, world: int, local: int, meeting: str) -> subprocess.Popen[bytes]:
+    """One rank as a process of this machine, with this one's code and folder."""
+    place = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(local), MEETING: meeting}
+    code = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # A session of its own: Ctrl-C on the terminal is for rank 0 to answer.
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.follow"],
+        env=os.environ | code | place,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def obey_rank_0() -> None:
+    """In a rank beside the first: leaves signals to rank 0, and ends when its parent does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
