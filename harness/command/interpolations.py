@@ -12,9 +12,13 @@ from harness.schema import leaves
 
 REFERENCE = re.compile(r"\$\{\s*(\.*)([\w.]*)\s*\}")
 
+# What is left of a value without its plain references: a function, oc.env or one that may lead there (our own two do
+# not), or a key written otherwise or put together.
+MAY_READ_IT = re.compile(r"\$\{(?!\s*(?:modulo|home):)")
+
 
 def from_environment(cfg: DictConfig) -> dict[str, Any]:
-    """Dotted name → the value as it was written, of all that an environment variable decides.
+    """Dotted name → the value as it was written, of all that an environment variable decides, or may decide.
 
     cfg: composed configuration, not resolved.
     """
@@ -26,7 +30,7 @@ def from_environment(cfg: DictConfig) -> dict[str, Any]:
 def _is_from_environment(name: str, written: dict[str, Any], above: Set[str]) -> bool:
     """above: names that lead here; a circle is OmegaConf's to refuse."""
     text = str(written[name])
-    if "oc.env" in text:
+    if MAY_READ_IT.search(REFERENCE.sub("", text)):
         return True
     targets = {_target(name, dots, path) for dots, path in REFERENCE.findall(text)}
     below = {key for key in written for target in targets if key == target or key.startswith(f"{target}.")}

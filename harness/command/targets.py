@@ -69,7 +69,7 @@ def _named(node: Any, path: str) -> Iterator[tuple[str, str]]:
         try:
             value = node[name]
         except OmegaConfBaseException:  # of what only a running job knows, or has no value
-            value = OmegaConf.to_container(node, resolve=False)[name] if name in NAMES_CODE else None  # type: ignore[call-overload, index]
+            value = OmegaConf.to_container(node, resolve=False)[name] if name in NAMES_CODE else None  # type: ignore[index]
         if name in NAMES_CODE or (str(value).startswith(IMPORTS) and value not in STREAMS):
             yield f"{path}.{name}", str(value)
         else:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from harness.command.compose import compose_cells
+from harness.command.interpolations import from_environment
 from harness.command.plan import plan
 from harness.errors import without_secrets
 from harness.records.secrets import recorded
@@ -52,11 +54,29 @@ def test_the_environment_is_recorded_as_it_was_written(monkeypatch: pytest.Monke
     assert SECRET not in json.dumps(written)
 
 
+@pytest.mark.parametrize(
+    ("text", "is_secret"),
+    [
+        ("${tracking.experiment}", True),
+        ("${oc.select:tracking.experiment}", True),
+        ("${tracking[experiment]}", True),
+        ("${${task.name}}", True),
+        ("${oc.dict.values:tracking}", True),
+        ("${home:${tracking.experiment}}", True),
+        ("${modulo:${seed},3}", False),
+        ("${home:${seed}}", False),
+    ],
+)
+def test_every_way_to_another_key_is_followed_or_taken_to_read_the_environment(text: str, is_secret: bool) -> None:
+    values = {"tracking": {"experiment": "${oc.env:T}"}, "task": {"name": "tracking.experiment"}, "seed": 1, "x": text}
+    assert ("x" in from_environment(OmegaConf.create(values))) == is_secret
+
+
 def test_what_is_written_as_an_interpolation_is_the_same_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LAGRANGE_TEST_SEED", "3")
     typed = plan([*SMALL, f"runs_dir={tmp_path}", "seed=3"]).cells[0]
-    from_environment = plan([*SMALL, f"runs_dir={tmp_path}", "seed=${oc.env:LAGRANGE_TEST_SEED}"]).cells[0]
-    assert typed.sha256() == from_environment.sha256()
+    by_reference = plan([*SMALL, f"runs_dir={tmp_path}", "seed=${oc.env:LAGRANGE_TEST_SEED}"]).cells[0]
+    assert typed.sha256() == by_reference.sha256()
 
 
 def test_no_file_of_a_sweep_holds_a_password(
