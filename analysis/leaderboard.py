@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -46,9 +47,9 @@ def leaderboard(study: Study, metric: str = "sampled_accuracy", outcome: str = s
     ranked.sort(key=lambda item: -item[0])
     columns = [*found.columns, "runs", scores.OUTCOMES[outcome], *others, "worst s", "difference to GRPO", "p (Holm)"]
     columns += ["detectable", "against GRPO", "collapsed"]
-    beside = f"Beside it that of {', '.join(others)}, which need not rank alike." if others else ""
+    added = f"Beside it that of {', '.join(others)}, which need not rank alike." if others else ""
     caption = (
-        f"Ranked by {scores.OUTCOMES[outcome]} of {metric}, averaged over s = {', '.join(map(str, shared))}. {beside} "
+        f"Ranked by {scores.OUTCOMES[outcome]} of {metric}, averaged over s = {', '.join(map(str, shared))}. {added} "
         f"worst s: the lowest of them. {SEEDS} {inference_words(claims.values()) if len(base) else NO_BASELINE} "
         f"{found.words} {UNTUNED}"
     )
@@ -80,9 +81,9 @@ def _claims(groups: list, base: pd.DataFrame, complete: dict, outcome: str, shar
               for i, values in complete.items() if i not in own and not values.empty}  # fmt: skip
     same = frozenset(i for i in family if rows.same_runs(groups[int(i)], base))
     made = {int(i): claim for i, claim in inference.claims(family, same).items()}
-    seeds = set(reference.index.droplevel("span"))
+    seeds = set(reference.droplevel("span").index)
     return {i: replace(claim, words=inference.OTHER_SPAN)
-            if claim.words == inference.NO_PAIR and seeds & set(complete[i].index.droplevel("span")) else claim
+            if claim.words == inference.NO_PAIR and seeds & set(complete[i].droplevel("span").index) else claim
             for i, claim in made.items()}  # fmt: skip
 
 
@@ -100,12 +101,16 @@ def _per_seed(group: pd.DataFrame, outcome: str, shared: list[int]) -> pd.Series
     """
     if group.empty:
         return pd.Series(dtype=float)
-    cells = {"index": ["seed", "repeat"], "columns": "staleness"}
-    values = group.pivot_table(values=outcome, **cells).reindex(columns=shared)
+    values = _wide(group, outcome, "mean").reindex(columns=shared)
     means = values.mean(axis=1, skipna=False).replace([np.inf, -np.inf], np.nan).dropna()
-    spans = group.pivot_table(values="span", aggfunc="first", **cells).reindex(columns=shared).loc[means.index]
+    spans = _wide(group, "span", "first").reindex(columns=shared).loc[means.index]
     held = pd.Series([", ".join(row) for row in spans.to_numpy()], index=means.index, dtype=object, name="span")
     return means.to_frame("value").set_index(held, append=True)["value"]
+
+
+def _wide(group: pd.DataFrame, value: str, of: Literal["mean", "first"]) -> pd.DataFrame:
+    """A column of the runs with a row a seed and a column a staleness."""
+    return group.pivot_table(values=value, index=["seed", "repeat"], columns="staleness", aggfunc=of)
 
 
 def _absent(group: pd.DataFrame, shared: list[int]) -> str:
