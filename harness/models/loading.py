@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from harness.config import Config, ModelConfig
 from harness.errors import UserError, first_line, printable
 from harness.models import decoder
-from harness.models.checks import FOLDER, check_model, positions, source_of
+from harness.models.checks import FOLDER, check_model, source_of
 from harness.models.policy import ComputePolicy, Policy, TransformersPolicy
+from harness.models.positions import positions
 from harness.models.tokens import check_vocabulary, end_tokens, load_tokenizer
 
 
