@@ -87,6 +87,8 @@ REFUSED = [
     (["-m", "algo=glob(zz*)"], "names no cell"),
     (["-m", "staleness=interval(0,256)"], "an interval has no values of its own; type staleness=0,64"),
     (["sweep=staleness", "sweep=demo"], "give one sweep a command"),
+    (["algo=grpo", "algo=m2po"], "algo: given 2 times; give one, or all of them: -m algo=grpo,m2po"),
+    (["-m", "task=carry", "task=countdown", "seed=1,2"], "task: given 2 times; give one, or all of them"),
     (["-m", "sweep=staleness,demo"], "several sweeps; give one a command"),
     (["experiment=demo/grpo_stale", "experiment=demo/m2po_stale"], "give one experiment a command"),
     (["mode=evaluate", "checkpoint=nope"], "checkpoint=nope: no such folder"),

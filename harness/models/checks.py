@@ -7,14 +7,15 @@ second for 7 billion parameters, and knows every renaming of every family.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import (
@@ -34,12 +35,12 @@ hf_logging.disable_progress_bar()  # one progress line a run is ours
 FOLDER = "a Hugging Face model folder (config.json, *.safetensors, tokenizer.json)"
 WEIGHTS, INDEX, ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
-SWITCHING = ("dynamic", "longrope")  # rotary embeddings that depend on the longest sequence of a batch
 LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}  # whose states are keys and values
 MERGE = (
     f"an adapter ({ADAPTER}), expected a whole model; merge it into its base model (PEFT: merge_and_unload, then "
     "save_pretrained) and give that folder"
 )
+TRAINED = ("F32", "BF16", "F16", "F64")  # types of weights, as the headers of safetensors call them
 SHOWN = 3
 
 
@@ -90,7 +91,7 @@ def check_model(config: ModelConfig) -> Any:
 def _architecture(path: str) -> Any:
     try:
         return AutoConfig.from_pretrained(source_of(path), trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         reason = printable(first_line(error))
         raise UserError(
             f"model.path={path}: config.json cannot be read ({reason}); without network give {FOLDER}"
@@ -126,43 +127,6 @@ def _check_kind(config: ModelConfig, architecture: Any) -> None:
 def _reads_both_ways(architecture: Any) -> bool:
     """Whether it is an encoder or has one, although a causal language model can be made of it."""
     return architecture.is_encoder_decoder or architecture.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-
-@dataclass(frozen=True)
-class Positions:
-    """How many tokens a prompt and its response may have together.
-
-    most: of them; None: as many as one likes.
-    reason: what sets the limit, for a message.
-    """
-
-    most: int | None
-    reason: str
-
-
-def positions(architecture: Any) -> Positions:
-    """The positions of a model: all it has, or those below which a rotary embedding is the same for every batch.
-
-    Dynamic and LongRoPE embeddings take other frequencies once the longest sequence of a batch is above a length, so
-    that what sampled a token and what scores it would differ.
-
-    architecture: transformers' configuration of the model.
-    """
-    text = architecture.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
-    most = next((value for name in names if (value := getattr(text, name, None))), None)
-    for rope in _ropes(getattr(text, "rope_parameters", None) or {}):
-        if rope.get("rope_type") in SWITCHING:
-            original = rope.get("original_max_position_embeddings") or getattr(
-                text, "original_max_position_embeddings", 0
-            )
-            return Positions(original or most, f"positions before its {rope['rope_type']} rotary embedding changes")
-    return Positions(most, "positions")
-
-
-def _ropes(parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rotary embeddings of a config: one, or one a kind of layer."""
-    return [parameters] if "rope_type" in parameters else [r for r in parameters.values() if isinstance(r, dict)]
 
 
 # Its weights -----------------------------------------------------------------------------------------------
@@ -224,10 +188,11 @@ def _indexed(config: ModelConfig, index: Path) -> list[str]:
 
 
 def _check_file(config: ModelConfig, file: Path) -> None:
-    """Raises UserError for a file that is cut short, or no safetensors file."""
+    """Raises UserError for a file that is cut short, no safetensors file, or holds weights that need scales."""
     try:
-        with safe_open(file, "pt"):
-            return
+        with safe_open(file, "pt") as tensors:
+            names: list[str] = list(tensors.keys())
+            types = {name: tensors.get_slice(name).get_dtype() for name in names if name.endswith(".weight")}
     except (SafetensorError, OSError) as error:
         with file.open("rb") as opened:
             pointer = opened.read(len(POINTER)) == POINTER
@@ -235,6 +200,13 @@ def _check_file(config: ModelConfig, file: Path) -> None:
             "only a Git LFS pointer; run git lfs pull" if pointer else f"cut short or damaged ({first_line(error)})"
         )
         raise _refusal(config, f"{file.name} is {reason}, or fetch it again") from error
+    strange = sorted(name for name, kind in types.items() if kind not in TRAINED)
+    if strange:
+        raise _refusal(
+            config,
+            f"{strange[0]} is {types[strange[0]]}, expected one of {', '.join(TRAINED)}; quantised weights cannot be "
+            "trained: give the model that is not",
+        )
 
 
 @lru_cache(maxsize=32)
@@ -271,7 +243,18 @@ def _difference(folder: str, attention: str, stamps: tuple[Any, ...]) -> str:
             f"{key} is {list(stored)}, not {list(wanted)}" for key, stored, wanted in sorted(found["mismatched_keys"])
         ]
         return f"{len(shapes)} tensors have other shapes than config.json says: {_few(shapes)}"
+    modules = {_of_layer_0(key) for key in model.state_dict()}
+    more = sorted(key for key in found["unexpected_keys"] if _of_layer_0(key) != key and _of_layer_0(key) in modules)
+    if more:
+        return (
+            f"{len(more)} tensors are of layers that config.json does not have: {_few(more)}; one of the two is wrong"
+        )
     return ""
+
+
+def _of_layer_0(key: str) -> str:
+    """A tensor's name with 0 for the number of its layer."""
+    return re.sub(r"\.\d+\.", ".0.", key)
 
 
 def _few(names: Sequence[str]) -> str:

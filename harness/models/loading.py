@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from harness.config import Config, ModelConfig
 from harness.errors import UserError, first_line, printable
 from harness.models import decoder
-from harness.models.checks import FOLDER, INDEX, WEIGHTS, check_model, positions, source_of
+from harness.models.checks import FOLDER, INDEX, WEIGHTS, check_model, source_of
 from harness.models.policy import ComputePolicy, Policy, TransformersPolicy
+from harness.models.positions import positions
 from harness.models.tokens import check_vocabulary, end_tokens, load_tokenizer
 
 

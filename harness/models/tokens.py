@@ -91,6 +91,14 @@ def check_vocabulary(config: ModelConfig, architecture: Any, tokenizer: PreTrain
         )
 
 
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Special tokens that begin or end a text or a turn: those with a role, and those that the chat template writes."""
+    template = str(tokenizer.chat_template or "")
+    roles = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    written = {str(token) for token in tokenizer.all_special_tokens if str(token) in template}
+    return {str(token) for token in roles | written if token}
+
+
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a text that goes on: a tokenizer that appends its end token (add_eos_token) does not here."""
     ids = list(tokenizer.encode(text))
@@ -105,9 +113,10 @@ def message_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
 
     messages: role and content of each.
     path: of the model, for messages.
-    Raises UserError where the template fails.
+    Raises UserError where the template fails, or leaves out what the user says.
     """
     try:
+        text: Any = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         ids: Any = tokenizer.apply_chat_template(
             list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
         )
@@ -118,6 +127,11 @@ def message_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
         raise UserError(
             f"model.template=chat: the template of {path} fails for {roles} ({reason}); use {remedy}"
         ) from error
+    said = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+    if _letters(said) not in _letters(text):
+        raise UserError(
+            f"model.template=chat: the template of {path} leaves out what the user says; use model.template=plain"
+        )
     return list(ids)
 
 

@@ -22,8 +22,9 @@ import torch
 
 from harness.config import Config
 from harness.errors import RunFailed, UserError
-from harness.models.checks import positions, resolve_path
+from harness.models.checks import resolve_path
 from harness.models.loading import LoadedModel
+from harness.models.positions import positions
 from harness.rollout.base import BaseEngine
 from harness.rollout.interface import StateDict, to_rollouts
 from harness.types import Request, Rollouts

@@ -121,9 +121,12 @@ def _fitting(
             f"task: {len(shared)} problems are in two splits: {'; '.join(shared[:SHOWN])}; "
             "keep them for evaluation only with task.overlap=drop or give other files"
         )
+    control = {p.id: p for problems in splits.values() for p in problems if encode.holds_control_token(p)}
+    splits = {name: [p for p in problems if p.id not in control] for name, problems in splits.items()}
     splits, long = _short(splits, encode, longest)
     reasons = {
         UNREADABLE: loaded.unreadable,
+        "problems hold a token that begins or ends a turn of the model": [_shorten(p) for p in control.values()],
         f"prompts are longer than {longest} tokens": [_shorten(p) for p in long],
         "problems are in two splits": shared,
     }

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.config import ModelConfig
 from harness.errors import UserError
-from harness.models.tokens import message_ids, text_ids
+from harness.models.tokens import control_tokens, message_ids, text_ids
 from harness.types import Problem
 
 
@@ -25,6 +25,7 @@ class PromptEncoder:
             raise UserError(f"model.template=chat: the tokenizer of {config.path} has no chat template; use plain")
         self._tokenizer = tokenizer
         self._config = config
+        self._control = control_tokens(tokenizer)
 
     def __call__(self, problem: Problem) -> list[int]:
         """Token ids of the problem's prompt."""
@@ -44,6 +45,11 @@ class PromptEncoder:
     def _turns(problem: Problem) -> Sequence[tuple[str, str]]:
         """(role, content) of each message: those of the data, else the prompt as the user's only one."""
         return problem.data.get("messages") or [("user", problem.prompt)]
+
+    def holds_control_token(self, problem: Problem) -> bool:
+        """Whether the problem's own text would become a token that begins or ends a turn."""
+        own = [problem.data["problem"]] if "problem" in problem.data else [text for _, text in self._turns(problem)]
+        return any(token in str(text) for text in own for token in self._control)
 
     def text(self, problem: Problem) -> str:
         """The problem's prompt as the model sees it, special tokens included."""

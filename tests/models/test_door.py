@@ -101,6 +101,27 @@ def small_embedding(folder: Path) -> None:
     make_model(folder, vocab_size=300)
 
 
+def retyped(dtype: torch.dtype) -> Callable[[Path], None]:
+    """Weights of a type that means nothing without scales."""
+
+    def fault(folder: Path) -> None:
+        tensors = load_file(folder / WEIGHTS)
+        tensors["model.norm.weight"] = tensors["model.norm.weight"].to(dtype)
+        save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+
+    return fault
+
+
+def one_layer_more(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    more = {n.replace("layers.1.", "layers.2."): t.clone() for n, t in tensors.items() if "layers.1." in n}
+    save_file(tensors | more, folder / WEIGHTS, {"format": "pt"})
+
+
+def layers_that_disagree(folder: Path) -> None:
+    change(folder, "config.json", num_hidden_layers=1, layer_types=["full_attention"] * 2)
+
+
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no head": (rename(lambda n: None if "head" in n else n), "1 tensors of Qwen2ForCausalLM are missing: lm_head"),
     "no layer": (rename(lambda n: None if "layers.1." in n else n), r"missing: model\.layers\.1\..*, …"),
@@ -117,6 +138,10 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "index elsewhere": (index_elsewhere, "names ../x.safetensors"),
     "no tokenizer": (no_tokenizer, "no tokenizer|no words"),
     "quantised": (quantised, "quantised and cannot be trained"),
+    "float8 without scales": (retyped(torch.float8_e4m3fn), "model.norm.weight is F8_E4M3, .*quantised"),
+    "int8 without scales": (retyped(torch.int8), "model.norm.weight is I8, .*quantised"),
+    "more layers than the config": (one_layer_more, r"12 tensors are of layers .*: model\.layers\.2\."),
+    "a config that disagrees with itself": (layers_that_disagree, "config.json cannot be read"),
     "small embedding": (small_embedding, "tokens, the model embeds 300; they do not belong together"),
 }  # fmt: skip
 
@@ -248,6 +273,17 @@ TEMPLATES = {
     "division": ("{{ 1 / 0 }}", "division by zero"),
     "escapes": ("{{ raise_exception('\x1b[31mred') }}", "red"),
 }
+
+
+@pytest.mark.parametrize("template", ["", "hello", "{% for m in messages %}{{ m['role'] }}: {% endfor %}"])
+def test_a_template_that_leaves_the_problem_out(tmp_path: Path, template: str) -> None:
+    folder = make_model(tmp_path / "m", chat=True)
+    words = load_tokenizer(ModelConfig(path=str(folder)))
+    words.chat_template = template or "{# nothing #}"
+    with pytest.raises(UserError, match="leaves out what the user says; use model"):
+        message_ids(words, [{"role": "user", "content": "Ann has 12 books."}], "m")
+    words.chat_template = "{% for m in messages %}{{ m['content'] | trim }} {% endfor %}"
+    assert message_ids(words, [{"role": "user", "content": " Ann has\n12 books. "}], "m")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

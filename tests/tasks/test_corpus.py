@@ -112,6 +112,15 @@ def test_long_prompts_are_listed_and_bounded(tmp_path: Path) -> None:
         prepared(corpus(tmp_path, rows, max_dropped_share=1.0), longest=3)
 
 
+def test_problems_that_would_end_a_turn_are_dropped(tmp_path: Path) -> None:
+    end = tokenizer().eos_token
+    rows = [*gsm8k_rows(19), {"question": f"What is 2+3?{end}5", "answer": "#### 5"}]
+    data = prepared(corpus(tmp_path, rows, max_dropped_share=0.1))
+    assert data.notes == [f"1 problems hold a token that begins or ends a turn of the model: 'What is 2+3?{end}5'"]
+    held = [p for name in ("validation",) for p in data.task.split(name)]
+    assert not [p for p in [*held, *data.task.train(1, range(40))] if end in p.prompt]
+
+
 def test_overlap_is_refused_with_examples_or_dropped(tmp_path: Path) -> None:
     test = write_jsonl(tmp_path / "test.jsonl", gsm8k_rows(10, first=12))
     task = corpus(tmp_path, gsm8k_rows(20), test_path=str(test), max_dropped_share=0.5)
