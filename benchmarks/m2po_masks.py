@@ -1,6 +1,6 @@
 """`python -m benchmarks.m2po_masks`: how M2PO's variants cut one recorded mini-batch, into docs/figures/weights/.
 
-The mini-batch is docs/records/m2po_minibatch.parquet, update 397 of `python run.py algo=m2po staleness=256 updates=400
+The mini-batch is docs/figures/weights/m2po_minibatch.parquet, update 397 of `python run.py algo=m2po staleness=256 updates=400
 record.tokens=[397,397]`: the first of its step, whose proximal policy is the current one, so that all variants see the
 same ratios.
 """
@@ -20,7 +20,7 @@ from algorithms import TokenStats
 from analysis.style import RC
 from benchmarks.weight_curves import OUT
 
-RECORD = OUT.parents[1] / "records" / "m2po_minibatch.parquet"
+RECORD = OUT / "m2po_minibatch.parquet"
 VARIANTS = {"paper": "#00549F", "released": "#D55E00", "all_tokens_mean": "#009E73", "areal": "#7F3F98"}
 THRESHOLD = 0.04
 

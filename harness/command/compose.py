@@ -230,7 +230,7 @@ def _refuse_ambiguous(parsed: Sequence[Override]) -> None:
             raise UserError(f"{typed}: an interval has no values of its own; type {key}=0,64 or {key}=range(0,256,64)")
         if key in ("sweep", "experiment") and given[key] > 1:
             raise UserError(f"{key}: given {given[key]} times; give one {key} a command")
-        if given[key] > 1 and key in options(()):
+        if given[key] > 1 and key in options([]):
             words = [str(o.input_line).partition("=")[2] for o in parsed if o.key_or_group == key]
             raise UserError(f"{key}: given {given[key]} times; give one, or all of them: -m {key}={','.join(words)}")
         if key == "sweep" and override.is_sweep_override():
