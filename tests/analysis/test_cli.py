@@ -105,7 +105,7 @@ def test_write_all_leaves_figures_tables_and_report_in_the_sweeps_folder(folder,
         "tables/summary.md",
         "report/index.html",
     } <= made
-    assert len(drawn) == 1  # for the files and the report
+    assert len(drawn) == 2  # for the files and the report, and narrow for a phone
     assert "figure-accuracy_vs_updates" in (folder / "report/index.html").read_text()
     assert analysis.write_all([folder], folder)  # what it wrote is no run
 
