@@ -82,9 +82,8 @@ def test_what_does_not_fit_is_refused(overrides: tuple[str, ...], message: str, 
 @pytest.mark.parametrize(("dtype", "given", "tolerance"), [
     ("float32", None, 1e-3), ("bfloat16", None, 0.1), ("bfloat16", 0.5, 0.5)])  # fmt: skip
 def test_the_tolerance_of_the_probe_is_that_of_the_compute_type(dtype: str, given: Any, tolerance: float) -> None:
-    config = Config(
-        model=ModelConfig(path="harness/assets/carry", dtype=dtype), rollout=RolloutConfig(probe_tolerance=given)
-    )
+    rollout = RolloutConfig(probe_tolerance=given, max_new_tokens=24)
+    config = Config(model=ModelConfig(path="harness/assets/carry", dtype=dtype), rollout=rollout)
     engine = PlainEngine(config, load_model(config.model, "cpu"))
     assert engine.probe_tolerance == tolerance
     engine.probe()
