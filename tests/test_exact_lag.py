@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import build
+from harness.command.resolve import resolve
 from harness.config import Config, EvalConfig, ModelConfig, RolloutConfig
 from harness.lag.policy import ExactLag
 from harness.models.digest import weights_sha256
@@ -17,16 +18,19 @@ from harness.rollout.torch_engine import TorchEngine
 from harness.training import Training
 from tests.conftest import read_rows
 
-CONFIG = Config(
-    algo={"_target_": "algorithms.m2po.M2PO", "m2_threshold": 0.04},
-    task={"_target_": "harness.tasks.carry.Carry", "validation_problems": 4, "test_problems": 4},
-    model=ModelConfig("harness/assets/carry"),
-    rollout=RolloutConfig("harness.rollout.torch_engine.TorchEngine", prompts_per_step=4, group_size=4),
-    eval=EvalConfig(every=400, greedy=False, samples=1),
-    updates=80,
-    checkpoint_every=400,
-    lag={"_target_": "harness.lag.policy.ExactLag"},
-    choices={"algo": "m2po", "task": "carry", "model": "carry", "lag": "exact", "rollout": "torch"},
+CONFIG = resolve(
+    Config(
+        algo={"_target_": "algorithms.m2po.M2PO", "m2_threshold": 0.04},
+        task={"_target_": "harness.tasks.carry.Carry", "validation_problems": 4, "test_problems": 4},
+        model=ModelConfig("harness/assets/carry"),
+        rollout=RolloutConfig("harness.rollout.torch_engine.TorchEngine", prompts_per_step=4, group_size=4),
+        eval=EvalConfig(every=400, greedy=False, samples=1),
+        updates=80,
+        checkpoint_every=400,
+        lag={"_target_": "harness.lag.policy.ExactLag"},
+        choices={"algo": "m2po", "task": "carry", "model": "carry", "lag": "exact", "rollout": "torch"},
+    ),
+    [],
 )
 
 
