@@ -1,8 +1,8 @@
 """`python -m benchmarks.m2po_masks`: how M2PO's variants cut one recorded mini-batch, into docs/figures/weights/.
 
-The mini-batch is docs/figures/weights/m2po_minibatch.parquet, update 397 of `python run.py algo=m2po staleness=256 updates=400
-record.tokens=[397,397]`: the first of its step, whose proximal policy is the current one, so that all variants see the
-same ratios.
+The mini-batch is docs/figures/weights/m2po_minibatch.parquet, update 397 of `python run.py algo=m2po staleness=256
+updates=400 record.tokens=[397,397]`: the first of its step, whose proximal policy is the current one, so that all
+variants see the same ratios.
 """
 
 from __future__ import annotations
