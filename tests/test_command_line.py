@@ -194,7 +194,8 @@ def test_a_mistake_in_a_users_yaml_is_told_in_one_line(text, expected, tmp_path)
 def test_the_command_says_it_on_one_line_with_a_bad_exit_code(command, tmp_path):
     result = command("stalenes=3")
     assert result.returncode == 2
-    assert result.stderr.splitlines() == ["run.py: stalenes: no such key; did you mean staleness or learner or task?"]
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("run.py: stalenes: no such key; did you mean staleness or ")
     assert not list(tmp_path.iterdir())
 
 
