@@ -13,7 +13,7 @@ LARGEST_TEXT = 20_000_000  # bytes of a manifest, a configuration or a sweep's r
 LARGEST_ROWS = 2_000_000_000  # bytes of metrics.jsonl or eval.jsonl
 LARGEST_SAMPLES = 4_000_000  # bytes at the end of samples.jsonl that are looked at
 DEEPEST = 32  # braces within each other; ours are three deep
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -38,7 +38,7 @@ def read_yaml(path: Path) -> Any:
     text = read_bytes(path, LARGEST_TEXT).decode()
     try:
         _check_yaml(text)
-        return yaml.load(text, Loader=_LOADER)
+        return yaml.load(text, Loader=_SafeLoader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 
@@ -46,7 +46,7 @@ def read_yaml(path: Path) -> Any:
 def _check_yaml(text: str) -> None:
     """Before the loader sees it: depth ends the process in libyaml, and aliases multiply what they stand for."""
     depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
+    for event in yaml.parse(text, Loader=_SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("has aliases, which no run writes")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
