@@ -95,5 +95,5 @@ def test_a_cell_whose_folder_the_disk_refuses_costs_itself_only(
     ).cells
     (first.folder / "lock").mkdir(parents=True)
     assert [run_cell(first), run_cell(second)] == ["failed", "finished"]
-    (line,) = said
+    (line,) = [text for text in said if "failed" in text]
     assert "\n" not in line and str(first.folder / "lock") in line
