@@ -26,6 +26,7 @@ from harness.records.state import find, status_of
 from harness.records.tail import last_row, rows
 from harness.schema import leaves
 
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, where PyYAML was built with it
 COLOUR = {
     "finished": "green",
     "running": "cyan",
@@ -132,7 +133,7 @@ def _accuracy(folder: Path) -> str:
 def _science(folder: Path, roles: dict[str, str]) -> dict[str, str]:
     """The values that change what is computed and are in no column; none where config.yaml cannot be read."""
     try:
-        values = leaves(yaml.load((folder / CONFIG).read_text(encoding="utf-8"), yaml.CSafeLoader) or {})
+        values = leaves(yaml.load((folder / CONFIG).read_text(encoding="utf-8"), _SafeLoader) or {})
         shown = {name: str(value) for name, value in values if roles.get(name) == "science"}
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
         return {}
