@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("algorithms", "conf", "harness", "parity", "tests", "docs/algorithms", "pyproject.toml")
+NEEDED = ("algorithms", "benchmarks", "conf", "harness", "parity", "tests", "docs/algorithms", "pyproject.toml")
 PAGE = (ROOT / "docs" / "adding-an-algorithm.md").read_text()
 
 
