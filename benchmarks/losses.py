@@ -30,7 +30,9 @@ from parity.peers import Inputs
 
 SIZES = ["16x16", "64x512", "128x1024"]
 PEERS = {"TRL": "trl", "verl": "verl", "Liger": "liger_kernel"}
-ALONE = ("bapo", "gppo", "topr", "m2_penalty", "per_decision")  # no peer has them
+ALONE = sorted(
+    set(algorithms.names()) - {match.name for match in MATCHES if match.main} - {"gspo_token"}
+)  # gspo's code
 OTHERS = ("m2po paper", "m2po released", "m2po all_tokens_mean", "m2po areal", *ALONE)
 Contender = Callable[[], None]
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import algorithms
-from benchmarks.losses import OTHERS
 from parity.catalogue import MATCHES, REASONS, absent
 
 
@@ -20,9 +19,3 @@ def test_the_generated_page_is_in_the_docs_and_within_tolerance():
     assert "(!)**" not in text
     for match in MATCHES:
         assert match.label in text
-
-
-def test_the_times_cover_every_method():
-    """A method is timed against a peer (the row of its name that is `main`) or, where no peer has it, against GRPO."""
-    timed = {match.name for match in MATCHES if match.main} | {other.split()[0] for other in OTHERS}
-    assert set(algorithms.names()) - timed <= {"gspo_token"}  # gspo's own code
