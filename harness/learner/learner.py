@@ -104,7 +104,11 @@ class Learner:
     def _prepared(self, part: GradedRollouts, version: int) -> MiniBatch:
         """The mini-batch of one update, with what other policies say of it. version: of the policy that will learn."""
         batch = minibatch(part, version, self._behaviour, self._advantages, str(self.policy.model.device))
-        if "logp_proximal" in self.loss.needs or self._shadow_needs_proximal(version):
+        proximal = "logp_proximal" in self.loss.needs
+        if version == self.version:  # nothing has been learnt since the step began, and perhaps since it was sampled
+            fresh = self._behaviour == "trainer" and not batch.staleness[batch.sequences.mask].any()
+            batch = replace(batch, proximal_is_current=proximal, behaviour_is_current=fresh)
+        elif proximal or self._shadow_needs_proximal(version):
             batch = replace(batch, logp_proximal=self._gradient.scores(batch).logp)
         if self._reference is not None:
             batch = replace(batch, logp_reference=self._gradient.scores(batch, self._reference).logp)
@@ -113,8 +117,8 @@ class Learner:
         return batch
 
     def _shadow_needs_proximal(self, version: int) -> bool:
-        """Not in the first update of a step, where the proximal policy is the current one."""
-        return version > self.version and self._shadows.due(version) and self._shadows.need("logp_proximal")
+        """Of an update after the first of a step, where the proximal policy is the current one."""
+        return self._shadows.due(version) and self._shadows.need("logp_proximal")
 
     def _advantages(self, rewards: Tensor) -> Tensor:
         """[B] float64 → [B] float64."""

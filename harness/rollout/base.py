@@ -18,7 +18,7 @@ from harness.config import Config
 from harness.errors import RunFailed, UserError
 from harness.models.loading import LoadedModel
 from harness.models.policy import Policy
-from harness.models.sequences import sequence_batch
+from harness.models.sequences import in_order, micro_batches, sequence_batch
 from harness.rollout.interface import Newer, StateDict
 from harness.types import Request, Rollouts
 
@@ -51,6 +51,7 @@ class BaseEngine(ABC):
         self.version = version
         self.newer: Newer | None = None
         self.config = config.rollout
+        self._micro_batch_tokens = config.learner.micro_batch_tokens
         self.trainer = trainer
         self.end_tokens = trainer.end_tokens
         given = config.rollout.probe_tolerance
@@ -96,7 +97,11 @@ class BaseEngine(ABC):
         rollouts = self.sample(request)
         if self.config.behaviour == "engine" or request.temperature == 0:
             return rollouts
-        return scored(self.trainer.policy, rollouts, request.temperature)
+        return self.scored(rollouts, request.temperature)
+
+    def scored(self, rollouts: Rollouts, temperature: float) -> Rollouts:
+        """The rollouts with the trainer's log-probs, in the learner's micro-batches: nothing grows with the batch."""
+        return scored(self.trainer.policy, rollouts, temperature, self._micro_batch_tokens)
 
     def close(self) -> None:  # noqa: B027 (a hook)
         """Releases what the engine holds; by default there is nothing."""
@@ -117,7 +122,7 @@ class BaseEngine(ABC):
     @torch.no_grad()
     def probe(self) -> None:
         """Raises RunFailed unless the engine's log-probs of a few sequences are the trainer's."""
-        self.compare(scored(self.trainer.policy, self.probe_rollouts(), 1.0))
+        self.compare(self.scored(self.probe_rollouts(), 1.0))
 
     def compare(self, rollouts: Rollouts) -> None:
         """Raises RunFailed where the engine's log-probs and the trainer's are further apart than the tolerance."""
@@ -139,8 +144,13 @@ class BaseEngine(ABC):
 
 
 @torch.no_grad()
-def scored(policy: Policy, rollouts: Rollouts, temperature: float) -> Rollouts:
-    """The rollouts with logp_behaviour as `policy` computes it when it trains: one teacher-forced pass."""
+def scored(policy: Policy, rollouts: Rollouts, temperature: float, budget: int | None = None) -> Rollouts:
+    """The rollouts with logp_behaviour as `policy` computes it when it trains: teacher-forced passes.
+
+    budget: padded tokens of a pass (`micro_batches`); None: one pass for all.
+    """
     batch = sequence_batch(rollouts, policy.model.device)
-    logp = policy.score(batch, temperature).logp[batch.mask]
+    micro = micro_batches(batch, batch.padded_tokens if budget is None else budget)
+    parts = [policy.score(sequences, temperature).logp for _, sequences in micro]
+    logp = in_order([rows for rows, _ in micro], parts, batch.mask.shape[1])[batch.mask]
     return replace(rollouts, logp_behaviour=logp.cpu().float())

@@ -11,7 +11,7 @@ from harness import randomness
 from harness.config import Config
 from harness.models.loading import LoadedModel
 from harness.models.policy import Policy
-from harness.rollout.base import BaseEngine, scored
+from harness.rollout.base import BaseEngine
 from harness.rollout.interface import StateDict, to_rollouts
 from harness.rollout.mismatch import ROUNDINGS, RoundedPolicy, gaussian_noise
 from harness.types import Request, Rollouts
@@ -46,7 +46,7 @@ class TorchEngine(BaseEngine):
 
     def first_scored(self, rollouts: Rollouts, request: Request) -> Rollouts:
         """The responses to the first prompt with the trainer's log-probs, where the batch goes without."""
-        return scored(self.trainer.policy, rollouts.prompts(0, 1), request.temperature)
+        return self.scored(rollouts.prompts(0, 1), request.temperature)
 
     def sample(self, request: Request) -> Rollouts:
         policy = self.trainer.policy if self._rounded is None else self._rounded.policy
