@@ -16,6 +16,7 @@ from harness.config import LearnerConfig
 from harness.learner.batch import MiniBatch, one_row
 from harness.learner.penalties import in_loss, k3, penalty
 from harness.learner.scope import total_in_scope, weights_in_scope
+from harness.models.determinism import deterministic
 from harness.models.logprobs import TokenScores
 from harness.models.policy import Policy
 from harness.models.sequences import SequenceBatch, in_order, micro_batches
@@ -59,6 +60,7 @@ class GradientMaker:
     temperature: of the sampling policy, whose log-probs are those of softmax(logits / temperature).
     max_length: tokens, the constant of Dr. GRPO's denominator; None means the width of each tensor.
     ranks: that share the micro-batches.
+    deterministic: the same bits in every run on an accelerator too.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class GradientMaker:
         temperature: float,
         max_length: int | None,
         ranks: Alone,
+        deterministic: bool = False,
     ) -> None:
         self._policy = policy
         self._ranks = ranks
@@ -76,6 +79,7 @@ class GradientMaker:
         self._config = config
         self._temperature = temperature
         self._max_length = max_length
+        self._deterministic = deterministic
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         # Asked for only where it is used, so that a policy from outside need not know the option.
         self._score_options = {"entropy_gradient": True} if config.entropy_bonus else {}
@@ -91,9 +95,9 @@ class GradientMaker:
         alone = len(micro) == 1 or self._config.scope == "micro_batch"
         whole, total = (None, None) if alone else self._of_the_whole(batch)
         share = 1 / len(micro) if alone else 1.0
-        own = [
-            self._part(batch, *one, whole, total, share) for one in self._ranks.accumulate(micro, one_row(batch, micro))
-        ]
+        dealt = self._ranks.accumulate(micro, one_row(batch, micro))
+        with deterministic(self._deterministic):
+            own = [self._part(batch, *one, whole, total, share) for one in dealt]
         parts = self._of_all_ranks(batch, micro, own, whole)
         return self._result(*self._joined(batch, parts, whole), parts, batch.logp_reference)
 

@@ -41,6 +41,7 @@ class Learner:
     reference: policy that the KL divergence is measured from, where there is one.
     shadows: methods asked what they would have done with the mini-batches.
     ranks: that share the mini-batches; they hold slices of the policy.
+    deterministic: the same bits in every run on an accelerator too.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Learner:
         reference: Policy | None = None,
         shadows: Shadows | None = None,
         ranks: Alone | None = None,
+        deterministic: bool = False,
     ) -> None:
         self.policy = policy
         self.loss = loss
@@ -73,7 +75,9 @@ class Learner:
         self._shadows = shadows or Shadows()
         self._max_length = max_new_tokens
         self._ranks = ranks or Alone()
-        self._gradient = GradientMaker(policy, loss, config, temperature, max_new_tokens, self._ranks)
+        self._gradient = GradientMaker(
+            policy, loss, config, temperature, max_new_tokens, self._ranks, deterministic=deterministic
+        )
         self._fidelity = Fidelity(
             policy, config, loss.aggregation, temperature, max_new_tokens, self._advantages, self._ranks
         )

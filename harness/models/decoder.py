@@ -214,8 +214,9 @@ class SharedPrefixPolicy:
 
 
 def _rms_norm(module: Any, x: Tensor) -> Tensor:
-    """x / √(mean(x²) + ε) · weight over the last axis, for the norm of any family: one fused pass each way."""
-    return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
+    """x / √(mean(x²) + ε) · weight over the last axis, for the norm of any family: one fused pass each way, in the
+    type of the weight (which it must be to be fused)."""
+    return F.rms_norm(x.to(module.weight.dtype), module.weight.shape, module.weight, module.variance_epsilon)
 
 
 def _computed(x: Tensor) -> Tensor:

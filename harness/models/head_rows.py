@@ -108,8 +108,8 @@ def chunks_of(weight: Tensor, elements: int) -> Chunks:
 def fused() -> tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]] | None:
     """Both functions through torch.compile, tried once in each process; None, with a warning, where it fails."""
     compiled = [torch.compile(function, dynamic=False, fullgraph=True) for function in (scores, gradient)]
-    row = torch.zeros(2, device="cuda")
     try:
+        row = torch.zeros(2, device="cuda")
         compiled[0](torch.zeros(2, 8, device="cuda"), row.long(), 1.0)
         compiled[1](torch.zeros(2, 8, device="cuda"), row.long(), row, row, None, 1.0)
     except Exception as error:  # whatever a compiler or its tool chain may raise: the plain functions do the same

@@ -21,7 +21,7 @@ def case(dtype: torch.dtype = torch.float32) -> tuple[Tensor, nn.Linear, Tensor]
     """Hidden states, a head and targets."""
     torch.manual_seed(0)
     head = nn.Linear(WIDTH, VOCABULARY, bias=False).to(dtype)
-    return torch.randn(TOKENS, WIDTH, dtype=dtype), head, torch.randint(VOCABULARY, (TOKENS,))
+    return torch.randn(TOKENS, WIDTH).to(dtype), head, torch.randint(VOCABULARY, (TOKENS,))
 
 
 def found(hidden: Tensor, head: nn.Linear, targets: Tensor) -> list[Tensor]:
