@@ -160,6 +160,7 @@ def learner(config: Config, loaded: LoadedModel, ranks: Alone | None = None) -> 
         reference=reference(config, ranks),
         shadows=shadows(config),
         ranks=ranks,
+        deterministic=config.deterministic,
     )
 
 
@@ -231,7 +232,9 @@ def check_driver(config: Config) -> None:
 
 def replica(config: Config) -> BaseEngine:
     """An engine with weights of its own, none loaded yet. Runs in a rollout actor, too."""
-    return rollout_engine(config, load_model(config.served_model, config.device), version=-1)
+    needed = engine_class(config).needs_replica(config)
+    loaded = load_model(config.served_model, config.device) if needed else load_skeleton(config.served_model)
+    return rollout_engine(config, loaded, version=-1)
 
 
 def engine_class(config: Config) -> type[BaseEngine]:

@@ -113,8 +113,8 @@ class Training:
     def timing(self, batch: Batch, waited_s: float) -> dict[str, float]:
         """Metrics of how a batch came about; seconds are those of the batch, divided among its updates."""
         updates = self.config.updates_per_step
-        waits = {"time/wait_s": waited_s / updates, "time/generator_idle_s": self.generation.idle_s() / updates}
-        return realised.timing(batch) | waits
+        seconds = {"wait": waited_s, "generator_idle": self.generation.idle_s(), **self.generation.seconds()}
+        return realised.timing(batch) | {f"time/{what}_s": value / updates for what, value in seconds.items()}
 
     def publish(self) -> None:
         """Makes the learner's weights the newest version."""
