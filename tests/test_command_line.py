@@ -44,7 +44,11 @@ REFUSED = [
     (["rollout.inflight=recompute"], "exact only with drain"),
     (["updates=10"], "nearest valid: 8 or 12"),
     (["staleness=0,4"], "add -m"),
-    (["algo=grpo", "algo.m2_threshold=0.1"], "valid: algo.aggregation"),
+    (["algo=grpo", "algo.m2_threshold=0.1"], "algo.m2_threshold: no parameter of GRPO; valid: aggregation, dual_clip"),
+    (["algo.m2_thresold=1"], "algo.m2_thresold: no parameter of M2PO; did you mean m2_threshold?"),
+    (["task.trems=2"], "task.trems: no parameter of Carry; did you mean terms"),
+    (["lag.max_version=2"], "lag.max_version: no parameter of ExactLag; "),
+    (["rollout.options.size=1"], "rollout.options.size: no parameter of TorchEngine; it has none"),
     (["algo.m2_threshold=-1"], "m2_threshold=-1"),
     (["algo.m2_threshold=nan"], "m2_threshold=nan"),
     (["algo.variant=papr"], "nearest: paper"),
@@ -132,6 +136,17 @@ def test_globs_ranges_home_and_flags_behind_overrides_are_understood(tmp_path, m
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nruns_dir: ~/y\n")
     (cell,) = plan([f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine", "tracking=none"]).cells
     assert cell.runs_dir == f"{tmp_path}/y"
+
+
+@pytest.mark.parametrize("front", ["", "+", "++"])
+def test_a_parameter_that_its_yaml_does_not_list_is_one_all_the_same(front, tmp_path):
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "algo" / "mine.yaml").write_text("_target_: algorithms.grpo.GRPO\nepsilon_high: 0.3\n")
+    here = [f"hydra.searchpath=[file://{tmp_path}]", "algo=mine", "tracking=none", f"runs_dir={tmp_path}/runs"]
+    cells = plan(["-m", *here, f"{front}algo.epsilon_low=0.1,0.2"]).cells
+    assert [cell.algo["epsilon_low"] for cell in cells] == [0.1, 0.2]
+    (cell,) = plan([*here, f"{front}task.reward_noise=0.1", f"{front}algo.epsilon_low=0.4"]).cells
+    assert cell.task["reward_noise"] == 0.1 and cell.algo["epsilon_low"] == 0.4
 
 
 def test_a_thousand_cells_are_planned_in_20_ms_each_and_as_if_each_were_alone():
