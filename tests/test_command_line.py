@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
-from harness.command.compose import as_meant
-from harness.command.help import help_text
+from harness.command.compose import CONF, as_meant, compose_one, set_project_root
+from harness.command.help import defaults, help_text
 from harness.command.mistakes import RENAMED
 from harness.command.plan import plan
+from harness.command.reference import page
 from harness.config import schema
 from harness.errors import UserError
 from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, without_clock
@@ -241,11 +244,31 @@ def test_help_tells_of_one_group_or_key_and_of_what_is_chosen():
     assert "learner: adamw" in learner and "learner.truncated=grade" in learner and "(grade | zero | mask)" in learner
     assert "task:" not in learner and "seed=" not in learner
     assert help_text(["--help", "staleness"]).startswith("== Keys (KEY=VALUE) ==\nstaleness=0")
-    assert re.search(r"algo\.dual_clip=null +3\.0 is verl's default", help_text(["--help", "algo=grpo"]))
+    grpo = " ".join(help_text(["--help", "algo=grpo"]).split())
+    assert "algo=grpo: algorithms.grpo.GRPO (algorithms/grpo.py)" in grpo and "(arXiv 2402.03300)" in grpo
+    assert "algo.dual_clip=null c > 1 also zeroes" in grpo and "(≥ 1; default null)" in grpo
+    assert "learner.lr" not in grpo and "reward_noise=0.0 probability that" in " ".join(
+        help_text(["--help", "task"]).split()
+    )
     assert "model.path=???" in help_text(["--help", "model", "model=hf"])
     for line, expected in ((["algo=grop"], "did you mean grpo"), (["learnr"], "did you mean learner")):
         with pytest.raises(UserError, match=expected):
             help_text(["--help", *line])
+
+
+def test_the_defaults_that_help_reads_are_those_that_hydra_composes():
+    set_project_root()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose_one([])
+    values, choices = defaults()
+    assert {name: value for name, value in OmegaConf.to_container(cfg).items() if name != "hydra"} == {
+        name: value for name, value in values.items() if name not in ("choices", "interpolated")
+    }
+    assert choices.items() <= cfg.hydra.runtime.choices.items()
+
+
+def test_the_page_about_the_configuration_is_current():
+    assert (ROOT / "docs" / "configuration.md").read_text() == page(), "make reference"
 
 
 @pytest.fixture(scope="module")
