@@ -40,8 +40,8 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_OPENING = """Made from the schema by `make reference`; `--help`, `--help learner` and `--help algo=m2po` say the same on
-the terminal.
+_OPENING = """Made from the schema by `make reference`; `--help`, `--help learner` and `--help algo=m2po` say the same
+on the terminal.
 
 A key is given as `KEY=VALUE`, an option of a group as `GROUP=OPTION`; with `-m` either may have several values. A file
 of your own under `experiment/`, in a folder that `hydra.searchpath=[PATH]` names, holds what you would type again and
