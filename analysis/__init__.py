@@ -51,6 +51,16 @@ def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     return sorted(path for folder in ("figures", "tables", "report") for path in (out / folder).iterdir())
 
 
+def answer(runs: str | Path | Sequence[str | Path]) -> str:
+    """The sentence that a report of these runs begins with: what they say about what was varied.
+
+    runs: as in `load`. Raises AnalysisError (one line) when none can be used.
+    """
+    from analysis import findings
+
+    return findings.answer(load(runs))
+
+
 def write_choices(sweep: str | Path) -> list[Path]:
     """Writes what a tuning sweep chose into its folder: what run.py calls after one.
 
