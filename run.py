@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from harness.progress import QUIET, status
+
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C before a cell runs: nothing is written yet, nothing is said
+if __name__ == "__main__" and "quiet=true" not in sys.argv:
+    status("reading the configuration …")  # before Hydra, which takes a while to import
 
 import hydra
 from omegaconf import DictConfig
@@ -27,7 +31,6 @@ from harness.command.help import help_text
 from harness.command.plan import Plan, plan
 from harness.command.together import followers_released, follows
 from harness.errors import UserError, without_secrets
-from harness.progress import QUIET, status
 
 HELP = {"--help", "-h"}
 

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import algorithms
-from harness import PROJECT
+from harness import SETTINGS
 from harness.config import Config, ModelConfig
 from harness.drivers import queue
 from harness.drivers.generation import Generation, InlineGeneration, WorkerGeneration
@@ -167,7 +167,7 @@ def learner(config: Config, loaded: LoadedModel, ranks: Alone | None = None) -> 
 
 def shadows(config: Config) -> Shadows:
     """The methods that `record.shadow` names, as conf/algo has them; the one that trains, as the run has it."""
-    files = {path.stem: path for path in (PROJECT / "conf" / "algo").glob("*.yaml")}
+    files = {path.stem: path for path in (SETTINGS / "conf" / "algo").glob("*.yaml")}
     names = algorithms.names() if config.record.shadow == "all" else config.record.shadow
     if not isinstance(names, list):
         raise UserError(f"record.shadow={names}: expected all, or a list of names of conf/algo such as [grpo,topr]")
