@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 from benchmarks import gpu_shapes as shapes
 from benchmarks.gpu_shapes import Measured, Shape, measured
@@ -23,6 +26,7 @@ from harness.command.compose import set_project_root
 from harness.command.plan import plan
 from harness.config import Config
 from harness.models.logprobs import head_scores
+from harness.models.sequences import micro_batches, sequence_batch
 from harness.rollout.torch_engine import TorchEngine
 
 Section = Callable[[Shape, str, Path], Iterator[str]]  # shape, device, a folder with its model → lines
@@ -144,8 +148,15 @@ def learner(shape: Shape, device: str, model: Path) -> Iterator[str]:
 
 
 def predicted(shape: Shape, model: Path, checkpointing: bool) -> str:
-    """What `dry_run` says of the learner's memory, where it says anything."""
-    return "no prediction"
+    """What the model of memory says of the learner, where there is one."""
+    if importlib.util.find_spec("harness.models.footprint") is None:
+        return "no prediction"
+    footprint = importlib.import_module("harness.models.footprint")
+    sequences = sequence_batch(shapes.graded(shape).rollouts, "cpu")
+    _, largest = max(micro_batches(sequences, shape.budget), key=lambda part: part[1].padded_tokens)
+    micro = footprint.MicroBatch(*largest.prompt_ids.shape, *largest.response_ids.shape)
+    size = footprint.shape_of(AutoConfig.from_pretrained(model))
+    return f"{footprint.learner(size, micro, 2, checkpointing=checkpointing).total / shapes.GIB:.1f} GiB"
 
 
 def engines(shape: Shape, device: str, model: Path) -> Iterator[str]:
