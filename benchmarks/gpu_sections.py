@@ -259,7 +259,7 @@ def trl(shape: Shape, device: str, model: Path) -> Iterator[str]:
     done = subprocess.run(command, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    yield done.stdout.strip()
+    yield done.stdout.strip().splitlines()[-1]
 
 
 def _config(shape: Shape, device: str, model: Path, *overrides: str) -> Config:
