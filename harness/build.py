@@ -78,7 +78,8 @@ def check_parameters(section: str, cls: type, parameters: Iterable[str], positio
     names = list(inspect.signature(cls).parameters)[positional:]
     for name in parameters:
         if name not in names:
-            raise UserError(f"{section}.{name}: no parameter of {cls.__name__}; {nearest(name, names)}")
+            hint = nearest(name, names) if names else "it has none"
+            raise UserError(f"{section}.{name}: no parameter of {cls.__name__}; {hint}")
 
 
 def target(section: str, node: dict[str, Any], allow_code: list[str], *given: Any, kind: type = object) -> Any:

@@ -207,6 +207,7 @@ class Config:
         multiple_of="updates_per_step",
     )
     dry_run: bool = key(False, "print cells, folders and estimates, and stop", "place")
+    quiet: bool = key(False, "say only what went wrong, and at the end how it ended", "place")
     on_change: str = key(
         "refuse",
         "a run carries on with another method, reward, model or data than it began with: refused, or recorded",

@@ -246,6 +246,7 @@ class Evaluation:
         """Evaluates every split and suite and returns the hash of the weights."""
         self.recorder.restart()
         self.generation.publish(self.version, self.model.module.state_dict())
+        self.recorder.note("evaluating")
         for row, samples in self.evaluator.run(self.generation, self.version):
             self.recorder.evaluation(row, samples)
             for warning in self.evaluator.warnings(row):

@@ -44,7 +44,7 @@ class Training:
 
     config: what to run.
     folder: where its records and checkpoints go.
-    progress: the line on the terminal.
+    progress: what is said of the run.
     ranks: that share the learner; this process is the first of them.
     """
 
@@ -82,6 +82,7 @@ class Training:
         Raises Interrupted and Paused (after a checkpoint), and RunFailed.
         """
         self.resume()
+        self.recorder.note("")
         self.publish()
         if self.learner.version == 0:
             self.open_schedule()
@@ -137,6 +138,7 @@ class Training:
             self.recorder.evaluation(row, samples)
             for warning in self.evaluator.warnings(row) if self.learner.version == 0 else ():
                 self.recorder.warn(warning)
+        self.recorder.note("")
 
     def stop_if_asked(self) -> None:
         """Raises Interrupted, after a checkpoint, once a signal has asked the run to stop."""
@@ -231,7 +233,7 @@ class Training:
         if found is None:
             self.recorder.restart()
             return
-        self.recorder.restore(found.counters["records"], found.counters["version"])
+        self.recorder.restore(found.counters["records"])
         self.state.restore(found)
         self.queue.restore(found.rollouts, found.counters["queue"])
 

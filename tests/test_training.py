@@ -23,7 +23,7 @@ FREE = ("driver=overlapped", "lag=bounded", "staleness=11", "lag.on_excess=mask"
 def training(tmp_path: Path) -> Iterator[Training]:
     (config,) = plan([*SMALL, *FREE, f"runs_dir={tmp_path}"]).cells
     folder = RunFolder(tmp_path / "run", config)
-    made = Training(config, folder, Progress("test", config.updates))
+    made = Training(config, folder, Progress("test"))
     yield made
     made.close()
     folder.close()
