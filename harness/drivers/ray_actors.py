@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +68,7 @@ class RayEngine:
 
     def __init__(self, make_engine: Callable[[], RolloutEngine], config: RayConfig, threads: int) -> None:
         self.version = -1
-        self.seconds = Counter[str]()  # all that an actor does counts as generation
+        self.seconds: dict[str, float] = defaultdict(float)  # all that an actor does counts as generation
         self.newer: Newer | None = None  # never asked: an actor takes weights between chunks
         self._weights: StoredWeights | None = None
         self._make_engine, self._config, self._threads = make_engine, config, threads

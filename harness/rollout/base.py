@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -54,7 +54,7 @@ class BaseEngine(ABC):
     def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
         self.version = version
         self.newer: Newer | None = None
-        self.seconds = Counter[str]()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.config = config.rollout
         self._micro_batch_tokens = config.learner.micro_batch_tokens
         self.trainer = trainer
