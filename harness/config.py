@@ -51,6 +51,7 @@ class VllmConfig:
     gpu_memory_utilization: float = key(0.5, "share of the device's memory that vLLM takes", "driver", above=0, high=1)
     max_model_len: int | None = key(None, "tokens of prompt and response; null: what the run needs", "driver", low=1)
     enforce_eager: bool = key(True, "run vLLM without CUDA graphs", "driver")
+    tensor_parallel_size: int = key(1, "GPUs that share an engine", "driver", low=1)
 
 
 @dataclass
@@ -204,6 +205,9 @@ class Config:
         multiple_of="updates_per_step",
     )
     dry_run: bool = key(False, "print cells, folders and estimates, and stop", "place")
+    calibrate: bool = key(
+        False, "time a batch and its updates on this machine for the plan, print it, and stop", "place"
+    )
     on_change: str = key(
         "refuse",
         "a run carries on with another method, reward, model or data than it began with: refused, or recorded",

@@ -141,7 +141,7 @@ def test_every_experiment_runs_two_updates_with_stand_ins(
 
 
 def test_dry_run_on_the_command_line_writes_nothing(command: Command, tmp_path: Path) -> None:
-    result = command("experiment=paper/qwen2_5_32b", "staleness=256", "dry_run=true")
+    result = command("experiment=paper/qwen3_1_7b", "staleness=256", "dry_run=true")
     assert result.returncode == 0, result.stderr
     assert "65 batches" in result.stdout
     assert not list(tmp_path.iterdir())
