@@ -102,6 +102,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return {
         "gsm8k": [*small, f"task.path={gsm8k}", f"task.test_path={test}"],
         "deepscaler": [*small, f"task.path={boxed}", f"eval.suites_path={suites_folder(folder / 'suites')}"],
+        "math": [*small, f"task.path={boxed}", f"task.test_path={boxed}", "task.overlap=drop"],
         "gsm8k_small": [],
         **{task: [] for task in ("carry", "carry_long", "carry_noisy", "carry_rare")},
     }
@@ -111,6 +112,9 @@ TWO_UPDATES = (
     "updates=2",
     "updates_per_step=1",
     "staleness=0",
+    "driver=serial",
+    "ranks=1",
+    "rollout.chunks=1",
     "checkpoint_every=2",
     "rollout.prompts_per_step=2",
     "rollout.group_size=2",

@@ -73,23 +73,29 @@ def update_s(config: Config, shape: Shape, device: Device, tokens: float) -> flo
 
 
 def sampling_s(config: Config, shape: Shape, device: Device, responses: int) -> float:
-    """Of responses whose lengths are spread evenly up to the longest, so that ever fewer are running.
-
-    A step of b sequences takes max(bytes of weights and cache / copy, 4·N·b / flops) and what the engine adds.
-    """
-    ways = config.rollout.vllm.tensor_parallel_size if config.choices["rollout"] == "vllm" else 1
-    fixed, each = ENGINE_S.get(config.choices["rollout"], ENGINE_S["torch"])
-    size, compute = footprint.parameters(shape), compute_bytes(config)
+    """Of responses whose lengths are spread evenly up to the longest, so that ever fewer are running."""
     rollout = config.rollout
     waves, first = max(1.0, responses / SEQUENCES), min(responses, SEQUENCES)
-
-    def step(done: float) -> float:
-        running, length = first * (1 - done), rollout.max_prompt_tokens / 2 + rollout.max_new_tokens * done
-        moved = compute * size + running * length * footprint.cache_token_bytes(shape, compute)
-        return max(moved / device.copy, 4 * size * running / device.flops) / ways + fixed + each * running
-
-    steps = [step((point + 0.5) / POINTS) for point in range(POINTS)]
+    shares = [(point + 0.5) / POINTS for point in range(POINTS)]
+    lengths = [rollout.max_prompt_tokens / 2 + rollout.max_new_tokens * share for share in shares]
+    steps = [
+        step_s(config, shape, device, first * (1 - share), length)
+        for share, length in zip(shares, lengths, strict=True)
+    ]
     return waves * rollout.max_new_tokens * sum(steps) / POINTS
+
+
+def step_s(config: Config, shape: Shape, device: Device, running: float, length: float) -> float:
+    """A token for each running sequence: max(bytes of weights and cache / copy, 4·N·b / flops) / tp, and the engine's.
+
+    running: b, sequences. length: of each, in tokens.
+    """
+    engine = config.choices["rollout"]
+    ways = config.rollout.vllm.tensor_parallel_size if engine == "vllm" else 1
+    fixed, each = ENGINE_S.get(engine, ENGINE_S["torch"])
+    size, compute = footprint.parameters(shape), compute_bytes(config)
+    moved = compute * size + running * length * footprint.cache_token_bytes(shape, compute)
+    return max(moved / device.copy, 4 * size * running / device.flops) / ways + fixed + each * running
 
 
 def shared(rates: Rates, config: Config) -> Rates:
