@@ -39,6 +39,7 @@ def learner(config: Config, shape: Shape) -> footprint.Learner:
         compute_bytes(config),
         checkpointing=config.model.gradient_checkpointing,
         ranks=config.ranks,
+        on_cpu=config.device == "cpu",
     )
 
 
@@ -68,7 +69,7 @@ def verdict(config: Config, shape: Shape, device: Device) -> Verdict:
     """
     own, engine, sequences = learner(config, shape).total, *_engine(config, shape, device)
     if config.driver == "ray":
-        return Verdict(device, own, engine + footprint.replica_bytes(footprint.parameters(shape)), sequences)
+        return Verdict(device, own, engine + _replica(config, shape), sequences)
     together = own + engine + _beside(config, shape)
     return Verdict(device, together, together, sequences)
 
@@ -77,7 +78,14 @@ def _beside(config: Config, shape: Shape) -> float:
     """The replica and the published versions of driver=overlapped."""
     if config.driver == "serial":
         return 0.0
-    return (1 + build.staleness_policy(config).max_versions) * footprint.replica_bytes(footprint.parameters(shape))
+    versions = build.staleness_policy(config).max_versions
+    return _replica(config, shape) + versions * footprint.replica_bytes(footprint.parameters(shape))
+
+
+def _replica(config: Config, shape: Shape) -> float:
+    """The trainer's model beside an engine that asks it for anything."""
+    needed = build.engine_class(config).needs_replica(config)
+    return footprint.replica_bytes(footprint.parameters(shape)) if needed else 0.0
 
 
 def _engine(config: Config, shape: Shape, device: Device) -> tuple[float, int]:

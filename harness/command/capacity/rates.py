@@ -14,7 +14,7 @@ from harness.models.footprint import Shape
 
 LEARNER_SHARE = 0.25  # of the product of matrices that a learner reaches
 ENGINE_S = {"vllm": (15e-3, 15e-6), "torch": (20e-3, 25e-6)}  # a step beside its products, and for every sequence
-SEQUENCES = 1024  # that an engine samples at once
+SEQUENCES = 1024  # that an engine samples at once, at most
 PUBLISH_S = 0.25 / 1.54e9  # a parameter: weights, cache and probe
 GRADE_S = 1e-3  # a response
 DISK = 1e9  # bytes a second
@@ -75,7 +75,8 @@ def update_s(config: Config, shape: Shape, device: Device, tokens: float) -> flo
 def sampling_s(config: Config, shape: Shape, device: Device, responses: int) -> float:
     """Of responses whose lengths are spread evenly up to the longest, so that ever fewer are running."""
     rollout = config.rollout
-    waves, first = max(1.0, responses / SEQUENCES), min(responses, SEQUENCES)
+    at_once = rollout.vllm.max_num_seqs or SEQUENCES
+    waves, first = max(1.0, responses / at_once), min(responses, at_once)
     shares = [(point + 0.5) / POINTS for point in range(POINTS)]
     lengths = [rollout.max_prompt_tokens / 2 + rollout.max_new_tokens * share for share in shares]
     steps = [
