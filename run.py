@@ -62,7 +62,7 @@ def drive(arguments: list[str]) -> int:
             return show(help_text(arguments))
         planned = plan(arguments)
         status("")
-        return estimate(planned) if planned.cells[0].dry_run else run(planned)
+        return estimate(planned) if planned.only_estimated else run(planned)
     except UserError as error:
         status("")
         print(f"{Path(sys.argv[0]).name}: {without_secrets(str(error))}", file=sys.stderr)
@@ -91,7 +91,11 @@ def show(text: str) -> int:
 def estimate(planned: Plan) -> int:
     from harness.command import dry_run
 
-    return show(dry_run.report(planned))
+    show(dry_run.report(planned))
+    refusals = dry_run.refusals(planned)
+    for line in refusals:
+        print(f"run.py: {without_secrets(line)}", file=sys.stderr)
+    return 2 if refusals else 0
 
 
 def run(planned: Plan) -> int:

@@ -54,6 +54,7 @@ class VllmConfig:
     max_num_seqs: int | None = key(None, "sequences at once; null: on a GPU a chunk, at most 1024", "driver", low=1)
     gpu_memory_utilization: float = key(0.5, "share of the device's memory that vLLM takes", "driver", above=0, high=1)
     max_model_len: int | None = key(None, "tokens of prompt and response; null: what the run needs", "driver", low=1)
+    tensor_parallel_size: int = key(1, "GPUs that share an engine", "driver", low=1)
     enforce_eager: bool | None = key(None, "run vLLM without CUDA graphs; null: on a CPU alone", "driver")
 
 
@@ -207,6 +208,9 @@ class Config:
         multiple_of="updates_per_step",
     )
     dry_run: bool = key(False, "print cells, folders and estimates, and stop", "place")
+    calibrate: bool = key(
+        False, "time a batch and its updates on this machine for the plan, print it, and stop", "place"
+    )
     quiet: bool = key(False, "say only what went wrong, and at the end how it ended", "place")
     on_change: str = key(
         "refuse",

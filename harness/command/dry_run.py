@@ -1,4 +1,7 @@
-"""`dry_run=true`: what a command would run, where, and what it would cost. Writes nothing, needs no model or data."""
+"""`dry_run=true`: what a command would run, where, and what it would cost. Writes nothing, needs no model or data.
+
+`calibrate=true` needs both: it measures this machine first.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,13 @@ from pathlib import Path
 from safetensors import safe_open
 
 from harness import build
+from harness.command.capacity import report as capacity
+from harness.command.capacity.calibrate import measured
+from harness.command.capacity.rates import Rates
 from harness.command.plan import Plan
 from harness.config import Config
 from harness.models.checks import resolve_path
+from harness.models.published import shape_at_hand
 from harness.tasks.suites import BENCHMARKS
 
 MASTER_BYTES = 16  # a parameter: float32 weight, gradient and two AdamW moments
@@ -29,12 +36,26 @@ def report(plan: Plan) -> str:
     lines = [f"dry run: {_count(len(plan.cells), 'cell')}, nothing is written"]
     groups: dict[tuple[str, ...], list[Config]] = {}
     for cell in plan.cells:
-        groups.setdefault(tuple(_describe(cell)), []).append(cell)
+        groups.setdefault(tuple(_describe(cell, rates_of(cell))), []).append(cell)
     for description, cells in groups.items():
         lines += ["", *description]
         for cell in cells:
             lines.append(f"  {cell.choices['algo']} staleness={cell.staleness} seed={cell.seed} → {cell.folder}")
+    total = capacity.total([capacity.run_seconds(cell, _answers(cell), rates_of(cell)) for cell in plan.cells])
+    if total and plan.is_sweep:
+        lines += ["", *textwrap.wrap(f"all cells, one after the other: {total}", WIDTH)]
     return "\n".join(lines)
+
+
+def refusals(plan: Plan) -> list[str]:
+    """What a run of the plan should not be started with, each once."""
+    found = (line for cell in plan.cells for line in capacity.refusals(cell, _answers(cell), rates_of(cell)))
+    return list(dict.fromkeys(found))
+
+
+def rates_of(config: Config) -> Rates | None:
+    """The seconds of this machine, where they are asked for."""
+    return measured(config, _answers(config)) if config.calibrate else None
 
 
 # Estimates -----------------------------------------------------------------------------------------------
@@ -133,10 +154,10 @@ def _engine_bytes(config: Config, compute_bytes: int) -> int:
 # Words ---------------------------------------------------------------------------------------------------
 
 
-def _describe(config: Config) -> Iterator[str]:
+def _describe(config: Config, rates: Rates | None) -> Iterator[str]:
     engine = f"{config.choices['rollout']} engine on {config.device}"
     yield f"task {config.choices['task']} · model {config.served_model.path} · {engine}"
-    for name, text in _facts(config, estimate(config)):
+    for name, text in [*_facts(config, estimate(config)), *_capacity(config, rates)]:
         yield textwrap.fill(f"{name:<15}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 17)
 
 
@@ -154,7 +175,13 @@ def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
     tokens = f"≤ {_short(e.training_tokens)} tokens to train on"
     yield "generation", f"{_count(config.batches, 'batch', 'batches')}, {first}; {tokens}"
     yield "rollout queue", f"{_count(ahead, 'batch', 'batches')}, ≤ {_bytes(e.queue_bytes)} on the host"
-    yield "memory", _memory(e)
+    if shape_at_hand(config.served_model.path) is None:
+        yield "memory", _memory(e)
+
+
+def _capacity(config: Config, rates: Rates | None) -> Iterator[tuple[str, str]]:
+    if config.mode == "train":
+        yield from capacity.facts(config, _answers(config), rates)
 
 
 def _memory(e: Estimate) -> str:

@@ -43,6 +43,11 @@ class Plan:
         return bool(self.name)
 
     @property
+    def only_estimated(self) -> bool:
+        """Whether it is printed and not run."""
+        return self.cells[0].dry_run or self.cells[0].calibrate
+
+    @property
     def rungs(self) -> list[int]:
         """Updates at which only some points go on; none for a sweep that is no tuning."""
         return self.points.rungs if self.points else []

@@ -43,6 +43,11 @@ def room_of(config: ModelConfig, *, dry: bool = False) -> int | None:
     return None if most is None else most // 2
 
 
+def architecture_at_hand(path: str) -> Any:
+    """A model's configuration without asking the hub; an empty one where it is not at hand. path: folder or name."""
+    return _at_hand(path)[0]
+
+
 def _checked(config: ModelConfig) -> tuple[Any, bool]:
     return check_model(config), bool(load_tokenizer(config).chat_template)
 
