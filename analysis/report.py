@@ -25,9 +25,9 @@ from analysis import axes, figures, findings, leaderboard, scores, series, style
 from analysis.errors import MissingData, reason
 from analysis.figures import common, selection
 from analysis.figures.main import acting_fraction
-from analysis.limits import LARGEST_SAMPLES, too_deep
 from analysis.study import Study
 from harness.records import layout
+from harness.records.limits import LARGEST_SAMPLES, too_deep
 
 CURVES = {  # what can be looked at run by run: label and whether a log scale suits it
     "accuracy": ("accuracy", False),

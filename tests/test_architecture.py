@@ -39,7 +39,7 @@ BELOW = set(MAY_IMPORT) - {"warmstart", "tracking"}
 MAY_IMPORT |= {room: (BELOW | RUN) - {room} for room in RUN}
 MAY_IMPORT["command"] = BELOW | RUN | {"tracking"}
 MAY_IMPORT["run"] = {"command", "errors", "analysis"}
-MAY_IMPORT["analysis"] = {"records.layout"}
+MAY_IMPORT["analysis"] = {"records.layout", "records.limits"}
 NEVER = {"analysis": {"torch", "transformers", "harness.config"}}
 ENTRIES = {"status", "sync", "twin", "grade", "follow"}  # `python -m harness.…`: at most 15 lines each
 

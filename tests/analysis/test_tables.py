@@ -155,6 +155,7 @@ def test_the_three_formats_say_the_same(study, tmp_path):
 
 
 def test_hostile_cells_break_neither_markdown_nor_latex():
-    table = tables.Table(["a|b", "c_d"], [["x|y", "50 % & \\evil{$}"]], "a_caption")
-    assert "x\\|y" in tables.markdown(table)
+    table = tables.Table(["a|b", "c_d"], [["x|y", "50 % & \\evil{$}"]], "a_caption, n < 3 <img src=x> [a](b)")
+    markdown = tables.markdown(table)
+    assert "a\\|b" in markdown and "x\\|y" in markdown and r"n < 3 \<img src=x> [a]\(b)" in markdown
     assert r"50 \% \& \textbackslash{}evil\{\$\}" in tables.latex(table)
