@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ranks": {"config", "errors", "interrupts", "models"},
     "learner": {"types", "config", "errors", "models", "algorithms", "ranks", "records"},
     "drivers": {"types", "config", "errors", "interrupts", "lag", "rollout", "models"},
-    "records": {"types", "config", "errors", "progress"},
+    "records": {"types", "config", "schema", "errors", "progress"},
     "tracking": {"records", "config", "errors"},
     "warmstart": {"types", "errors", "randomness", "models", "rollout", "tasks"},
 }
