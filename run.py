@@ -24,18 +24,21 @@ from harness.command.compose import (
     as_meant,
     check_shown,
     config_of_job,
+    require_folder,
     set_project_root,
     words_of_job,
 )
 from harness.command.help import help_text
+from harness.command.output import open_closed_streams
 from harness.command.plan import Plan, plan
 from harness.command.together import followers_released, follows
-from harness.errors import UserError, without_secrets
+from harness.errors import UserError, first_line, printable, without_secrets
 
 HELP = {"--help", "-h"}
 
 
 def main(arguments: list[str]) -> int:
+    open_closed_streams()
     if follows():
         return follow()
     with followers_released():
@@ -55,6 +58,7 @@ def drive(arguments: list[str]) -> int:
         os.environ[QUIET] = "1"
     status("reading the configuration …")
     try:
+        require_folder()
         if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):
             check_shown(arguments)
             return show_only()
@@ -66,6 +70,9 @@ def drive(arguments: list[str]) -> int:
     except UserError as error:
         status("")
         print(f"{Path(sys.argv[0]).name}: {without_secrets(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of the disk, of rights: what a cell meets, its folder says
+        print(f"run.py: {printable(first_line(error))}", file=sys.stderr)
         return 2
 
 

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 
 from analysis import experiment, pack, series
 from analysis.errors import AnalysisError, first_line, reason
-from analysis.limits import read_json
 from analysis.plain import printable
 from analysis.records import ForeignFolder, Record, read_record
 from analysis.study import Study, identify
 from harness.records.layout import MANIFEST, SWEEP, TOKENS
+from harness.records.limits import plain_size, read_json
 
 _COUNTS = ["staleness", "seed", "repeat", "updates", "updates_done", "updates_per_step"]
 
@@ -159,10 +159,11 @@ def _read_or_reason(name: str, folder: Path | str) -> tuple[dict[str, Any], Reco
 def _token_notes(folder: Path) -> list[str]:
     """What is wrong with token records, as far as their end shows it."""
     try:
+        plain_size(folder / TOKENS)
         pq.ParquetFile(folder / TOKENS).close()
     except FileNotFoundError:
         return []
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         return [f"{TOKENS} cannot be read ({reason(error)}); not used"]
     return []
 

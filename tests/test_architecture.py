@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ranks": {"config", "errors", "interrupts", "models"},
     "learner": {"types", "config", "errors", "models", "algorithms", "ranks", "records"},
     "drivers": {"types", "config", "errors", "interrupts", "lag", "rollout", "models"},
-    "records": {"types", "config", "errors", "progress"},
+    "records": {"types", "config", "schema", "errors", "progress"},
     "tracking": {"records", "config", "errors"},
     "warmstart": {"types", "errors", "randomness", "models", "rollout", "tasks"},
 }
@@ -39,7 +39,7 @@ BELOW = set(MAY_IMPORT) - {"warmstart", "tracking"}
 MAY_IMPORT |= {room: (BELOW | RUN) - {room} for room in RUN}
 MAY_IMPORT["command"] = BELOW | RUN | {"tracking"}
 MAY_IMPORT["run"] = {"command", "errors", "progress", "analysis"}
-MAY_IMPORT["analysis"] = {"records.layout"}
+MAY_IMPORT["analysis"] = {"records.layout", "records.limits"}
 NEVER = {"analysis": {"torch", "transformers", "harness.config"}}
 ENTRIES = {"status", "sync", "twin", "grade", "follow"}  # `python -m harness.…`: at most 15 lines each
 
