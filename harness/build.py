@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 
 import algorithms
 from harness import SETTINGS
-from harness.config import Config, ModelConfig
+from harness.config import Config
 from harness.drivers import queue
 from harness.drivers.generation import Generation, InlineGeneration, WorkerGeneration
 from harness.drivers.weight_store import SnapshotStore
 from harness.errors import UserError, nearest
+from harness.groups import ModelConfig
 from harness.lag.policy import StalenessPolicy
 from harness.learner.learner import Learner
 from harness.learner.shadow import Shadows

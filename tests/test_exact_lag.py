@@ -9,7 +9,8 @@ import pytest
 
 from harness import build
 from harness.command.resolve import resolve
-from harness.config import Config, EvalConfig, ModelConfig, RolloutConfig
+from harness.config import Config
+from harness.groups import EvalConfig, ModelConfig, RolloutConfig
 from harness.lag.policy import ExactLag
 from harness.models.digest import weights_sha256
 from harness.progress import Progress

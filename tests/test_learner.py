@@ -13,7 +13,7 @@ from torch import Tensor
 import algorithms
 from algorithms import TokenStats
 from harness import randomness
-from harness.config import LearnerConfig
+from harness.groups import LearnerConfig
 from harness.learner.batch import minibatch
 from harness.learner.learner import Learner
 from harness.models.decoder import SharedPrefixPolicy

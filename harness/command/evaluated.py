@@ -7,8 +7,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from harness.config import Config, ModelConfig, RolloutConfig
+from harness.config import Config
 from harness.errors import UserError
+from harness.groups import ModelConfig, RolloutConfig
 from harness.models.checks import FOLDER, resolve_path
 from harness.records.files import read_json
 from harness.records.layout import CHECKPOINT, CHECKPOINTS, CONFIG, EVAL, MANIFEST

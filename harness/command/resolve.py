@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from harness import build
 from harness.command.evaluated import inherit
-from harness.config import Config, ModelConfig
+from harness.config import Config
+from harness.groups import ModelConfig
 from harness.models.declared import declared, room_of
 
 LENGTH = 1024  # of prompts and responses of a task that declares none, tokens

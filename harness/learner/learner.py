@@ -13,7 +13,7 @@ from torch import Tensor
 
 from algorithms import Algorithm
 from algorithms.advantages import advantages, zero_variance_groups
-from harness.config import LearnerConfig
+from harness.groups import LearnerConfig
 from harness.learner.batch import MiniBatch, minibatch
 from harness.learner.fidelity import Fidelity, Halves
 from harness.learner.gradient import Gradient, GradientMaker

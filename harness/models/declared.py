@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
-from harness.config import ModelConfig
+from harness.groups import ModelConfig
 from harness.models.checks import check_model, resolve_path
 from harness.models.positions import positions
 from harness.models.tokens import load_tokenizer

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import RayConfig
 from harness.drivers import ray_cluster
+from harness.groups import RayConfig
 from tests.conftest import ROOT, SMALL
 
 pytestmark = pytest.mark.skipif(shutil.which("ss") is None, reason="needs ss (iproute2)")
