@@ -70,9 +70,10 @@ class Training:
         self.checkpoints = Checkpoints(
             folder.checkpoints, self.model.describe, config.record.keep_checkpoints, config.sha256()
         )
+        folder.update_manifest(**build.staleness_policy(config).facts)
         # Started last: an error above must not leave worker threads or actors behind.
         self.generation: Generation = build.generation(config, self.model)
-        self.queue: RolloutQueue = build.rollout_queue(config, self.generation, self.requests.request)
+        self.queue: RolloutQueue = build.rollout_queue(config, self.generation, self.requests)
 
     # The loop ----------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "progress": {"errors"},
     "schema": {"errors"},
     "config": {"errors", "schema"},
-    "lag": {"types", "config", "errors"},
+    "lag": {"types", "config", "errors", "randomness"},
     "rewards": {"types", "errors"},
     "models": {"types", "config", "errors"},
     "tasks": {"types", "config", "errors", "randomness", "progress", "rewards", "models"},

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from harness import build
 from harness.command.plan import Plan
 from harness.config import Config
+from harness.lag.mixture import MixedLag
 from harness.models.checks import resolve_path
 from harness.tasks.suites import BENCHMARKS
 
@@ -82,7 +83,7 @@ def estimate(config: Config) -> Estimate:
         learner_bytes=(MASTER_BYTES / config.ranks + copy_bytes) * size,
         ranks=config.ranks,
         engine_bytes=_engine_bytes(config, compute_bytes) * size,
-        queue_bytes=(config.lag_steps + 1) * step_tokens * TOKEN_BYTES,
+        queue_bytes=_queued(config) * step_tokens * TOKEN_BYTES,
     )
 
 
@@ -130,6 +131,11 @@ def _engine_bytes(config: Config, compute_bytes: int) -> int:
     return compute_bytes + SNAPSHOT_BYTES * build.staleness_policy(config).max_versions
 
 
+def _queued(config: Config) -> int:
+    """Rollout batches that wait to be trained on, the next one included."""
+    return build.staleness_policy(config).staleness // config.updates_per_step + 1
+
+
 # Words ---------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +147,7 @@ def _describe(config: Config) -> Iterator[str]:
 
 
 def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
-    rollout, per_step, ahead = config.rollout, config.updates_per_step, config.lag_steps + 1
+    rollout, per_step, ahead = config.rollout, config.updates_per_step, _queued(config)
     yield "tokens", f"prompt ≤ {rollout.max_prompt_tokens}, response ≤ {rollout.max_new_tokens}"
     yield "evaluation", f"{_evaluated(config)}; about ≤ {_short(e.evaluation_tokens)} tokens"
     if config.mode == "evaluate":
@@ -153,8 +159,17 @@ def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
     first = f"the first {ahead if ahead > 1 else 'one'} from the base model"
     tokens = f"≤ {_short(e.training_tokens)} tokens to train on"
     yield "generation", f"{_count(config.batches, 'batch', 'batches')}, {first}; {tokens}"
+    policy = build.staleness_policy(config)
+    if isinstance(policy, MixedLag):
+        yield "staleness", _ages(policy)
     yield "rollout queue", f"{_count(ahead, 'batch', 'batches')}, ≤ {_bytes(e.queue_bytes)} on the host"
     yield "memory", _memory(e)
+
+
+def _ages(policy: MixedLag) -> str:
+    few = [f"{prompts} × {age}" for age, prompts in policy.histogram.items()]
+    listed = f": {', '.join(few)} in every batch" if len(few) <= 4 else ""
+    return f"{policy.ages}, mean {policy.mean:g}, largest {policy.staleness} updates{listed}"
 
 
 def _memory(e: Estimate) -> str:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from harness.config import Config
 from harness.errors import UserError
@@ -19,11 +19,13 @@ ON_EXCESS = ("wait", "drop", "mask")
 
 
 class Order(Enum):
-    """Which chunks make up a batch: the next ones submitted, the first ones finished, or those of a schedule."""
+    """Which chunks make up a batch: the next ones submitted, the first ones finished, those of a schedule; MIXED: none,
+    for each prompt has a version of its own."""
 
     SUBMITTED = 1
     FINISHED = 2
     SCHEDULED = 3
+    MIXED = 4
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class StalenessPolicy(ABC):
 
         Asked of the newest version before a chunk is submitted, and of the chunk's own when it is trained on.
         """
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of it beside the configuration."""
+        return {}
 
     @property
     def order(self) -> Order:
