@@ -190,7 +190,7 @@ class Training:
         if every is None or version % every:
             return None
         problems = [problem for chunk in batch.chunks for problem in self.requests.problems(chunk.index)]
-        problems = problems[: len(problems) // self.config.updates_per_step]
+        problems = problems[: len(problems) * self.config.learner.max_epochs // self.config.updates_per_step]
         requests = [self.requests.fresh(problems, version, half) for half in (0, 1)]
         answers = [self.generation.submit(request, version, urgent=True) for request in requests]
         first, second = (self.grader(problems, interrupts.result_of(answer))[0] for answer in answers)

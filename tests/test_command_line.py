@@ -44,6 +44,7 @@ REFUSED = [
     (["record.tokens=[a,2]"], "could not be converted to Integer"),
     (["driver=seral"], "expected one of serial"),
     (["staleness=-4"], "expected at least 0"),
+    (["learner.max_epochs=3"], "updates_per_step=4: not divisible by learner.max_epochs=3"),
     (["staleness=6"], "nearest valid: 4 or 8"),
     (["lag=bounded", "staleness=8"], "use driver=overlapped"),
     (["rollout.inflight=recompute"], "exact only with drain"),

@@ -116,10 +116,15 @@ def _answers(config: Config) -> int:
     return own + sum(s.problems * ((evaluation.suite_samples or s.samples) + evaluation.greedy) for s in suites)
 
 
+def _cuts(config: Config) -> int:
+    """Mini-batches that a rollout batch is cut into."""
+    return config.updates_per_step // config.learner.max_epochs
+
+
 def _micro_batches(config: Config, step_tokens: int) -> int:
     """Of an update, where every prompt and response is as long as it may be."""
     rollout = config.rollout
-    padded = (rollout.prompts_per_step * rollout.max_prompt_tokens + step_tokens) // config.updates_per_step
+    padded = (rollout.prompts_per_step * rollout.max_prompt_tokens + step_tokens) // _cuts(config)
     longest = rollout.max_prompt_tokens + rollout.max_new_tokens
     return math.ceil(padded / max(config.learner.micro_batch_tokens, longest))
 
@@ -153,7 +158,7 @@ def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
     if config.mode == "evaluate":
         return
     prompts = f"{rollout.prompts_per_step} prompts × {rollout.group_size} = {e.responses} responses a step"
-    yield "batch", f"{prompts}; {_count(per_step, 'update')} of {e.responses // per_step}"
+    yield "batch", f"{prompts}; {_count(per_step, 'update')} of {e.responses // _cuts(config)}"
     micro = f"{e.micro_batches} micro-batches of {config.learner.micro_batch_tokens} tokens"
     yield "learner", f"{_count(config.updates, 'update')}, each in at most about {micro}"
     first = f"the first {ahead if ahead > 1 else 'one'} from the base model"

@@ -52,7 +52,7 @@ class MixedLag(StalenessPolicy):
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"mean_age": self.mean}
+        return {"age": self.mean}
 
     @property
     def mean(self) -> float:

@@ -19,7 +19,7 @@ def mixed(tmp_path: Path) -> Path:
             write_run(tmp_path / f"s{age}-{seed}", "grpo", age, seed)
         for text in ("uniform:0:128", "two_point:0:128:0.5"):
             folder = tmp_path / f"{text.replace(':', '_')}-{seed}"
-            write_run(folder, "grpo", 64, seed, manifest={"staleness": text, "mean_age": 64.0})
+            write_run(folder, "grpo", 64, seed, manifest={"staleness": text, "age": 64.0})
             config = yaml.safe_load((folder / "config.yaml").read_text())
             (folder / "config.yaml").write_text(yaml.safe_dump(config | {"staleness": text}))
     return tmp_path

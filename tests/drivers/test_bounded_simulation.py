@@ -62,14 +62,23 @@ class Simulated:
 
 
 def simulate(
-    bound: int, per_step: int, chunks: int, workers: int, on_excess: str, seed: int, batches: int = 40
+    bound: int,
+    per_step: int,
+    chunks: int,
+    workers: int,
+    on_excess: str,
+    seed: int,
+    batches: int = 40,
+    first: str = "finished",
 ) -> tuple[RolloutQueue, list[int], Simulated]:
     """The queue at the end, the staleness of every chunk's last update, and the clock."""
     world = Simulated(workers, seed)
     # A request is opaque here: its size is drawn when it is submitted, a batch of no fixed number of tokens.
     request: Any = lambda _: None  # noqa: E731
     generation: Any = world
-    queue = rollout_queue(generation, BoundedLag(bound, per_step, on_excess=on_excess), request, batches, chunks)
+    queue = rollout_queue(
+        generation, BoundedLag(bound, per_step, on_excess=on_excess, first=first), request, batches, chunks
+    )
     worst: list[int] = []
     trained: set[int] = set()
 
@@ -109,12 +118,14 @@ def simulate(
     chunks=st.integers(1, 8),
     workers=st.integers(1, 12),
     on_excess=st.sampled_from(["wait", "drop", "mask"]),
+    first=st.sampled_from(["finished", "freshest", "oldest"]),
     seed=st.integers(0, 2**32),
 )
 def test_the_bound_holds_nothing_is_lost_nothing_hangs(
-    per_step: int, slack: int, chunks: int, workers: int, on_excess: str, seed: int
+    per_step: int, slack: int, chunks: int, workers: int, on_excess: str, first: str, seed: int
 ) -> None:
-    queue, _, _ = simulate(per_step - 1 + slack, per_step, chunks, workers, on_excess, seed)
+    first = first if on_excess == "drop" else "finished"
+    queue, _, _ = simulate(per_step - 1 + slack, per_step, chunks, workers, on_excess, seed, first=first)
     assert queue.trained == 40 * chunks
 
 
@@ -131,6 +142,13 @@ def test_not_waiting_for_stragglers_saves_time() -> None:
         sum(simulate(15, 4, 4, 8, on_excess, seed)[2].now for seed in range(10)) for on_excess in ("wait", "drop")
     )
     assert dropped < waited
+
+
+def test_the_freshest_first_is_fresher_and_drops_more() -> None:
+    ran = {first: simulate(31, 4, 4, 16, "drop", 1, 200, first) for first in ("freshest", "finished", "oldest")}
+    means = [np.mean(worst) for _, worst, _ in ran.values()]
+    assert means[0] < means[1] - 1 and means[1] <= means[2] + 1
+    assert ran["freshest"][0].dropped > ran["oldest"][0].dropped
 
 
 def test_the_same_bound_is_not_the_same_staleness() -> None:
