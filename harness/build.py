@@ -18,11 +18,12 @@ from harness.config import Config, ModelConfig
 from harness.drivers import queue
 from harness.drivers.generation import Generation, InlineGeneration, WorkerGeneration
 from harness.drivers.mixed_queue import MixedQueue
+from harness.drivers.partial_queue import PartialQueue
 from harness.drivers.weight_store import SnapshotStore
 from harness.errors import UserError, nearest
-from harness.lag import ages
-from harness.lag.ages import Ages
+from harness.lag import spelt
 from harness.lag.mixture import MixedLag
+from harness.lag.partial import PartialLag
 from harness.lag.policy import ExactLag, StalenessPolicy
 from harness.learner.learner import Learner
 from harness.learner.shadow import Shadows
@@ -204,33 +205,36 @@ def staleness_policy(config: Config) -> StalenessPolicy:
     Where staleness is a distribution, that of lag=exact for one. Raises UserError.
     """
     if isinstance(config.staleness, str):
-        return _mixed_lag(config, ages.read(config.staleness))
+        return _spelt_lag(config, config.staleness)
     units = config.staleness, config.updates_per_step
     policy: StalenessPolicy = target("lag", config.lag, config.allow_code, *units, kind=StalenessPolicy)
     return policy
 
 
-def _mixed_lag(config: Config, distribution: Ages) -> MixedLag:
-    if config.lag.get("_target_") != f"{ExactLag.__module__}.{ExactLag.__qualname__}":
+def _spelt_lag(config: Config, text: str) -> StalenessPolicy:
+    cls = named_class("lag", config.lag.get("_target_"), config.allow_code, StalenessPolicy)
+    if cls is not ExactLag:
         raise UserError(
-            f"staleness={config.staleness} with lag={config.choices['lag']}: a distribution needs lag=exact, "
+            f"staleness={text} with lag={config.choices['lag']}: a distribution needs lag=exact, "
             "every age kept exactly; expected a number of updates"
         )
-    unit, prompts = config.updates_per_step, config.rollout.prompts_per_step
-    distribution.check(unit)
-    if distribution.by_length and not hasattr(named_class("task", config.task["_target_"], config.allow_code), HINT):
+    further = {name: value for name, value in config.lag.items() if name != "_target_"}
+    check_parameters("lag", cls, further, 2)
+    policy = spelt.policy(text, config, further)
+    by_length = isinstance(policy, MixedLag) and policy.ages.by_length
+    if by_length and not hasattr(named_class("task", config.task.get("_target_"), config.allow_code), HINT):
         raise UserError(
-            f"staleness={config.staleness}: task={config.choices['task']} does not say how long a response it expects; "
+            f"staleness={text}: task={config.choices['task']} does not say how long a response it expects; "
             f"choose a task that does (carry and its siblings), or give it a method {HINT}(problem)"
         )
-    largest = int(distribution.ascending(prompts, unit)[-1])
-    further = {name: value for name, value in config.lag.items() if name != "_target_"}
-    return MixedLag(largest, unit, **further, ages=distribution, prompts=prompts, seed=config.seed)
+    return policy
 
 
 def rollout_queue(config: Config, generation: Generation, requests: Requests) -> queue.RolloutQueue:
     """The queue that serves the config's staleness policy."""
     policy, batches, chunks = staleness_policy(config), config.batches, config.rollout.chunks
+    if isinstance(policy, PartialLag):
+        return PartialQueue(generation, policy, requests.request, batches, chunks)
     if not isinstance(policy, MixedLag):
         return queue.rollout_queue(generation, policy, requests.request, batches, chunks)
 

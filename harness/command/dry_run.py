@@ -161,10 +161,11 @@ def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
     yield "batch", f"{prompts}; {_count(per_step, 'update')} of {e.responses // _cuts(config)}"
     micro = f"{e.micro_batches} micro-batches of {config.learner.micro_batch_tokens} tokens"
     yield "learner", f"{_count(config.updates, 'update')}, each in at most about {micro}"
-    first = f"the first {ahead if ahead > 1 else 'one'} from the base model"
+    policy = build.staleness_policy(config)
+    part = "in part " if isinstance(policy, MixedLag) else ""
+    first = f"the first {ahead if ahead > 1 else 'one'} {part}from the base model"
     tokens = f"≤ {_short(e.training_tokens)} tokens to train on"
     yield "generation", f"{_count(config.batches, 'batch', 'batches')}, {first}; {tokens}"
-    policy = build.staleness_policy(config)
     if isinstance(policy, MixedLag):
         yield "staleness", _ages(policy)
     yield "rollout queue", f"{_count(ahead, 'batch', 'batches')}, ≤ {_bytes(e.queue_bytes)} on the host"

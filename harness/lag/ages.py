@@ -6,6 +6,8 @@
     by_length:0:256        the ages of uniform:0:256, the older the longer the response is expected to be
     by_length:long_tail:64 those of any of the others
 
+    partial:64             within a response: its beginning 64 updates older than its end (harness/lag/partial.py)
+
 Every batch of P prompts has the same P ages, quantiles of the distribution: what is asked for is what happens, in
 every batch and not only on average. A prompt's responses share its age.
 """
@@ -22,7 +24,7 @@ import numpy as np
 from harness import randomness
 from harness.errors import UserError, nearest, require
 
-BY_LENGTH = "by_length"
+BY_LENGTH, PARTIAL = "by_length", "partial"
 
 
 def uniform(count: int, unit: int, first: float, last: float) -> np.ndarray:
@@ -52,7 +54,7 @@ SHAPES: dict[str, tuple[str, Callable[..., np.ndarray]]] = {
     "two_point": ("two_point:AGE:AGE:SHARE", two_point),
     "long_tail": ("long_tail:MEAN", long_tail),
 }
-SPELLINGS = ", ".join([*(spelling for spelling, _ in SHAPES.values()), "by_length:FROM:TO"])
+SPELLINGS = ", ".join([*(spelling for spelling, _ in SHAPES.values()), "by_length:FROM:TO", "partial:AGE"])
 
 
 @dataclass(frozen=True)
@@ -106,22 +108,53 @@ class Ages:
             raise _wrong(str(self), f"{self.numbers[2]:g}: the second age's share of the prompts is between 0 and 1")
 
 
-def read(text: str) -> Ages:
+@dataclass(frozen=True)
+class Partial:
+    """Two ages within a response.
+
+    age: of its beginning, updates; its end is as fresh as staleness=0.
+    share: where the beginning ends, as a share of the longest response; None: anywhere, by chance.
+    """
+
+    age: float
+    share: float | None = None
+
+    def __str__(self) -> str:
+        return f"{PARTIAL}:{self.age:g}" + ("" if self.share is None else f":{self.share:g}")
+
+    def check(self, unit: int) -> None:
+        """Raises UserError for an age that is no multiple of `unit` updates, or a share that is none."""
+        if not math.isfinite(self.age) or self.age < unit or self.age % unit:
+            raise _wrong(str(self), f"{self.age:g}: the age is a multiple of updates_per_step={unit}, from {unit}")
+        if self.share is not None and not 0 <= self.share <= 1:
+            raise _wrong(str(self), f"{self.share:g}: the share of the longest response is between 0 and 1")
+
+
+def read(text: str) -> Ages | Partial:
     """The distribution that `staleness` spells. Raises UserError, in one line."""
     head, *rest = text.split(":")
+    if head == PARTIAL:
+        numbers = _numbers(text, head, rest)
+        if len(numbers) not in (1, 2):
+            raise _wrong(text, "expected partial:AGE or partial:AGE:SHARE")
+        return Partial(*numbers)
     by_length = head == BY_LENGTH
     if by_length:
         head, *rest = rest if rest and rest[0] in SHAPES else ["uniform", *rest]
     if head not in SHAPES:
-        raise _wrong(text, nearest(head, [*SHAPES, BY_LENGTH]))
-    try:
-        numbers = tuple(float(word) for word in rest)
-    except ValueError as error:
-        raise _wrong(text, f"{head} takes numbers") from error
+        raise _wrong(text, nearest(head, [*SHAPES, BY_LENGTH, PARTIAL]))
+    numbers = _numbers(text, head, rest)
     spelling = SHAPES[head][0]
     if len(numbers) != spelling.count(":"):
         raise _wrong(text, f"expected {spelling}")
     return Ages(head, numbers, by_length)
+
+
+def _numbers(text: str, head: str, words: Sequence[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError as error:
+        raise _wrong(text, f"{head} takes numbers") from error
 
 
 def canonical(value: Any) -> Any:

@@ -77,13 +77,23 @@ def test_longer_ones_are_older(run: Any, popped: list[Batch]) -> None:
     assert len(Counter(versions(popped[-1]))) > 3
 
 
-def test_every_driver_gives_the_weights_of_serial(run: Any, cluster: Any, engines: Any) -> None:
-    cluster.cloudpickle.register_pickle_by_value(__import__(Delayed.__module__))
+def test_overlapped_gives_the_weights_of_serial(run: Any, engines: Any) -> None:
     lag = (*MIXED, "rollout.chunks=3")
     serial = run(*lag)
     engines(Delayed)
     assert run(*lag, "driver=overlapped", "lag.max_versions=1").sha256 == serial.sha256
+
+
+def test_ray_gives_the_weights_of_serial(run: Any, engines: Any, cluster: Any) -> None:
+    cluster.cloudpickle.register_pickle_by_value(__import__(Delayed.__module__))
+    lag = (*MIXED, "rollout.chunks=3")
+    serial = run(*lag)
+    engines(Delayed)
     assert run(*lag, "driver=ray", "ray.actors=2").sha256 == serial.sha256
+
+
+def test_two_ranks_give_the_weights_of_one(run: Any) -> None:
+    assert run(*MIXED, "ranks=2").sha256 == run(*MIXED).sha256
 
 
 def test_chunks_change_nothing(run: Any) -> None:
