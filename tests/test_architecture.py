@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schema": {"errors"},
     "groups": {"schema"},
     "config": {"errors", "schema", "groups"},
-    "lag": {"types", "config", "groups", "errors"},
+    "lag": {"types", "config", "groups", "errors", "randomness"},
     "rewards": {"types", "errors"},
     "models": {"types", "config", "groups", "errors"},
     "tasks": {"types", "config", "groups", "errors", "randomness", "progress", "rewards", "models"},
