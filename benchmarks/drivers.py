@@ -39,7 +39,7 @@ STEPS = 4  # of a turn, after one to warm up
 def training(*overrides: str) -> Iterator[Training]:
     with tempfile.TemporaryDirectory() as folder:
         config = plan([*SETTING, f"runs_dir={folder}", *overrides]).cells[0]
-        made = Training(config, RunFolder(config.folder, config), Progress("", 1))
+        made = Training(config, RunFolder(config.folder, config), Progress(""))
         made.publish()
         try:
             yield made

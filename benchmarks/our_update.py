@@ -47,7 +47,7 @@ def main() -> None:
         (config,) = plan([*OPTIONS, f"runs_dir={folder}", *sys.argv[1:]]).cells
         Paced.pace = pace
         config.folder.mkdir(parents=True)
-        training = Paced(config, RunFolder(config.folder, config), Progress("bench", config.updates))
+        training = Paced(config, RunFolder(config.folder, config), Progress("bench"))
         training.run()
 
 

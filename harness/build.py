@@ -78,7 +78,8 @@ def check_parameters(section: str, cls: type, parameters: Iterable[str], positio
     names = list(inspect.signature(cls).parameters)[positional:]
     for name in parameters:
         if name not in names:
-            raise UserError(f"{section}.{name}: no parameter of {cls.__name__}; {nearest(name, names)}")
+            hint = nearest(name, names) if names else "it has none"
+            raise UserError(f"{section}.{name}: no parameter of {cls.__name__}; {hint}")
 
 
 def target(section: str, node: dict[str, Any], allow_code: list[str], *given: Any, kind: type = object) -> Any:
@@ -160,6 +161,7 @@ def learner(config: Config, loaded: LoadedModel, ranks: Alone | None = None) -> 
         reference=reference(config, ranks),
         shadows=shadows(config),
         ranks=ranks,
+        deterministic=config.deterministic,
     )
 
 
@@ -231,7 +233,9 @@ def check_driver(config: Config) -> None:
 
 def replica(config: Config) -> BaseEngine:
     """An engine with weights of its own, none loaded yet. Runs in a rollout actor, too."""
-    return rollout_engine(config, load_model(config.served_model, config.device), version=-1)
+    needed = engine_class(config).needs_replica(config)
+    loaded = load_model(config.served_model, config.device) if needed else load_skeleton(config.served_model)
+    return rollout_engine(config, loaded, version=-1)
 
 
 def engine_class(config: Config) -> type[BaseEngine]:

@@ -47,10 +47,14 @@ class ModelConfig:
 
 @dataclass
 class VllmConfig:
-    probe_sequences: int = key(4, "sequences compared with the trainer after every publication", "driver", low=0)
+    probe_sequences: int = key(
+        4, "sequences compared with the trainer after every publication; 0: none", "driver", low=0
+    )
+    logprobs: bool = key(True, "ask vLLM for the log-prob of every sampled token; false is faster", "driver")
+    max_num_seqs: int | None = key(None, "sequences at once; null: on a GPU a chunk, at most 1024", "driver", low=1)
     gpu_memory_utilization: float = key(0.5, "share of the device's memory that vLLM takes", "driver", above=0, high=1)
     max_model_len: int | None = key(None, "tokens of prompt and response; null: what the run needs", "driver", low=1)
-    enforce_eager: bool = key(True, "run vLLM without CUDA graphs", "driver")
+    enforce_eager: bool | None = key(None, "run vLLM without CUDA graphs; null: on a CPU alone", "driver")
 
 
 @dataclass
@@ -94,9 +98,7 @@ class LearnerConfig:
     grad_clip: float = key(1.0, "largest norm of the gradient", above=0)
     micro_batch_tokens: int = key(16384, "padded tokens a forward pass", low=1)
     sum: str = key("ordered", "ranks add gradients as one process does, or fast", "driver", choices=("ordered", "fast"))
-    scope: str = key(
-        "declared", "what a method sees: all of its scope, or a micro-batch", choices=("declared", "micro_batch")
-    )
+    scope: str = key("declared", "what a method sees: its scope, or a micro-batch", choices=("declared", "micro_batch"))
     advantage: str = key(
         "group_normalised",
         "reward relative to its group; group_centred is Dr. GRPO, none the reward itself",
@@ -192,6 +194,7 @@ class Config:
     ranks: int = key(1, "processes that share the learner; the same bits for any number", "place", low=1)
     torch_threads: int = key(1, "threads of torch", "driver", low=1)
     device: str = key("cpu", "cpu, or an accelerator such as cuda", "driver")
+    deterministic: bool = key(False, "the same bits in every run on an accelerator too, more slowly", "driver")
     mode: str = key("train", "train a policy, or evaluate a checkpoint", choices=("train", "evaluate"))
     checkpoint: str | None = key(None, "what mode=evaluate evaluates: a run folder, a checkpoint or a model")
     checkpoint_at: Any = key("best", "which one of a run folder: best (on validation), last, or an update", "place")
@@ -204,6 +207,7 @@ class Config:
         multiple_of="updates_per_step",
     )
     dry_run: bool = key(False, "print cells, folders and estimates, and stop", "place")
+    quiet: bool = key(False, "say only what went wrong, and at the end how it ended", "place")
     on_change: str = key(
         "refuse",
         "a run carries on with another method, reward, model or data than it began with: refused, or recorded",

@@ -44,7 +44,7 @@ class Training:
 
     config: what to run.
     folder: where its records and checkpoints go.
-    progress: the line on the terminal.
+    progress: what is said of the run.
     ranks: that share the learner; this process is the first of them.
     """
 
@@ -82,6 +82,7 @@ class Training:
         Raises Interrupted and Paused (after a checkpoint), and RunFailed.
         """
         self.resume()
+        self.recorder.note("")
         self.publish()
         if self.learner.version == 0:
             self.open_schedule()
@@ -113,8 +114,8 @@ class Training:
     def timing(self, batch: Batch, waited_s: float) -> dict[str, float]:
         """Metrics of how a batch came about; seconds are those of the batch, divided among its updates."""
         updates = self.config.updates_per_step
-        waits = {"time/wait_s": waited_s / updates, "time/generator_idle_s": self.generation.idle_s() / updates}
-        return realised.timing(batch) | waits
+        seconds = {"wait": waited_s, "generator_idle": self.generation.idle_s(), **self.generation.seconds()}
+        return realised.timing(batch) | {f"time/{what}_s": value / updates for what, value in seconds.items()}
 
     def publish(self) -> None:
         """Makes the learner's weights the newest version."""
@@ -137,6 +138,7 @@ class Training:
             self.recorder.evaluation(row, samples)
             for warning in self.evaluator.warnings(row) if self.learner.version == 0 else ():
                 self.recorder.warn(warning)
+        self.recorder.note("")
 
     def stop_if_asked(self) -> None:
         """Raises Interrupted, after a checkpoint, once a signal has asked the run to stop."""
@@ -231,7 +233,7 @@ class Training:
         if found is None:
             self.recorder.restart()
             return
-        self.recorder.restore(found.counters["records"], found.counters["version"])
+        self.recorder.restore(found.counters["records"])
         self.state.restore(found)
         self.queue.restore(found.rollouts, found.counters["queue"])
 

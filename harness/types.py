@@ -59,6 +59,7 @@ class Request:
              gives the same tokens whoever serves it and whatever else is served beside it
     temperature 0 means greedy
     top_p       sample only from the likeliest tokens that together hold this share; 1: from all (training)
+    logprobs    whether anything uses the log-probs of the samples; if not, they may be NaN
     """
 
     prompts: Sequence[Sequence[int]]
@@ -66,6 +67,7 @@ class Request:
     temperature: float
     max_new_tokens: int
     top_p: float = 1.0
+    logprobs: bool = True
 
     @property
     def samples(self) -> int:

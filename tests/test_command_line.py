@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
-from harness.command.compose import as_meant
-from harness.command.help import help_text
+from harness.command.compose import CONF, as_meant, compose_one, set_project_root
+from harness.command.help import defaults, help_text
 from harness.command.mistakes import RENAMED
 from harness.command.plan import plan
+from harness.command.reference import page
 from harness.config import schema
 from harness.errors import UserError
 from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, without_clock
@@ -44,7 +47,11 @@ REFUSED = [
     (["rollout.inflight=recompute"], "exact only with drain"),
     (["updates=10"], "nearest valid: 8 or 12"),
     (["staleness=0,4"], "add -m"),
-    (["algo=grpo", "algo.m2_threshold=0.1"], "valid: algo.aggregation"),
+    (["algo=grpo", "algo.m2_threshold=0.1"], "algo.m2_threshold: no parameter of GRPO; valid: aggregation, dual_clip"),
+    (["algo.m2_thresold=1"], "algo.m2_thresold: no parameter of M2PO; did you mean m2_threshold?"),
+    (["task.trems=2"], "task.trems: no parameter of Carry; did you mean terms"),
+    (["lag.max_version=2"], "lag.max_version: no parameter of ExactLag; "),
+    (["rollout.options.size=1"], "rollout.options.size: no parameter of TorchEngine; it has none"),
     (["algo.m2_threshold=-1"], "m2_threshold=-1"),
     (["algo.m2_threshold=nan"], "m2_threshold=nan"),
     (["algo.variant=papr"], "nearest: paper"),
@@ -132,6 +139,17 @@ def test_globs_ranges_home_and_flags_behind_overrides_are_understood(tmp_path, m
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nruns_dir: ~/y\n")
     (cell,) = plan([f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine", "tracking=none"]).cells
     assert cell.runs_dir == f"{tmp_path}/y"
+
+
+@pytest.mark.parametrize("front", ["", "+", "++"])
+def test_a_parameter_that_its_yaml_does_not_list_is_one_all_the_same(front, tmp_path):
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "algo" / "mine.yaml").write_text("_target_: algorithms.grpo.GRPO\nepsilon_high: 0.3\n")
+    here = [f"hydra.searchpath=[file://{tmp_path}]", "algo=mine", "tracking=none", f"runs_dir={tmp_path}/runs"]
+    cells = plan(["-m", *here, f"{front}algo.epsilon_low=0.1,0.2"]).cells
+    assert [cell.algo["epsilon_low"] for cell in cells] == [0.1, 0.2]
+    (cell,) = plan([*here, f"{front}task.reward_noise=0.1", f"{front}algo.epsilon_low=0.4"]).cells
+    assert cell.task["reward_noise"] == 0.1 and cell.algo["epsilon_low"] == 0.4
 
 
 def test_a_thousand_cells_are_planned_in_20_ms_each_and_as_if_each_were_alone():
@@ -226,11 +244,31 @@ def test_help_tells_of_one_group_or_key_and_of_what_is_chosen():
     assert "learner: adamw" in learner and "learner.truncated=grade" in learner and "(grade | zero | mask)" in learner
     assert "task:" not in learner and "seed=" not in learner
     assert help_text(["--help", "staleness"]).startswith("== Keys (KEY=VALUE) ==\nstaleness=0")
-    assert re.search(r"algo\.dual_clip=null +3\.0 is verl's default", help_text(["--help", "algo=grpo"]))
+    grpo = " ".join(help_text(["--help", "algo=grpo"]).split())
+    assert "algo=grpo: algorithms.grpo.GRPO (algorithms/grpo.py)" in grpo and "(arXiv 2402.03300)" in grpo
+    assert "algo.dual_clip=null c > 1 also zeroes" in grpo and "(≥ 1; default null)" in grpo
+    assert "learner.lr" not in grpo and "reward_noise=0.0 probability that" in " ".join(
+        help_text(["--help", "task"]).split()
+    )
     assert "model.path=???" in help_text(["--help", "model", "model=hf"])
     for line, expected in ((["algo=grop"], "did you mean grpo"), (["learnr"], "did you mean learner")):
         with pytest.raises(UserError, match=expected):
             help_text(["--help", *line])
+
+
+def test_the_defaults_that_help_reads_are_those_that_hydra_composes():
+    set_project_root()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose_one([])
+    values, choices = defaults()
+    assert {name: value for name, value in OmegaConf.to_container(cfg).items() if name != "hydra"} == {
+        name: value for name, value in values.items() if name not in ("choices", "interpolated")
+    }
+    assert choices.items() <= cfg.hydra.runtime.choices.items()
+
+
+def test_the_page_about_the_configuration_is_current():
+    assert (ROOT / "docs" / "configuration.md").read_text() == page(), "make reference"
 
 
 @pytest.fixture(scope="module")
@@ -276,8 +314,10 @@ def test_a_run_leaves_the_promised_records(finished):
     } <= set(tokens)
 
 
-def test_one_line_where_nobody_watches(finished):
-    (line,) = finished[2].stderr.splitlines()
+def test_a_few_lines_where_nobody_watches(finished):
+    lines = finished[2].stderr.splitlines()
+    assert len(lines) <= 6
+    (line,) = (line for line in lines if "the first prompt" in line)
     assert "problems without end to train on, to evaluate 8 validation, 8 test; the first prompt: " in line
 
 

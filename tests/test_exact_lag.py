@@ -36,7 +36,7 @@ CONFIG = resolve(
 
 def run(config: Config, path: Path) -> str:
     folder = RunFolder(path, config)
-    training = Training(config, folder, Progress("test", config.updates))
+    training = Training(config, folder, Progress("test"))
     try:
         return training.run()
     finally:
@@ -47,7 +47,7 @@ def run(config: Config, path: Path) -> str:
 def oracle(config: Config, path: Path) -> str:
     """Keeps every version's weights, and samples each batch when it is needed, from the one it is due."""
     folder = RunFolder(path, config)
-    parts = Training(config, folder, Progress("oracle", config.updates))
+    parts = Training(config, folder, Progress("oracle"))
     policy_model = build.model(config)
     engine = TorchEngine(config, policy_model)
     snapshots = {}
@@ -92,7 +92,7 @@ def test_versions_and_acceptance_follow_the_definition():
 def test_no_batch_is_generated_that_would_not_be_trained_on(tmp_path):
     config = replace(CONFIG, staleness=16, updates=12)
     folder = RunFolder(tmp_path, config)
-    training = Training(config, folder, Progress("test", config.updates))
+    training = Training(config, folder, Progress("test"))
     submitted = []
     request = training.queue._request
     training.queue._request = lambda chunk: submitted.append(chunk) or request(chunk)  # one chunk a batch

@@ -57,7 +57,7 @@ def test_a_killed_tuning_carries_on_to_one_choice_and_its_final_sweep(
     first.wait()
     done = command(*typed)
     assert done.returncode == 0, done.stderr
-    assert "3 of 5 runs go on past update 8" in done.stdout and "5 cells: 3 finished, 2 paused" in done.stdout
+    assert "3 of 5 runs go on past update 8" in done.stderr and "5 cells: 3 finished, 2 paused" in done.stdout
     (sweep,) = tmp_path.glob("runs/sweeps/tiny-*")
     cells = json.loads((sweep / "sweep.json").read_text())["cells"]
     ended = [manifest(sweep / cell["folder"])["status"] for cell in cells]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import interrupts
-from harness.command.dependencies import changed_since, dependencies, listed, skipped_line
+from harness.command.dependencies import changed_since, dependencies, listed
 from harness.config import Config
 from harness.errors import RunFailed, UserError, first_line, printable, without_secrets
 from harness.interrupts import Interrupted, Paused
@@ -31,7 +31,7 @@ def run_cell(config: Config) -> Outcome:
     """Runs, resumes or skips the cell; never raises on account of the run itself."""
     path = config.folder
     label = f"{config.choices['algo']} s={config.staleness} seed={config.seed}"
-    progress = Progress(label, config.updates)
+    progress = Progress(label)
     if interrupts.requested():
         return "waiting"
     before = _ended_before(config, path, progress)
@@ -54,8 +54,7 @@ def _ended_before(config: Config, path: Path, progress: Progress) -> Outcome | N
     if status == "finished":
         with suppress(OSError):  # a run that was killed right at its end had no time to
             drop(path)
-        progress.close(f"{skipped_line(config)} · {path}")
-        return "skipped"
+        return "skipped"  # which the summary says
     if status == "damaged":
         progress.warn(f"failed: {path / MANIFEST} cannot be read, or is not what was written; move it away")
         return "failed"
@@ -110,7 +109,7 @@ def _run(config: Config, folder: RunFolder, progress: Progress, closing: ExitSta
     folder.tokens.join()
     folder.update_manifest(status="finished", finished=time.time(), final_weights_sha256=digest, error=None)
     drop(folder.path)
-    progress.close(f"finished · {run.outcome()} · {folder.path}")
+    progress.say(f"finished · {run.outcome()}")
 
 
 def _failure(error: Exception, path: Path) -> str:
@@ -144,7 +143,7 @@ def _end(folder: RunFolder, progress: Progress, status: Outcome, line: str, **mo
             folder.update_manifest(status=status, finished=time.time(), **more)
         except OSError as error:
             progress.warn(f"{manifest} could not be written ({error})")
-    say = progress.close if status == "paused" else progress.warn
+    say = progress.say if status == "paused" else progress.warn
     say(f"{line} · {folder.path}")
     return status
 

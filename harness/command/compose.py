@@ -45,11 +45,23 @@ FLAGS = (*MULTIRUN, *SHOW_ONLY, "--run", "-r", "--resolve", "--package", "-p")
 
 VALUE = re.compile(r"(?!hydra)[\w.]+=")  # KEY=VALUE, without + or ~ in front, @ in it
 NAMED_GROUPS = ("algo", "task", "model", "lag", "rollout")
-# The base of conf/config.yaml: the yaml files say only what differs from the schema's defaults.
-ConfigStore.instance().store("config_schema", Config)
+# The class that one of these names is the schema of its keys: a parameter that no yaml file lists is one all the same,
+# and what is none is refused by `build.check_parameters`.
+OPEN = ("algo", "task", "lag", "rollout.options")
 OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)  # of conf/config.yaml
 # conf/model/carry_long.yaml: the seed chooses one of three base policies.
 OmegaConf.register_new_resolver("modulo", lambda number, by: number % by, replace=True)
+
+
+def _schema() -> DictConfig:
+    """The base of conf/config.yaml: the yaml files say only what differs from the schema's defaults."""
+    node: DictConfig = OmegaConf.structured(Config)
+    for name in OPEN:
+        OmegaConf.set_struct(OmegaConf.select(node, name), False)
+    return node
+
+
+ConfigStore.instance().store("config_schema", _schema())
 
 
 def set_project_root() -> None:

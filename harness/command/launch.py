@@ -21,7 +21,6 @@ from harness.command.plan import Plan
 from harness.config import Config
 from harness.drivers.ray_cluster import private_cluster
 from harness.errors import UserError, first_line, without_secrets
-from harness.progress import QUIET
 from harness.records.files import read_json, write_json
 from harness.records.layout import EVAL, MANIFEST, METRICS, SWEEP
 from harness.records.state import status_of
@@ -33,8 +32,6 @@ from harness.tracking.background import mlflow_sync
 def sweep_context(plan: Plan) -> Iterator[None]:
     """What a command needs before its first cell and after its last."""
     _write_sweep(plan)
-    if plan.parallel:
-        os.environ[QUIET] = "1"  # inherited by the cells' processes: one display, not one a cell
     if plan.is_sweep and "RayLauncher" in str(plan.launcher.get("_target_")):
         _keep_ray_private()
     first = plan.cells[0]

@@ -1,4 +1,4 @@
-"""What a run leaves behind, through one door: rows, samples, tokens, refused updates, and the line on the terminal.
+"""What a run leaves behind, through one door: rows, samples, tokens, refused updates, and what is said of it.
 
 metrics.jsonl    a row an update: what the learner says of it, what is known of its rollout batch, the clock
 eval.jsonl       a row an evaluation and split, with sample responses in samples.jsonl
@@ -31,7 +31,7 @@ class Recorder:
     """Writes everything that one run records; where the rows go is `folder`'s.
 
     folder: the run's.
-    progress: the line on the terminal.
+    progress: what is said of the run.
     token_text: ids of tokens → their text.
     max_refused_in_a_row: refused updates after which the run fails.
     """
@@ -57,7 +57,7 @@ class Recorder:
         return time.perf_counter() - self._started
 
     def note(self, text: str) -> None:
-        """What the run is at, where somebody watches."""
+        """What the run is at, where somebody watches; "": it trains."""
         self._progress.note(text)
 
     def warn(self, text: str) -> None:
@@ -79,7 +79,6 @@ class Recorder:
         """
         row = {**update.metrics, **batch, "time/elapsed_s": self.elapsed_s()}
         self._folder.append(METRICS, row)
-        self._progress.updated(row)
         number = int(row["update"])
         self.acted_updates += int(row.get("acted", 0) > 0)
         if update.tokens is not None:
@@ -103,7 +102,6 @@ class Recorder:
         self._folder.append(EVAL, row)
         for sample in samples:
             self._folder.append(SAMPLES, sample)
-        self._progress.evaluated(row)
         if row["split"] == "validation" and row["sampled_accuracy"] > self.best.accuracy and row["update"] > 0:
             self.best = Best(row["update"], row["sampled_accuracy"])
 
@@ -130,13 +128,12 @@ class Recorder:
         """Why the records are no longer those that a checkpoint's counters remember; None if they are."""
         return self._folder.damage(counters["records"]["streams"])
 
-    def restore(self, state: dict[str, Any], update: int) -> None:
-        """Carries on from a checkpoint's `state` at an update: later rows are forgotten."""
+    def restore(self, state: dict[str, Any]) -> None:
+        """Carries on from a checkpoint's `state`: later rows are forgotten."""
         self._folder.rewind(state["streams"])
         self._refused_in_a_row = state["refused_in_a_row"]
         self.acted_updates = state["acted_updates"]
         self.best = Best(**state["best"])
-        self._progress.first = update
 
     def restart(self) -> None:
         """Begins anew: all rows are forgotten."""

@@ -11,15 +11,16 @@ from harness import randomness
 from harness.config import Config
 from harness.models.loading import LoadedModel
 from harness.models.policy import Policy
-from harness.rollout.base import BaseEngine, scored
+from harness.rollout.base import BaseEngine
 from harness.rollout.interface import StateDict, to_rollouts
 from harness.rollout.mismatch import ROUNDINGS, RoundedPolicy, gaussian_noise
 from harness.types import Request, Rollouts
 
 
 class TorchEngine(BaseEngine):
-    """Samples with the trainer's own policy. Its decoding passes and the trainer's scores are compared on every batch:
-    they differ where a model computes a sequence otherwise than token by token.
+    """Samples with the trainer's own policy. Its decoding passes and the trainer's scores are compared on every batch,
+    or on the responses to its first prompt where nothing else uses the scores: they differ where a model computes a
+    sequence otherwise than token by token.
 
     With rollout.mismatch it samples with one that differs by a known amount, and nothing is compared.
     """
@@ -41,12 +42,12 @@ class TorchEngine(BaseEngine):
     def generate(self, request: Request) -> Rollouts:
         rollouts = super().generate(request)
         if request.temperature > 0 and self.config.mismatch == "none":
-            self.compare(rollouts if self.config.behaviour == "trainer" else self.first_scored(rollouts, request))
+            self.compare(rollouts if self.scores(request) else self.first_scored(rollouts, request))
         return rollouts
 
     def first_scored(self, rollouts: Rollouts, request: Request) -> Rollouts:
         """The responses to the first prompt with the trainer's log-probs, where the batch goes without."""
-        return scored(self.trainer.policy, rollouts.prompts(0, 1), request.temperature)
+        return self.scored(rollouts.prompts(0, 1), request.temperature)
 
     def sample(self, request: Request) -> Rollouts:
         policy = self.trainer.policy if self._rounded is None else self._rounded.policy
@@ -63,7 +64,9 @@ def sampled(
     version: the label of the policy's weights.
     sigma: standard deviation of noise on the logits, nats.
     """
-    ids, lengths, logp = _decode(policy, end_tokens, request, sigma)
+    # Around all steps, so that autocast casts the weights once and not at every step.
+    with torch.autocast(policy.model.device.type, enabled=False):
+        ids, lengths, logp = _decode(policy, end_tokens, request, sigma)
     mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
     return to_rollouts(request, ids[mask], lengths, logp[mask], version, end_tokens)
 

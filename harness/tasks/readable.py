@@ -49,7 +49,7 @@ def _tried(answers: tuple[str, ...], workers: int, timeout_s: float) -> frozense
 
 
 def _try(answers: Sequence[str], workers: int, timeout_s: float) -> list[bool]:
-    pool, progress, started = shared_pool(workers, timeout_s), Progress("task", 0), time.monotonic()
+    pool, progress, started = shared_pool(workers, timeout_s), Progress("task"), time.monotonic()
     flags: list[bool] = []
     is_said = False
     for first in range(0, len(answers), AT_ONCE):

@@ -19,7 +19,7 @@ from tests.conftest import read_rows
 
 
 def recorder(path: Path) -> Recorder:
-    return Recorder(RunFolder(path, Config()), Progress("test", 8), lambda ids: [f"<{i}>" for i in ids], 3)
+    return Recorder(RunFolder(path, Config()), Progress("test"), lambda ids: [f"<{i}>" for i in ids], 3)
 
 
 def update(number: int, refusal: Refusal | None = None) -> Update:
@@ -71,7 +71,7 @@ def test_a_checkpoint_remembers_records_and_counts(tmp_path: Path) -> None:
 
     resumed = recorder(tmp_path)
     assert resumed.damage({"records": state}) is None
-    resumed.restore(state, 2)
+    resumed.restore(state)
     assert resumed.best == Best(2, 0.5)
     assert [row["update"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2]
     resumed.update(update(3, refusal), {})

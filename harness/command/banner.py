@@ -1,0 +1,109 @@
+"""First and last lines of a command: what will run and where its records go; what was found, what to type next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.command.plan import Plan
+from harness.command.watch import labels
+from harness.config import Config
+from harness.errors import printable
+from harness.records.layout import EVAL
+from harness.records.state import status_of
+
+Row = dict[str, Any]
+
+
+def program() -> str:
+    """What starts LagRange, as it was typed: `python run.py`, or `lagrange` where it is installed."""
+    path = Path(sys.argv[0])
+    return f"python {shlex.quote(sys.argv[0])}" if path.suffix == ".py" else "lagrange"
+
+
+def header(plan: Plan) -> str:
+    """What will run, where its records go, and how to know when it ends; "" where everything has finished before."""
+    first, due = plan.cells[0], sum(status_of(cell.folder) != "finished" for cell in plan.cells)
+    if not due:
+        return ""
+    where = plan.sweep_folder if plan.is_sweep else first.folder
+    model = f", model {first.model.path}" if first.mode == "train" else ""
+    task = f"task {first.choices['task']}{model}, {first.device}"
+    how_long = "the time left is shown after ten updates; " if first.mode == "train" else ""
+    lines = (f"{_count(plan, due)}: {task}", f"into {where}", f"{how_long}Ctrl-C stops, the same command carries on")
+    return "\n".join(wrapped(printable(line)) for line in lines)
+
+
+def _count(plan: Plan, due: int) -> str:
+    if not plan.is_sweep:
+        first = plan.cells[0]
+        return (
+            f"{labels(plan)[0]}, {first.updates} updates"
+            if first.mode == "train"
+            else f"evaluation of {first.checkpoint}"
+        )
+    done = len(plan.cells) - due
+    lengths = sorted({cell.updates for cell in plan.cells})
+    length = str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    jobs = f", {plan.jobs} at a time" if plan.jobs > 1 else ""
+    finished = f" ({done} finished before)" if done else ""
+    return f"{len(plan.cells)} runs of {length} updates{finished}{jobs}"
+
+
+def learned(folder: Path) -> str:
+    """What one finished training run shows, in a sentence; "" where it was never evaluated."""
+    rows: list[Row] = [json.loads(line) for line in (folder / EVAL).read_text().splitlines()]
+    scores = {row["update"]: row["sampled_accuracy"] for row in rows if row["split"] == "validation"}
+    if not scores:
+        return ""
+    first, last = min(scores), max(scores)
+    best = max(scores, key=lambda update: scores[update])
+    more = "" if best == last else f"; the best was {scores[best]:.3f} after {best}"
+    return (
+        f"accuracy on validation went from {scores[first]:.3f} to {scores[last]:.3f} in {last} updates{more} "
+        "(one run: no comparison)"
+    )
+
+
+def next_steps(plan: Plan) -> str:
+    """Commands that make sense after this one, each with what it is for."""
+    first = plan.cells[0]
+    folder = plan.sweep_folder if plan.is_sweep else first.folder
+    return "next:\n" + "\n".join(f"  {command}\n      {what}" for command, what in _steps(plan, first, folder))
+
+
+def _steps(plan: Plan, first: Config, folder: Path) -> Iterator[tuple[str, str]]:
+    quoted = shlex.quote(str(folder))
+    if plan.rungs:
+        yield f"python -m analysis tune {quoted} --final FILE.yaml", "the choices as a sweep on fresh seeds"
+    elif plan.is_sweep:
+        yield f"python -m analysis leaderboard {quoted}", "the methods in order, with intervals and tests"
+    elif first.mode == "train":
+        yield f"{program()} mode=evaluate checkpoint={quoted}", "its best checkpoint, evaluated once more"
+        other = "grpo" if first.choices["algo"] != "grpo" else "m2po"
+        words = f"-m algo={first.choices['algo']},{other} staleness={first.staleness} seed=1,2,3"
+        yield f"{program()} {words}", "is the method ahead of another one?"
+    if first.tracking.backend == "mlflow":
+        yield _browser(first), "every run side by side, in the browser"
+
+
+def _browser(config: Config) -> str:
+    from_project = Path("Makefile").is_file() and Path("run.py").is_file()
+    runs = "" if config.runs_dir == "runs" else f" RUNS={shlex.quote(config.runs_dir)}"
+    if from_project and not config.tracking.uri:
+        return f"make ui{runs}"
+    database = (Path(config.runs_dir) / "mlflow.db").absolute()
+    store = config.tracking.uri or f"sqlite:///{database}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(store)}"
+
+
+def wrapped(text: str) -> str:
+    """A sentence in lines that fit the terminal, or 80 columns; a path is never divided."""
+    width = min(shutil.get_terminal_size().columns, 120) - 1
+    return textwrap.fill(text, max(40, width), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,137 @@
+"""How long a cell still takes, from the rows that it has written so far.
+
+A run is a base evaluation, its first step (with an exact lag and one process also the whole queue), then updates
+at a steady pace with an evaluation now and then. What the first part took is divided by the answers that each piece of
+it sampled; the pace is that of the updates since.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from harness.config import Config
+from harness.records.files import read_json
+from harness.records.layout import EVAL, MANIFEST, METRICS
+from harness.records.tail import last_row, rows
+
+Point = tuple[int, float]  # an update, and the seconds at which it was done
+
+
+@dataclass
+class Pace:
+    """What is known of the speed of one cell.
+
+    config: the cell.
+    row: its last row of metrics.jsonl, {} before the first.
+    start: the first step of this process, or what was seen first of a run that carries on.
+    evaluation_s, batch_s: seconds of an evaluation, and of generating a rollout batch.
+    seen: when the last row was first seen, by the monotonic clock.
+    """
+
+    config: Config
+    row: dict[str, Any] = field(default_factory=dict)
+    start: Point | None = None
+    evaluation_s: float = 0.0
+    batch_s: float = 0.0
+    seen: float = 0.0
+
+    def look(self) -> None:
+        """Reads what the run folder says by now."""
+        row = last_row(self.config.folder / METRICS) or {}
+        if row.get("update") != self.row.get("update"):
+            self.row, self.seen = row, time.monotonic()
+        if self.start is None and row:
+            self._begin()
+
+    @property
+    def update(self) -> int:
+        """Updates done."""
+        return int(self.row.get("update", 0))
+
+    def left_s(self) -> float | None:
+        """Seconds to the end of the cell; None as long as nothing is known of its pace."""
+        if self.start is None:
+            return None
+        train_s, batch_s = self._seconds(self.start)
+        work = (self.config.updates - self.update) * train_s
+        generation = (self.config.batches - self._generated(self.update)) * batch_s
+        evaluations = evaluations_from(self.config, self.update) * self.evaluation_s
+        return max(0.0, work + generation + evaluations - (time.monotonic() - self.seen))
+
+    def total_s(self) -> float | None:
+        """Seconds of the whole cell."""
+        left = self.left_s()
+        return None if left is None else float(self.row["time/elapsed_s"]) + left
+
+    def _begin(self) -> None:
+        """Where the pace is counted from, and what an evaluation and a batch take."""
+        step = self.config.updates_per_step
+        resumed = read_json(self.config.folder / MANIFEST)["resumed"]
+        first = next(islice((row for row, _ in rows(self.config.folder / METRICS)), step - 1, None), None)
+        if resumed or first is None:
+            self.start = self.update, float(self.row["time/elapsed_s"])
+            return
+        self.start = step, float(first["time/elapsed_s"])
+        evaluated, batch = (
+            _evaluated(self.config),
+            self.config.rollout.prompts_per_step * self.config.rollout.group_size,
+        )
+        answers = evaluated + (self._generated(step) + 1) * batch  # training counts as one batch more
+        self.evaluation_s, self.batch_s = (self.start[1] * part / answers for part in (evaluated, batch))
+
+    def _generated(self, update: int) -> int:
+        """Rollout batches that are there after an update: the last steps of a stale run have none left to generate."""
+        ahead = self.config.lag_steps if self.config.driver == "serial" else 0
+        return min(self.config.batches, update // self.config.updates_per_step + ahead)
+
+    def _seconds(self, start: Point) -> tuple[float, float]:
+        """Of an update without generation, and of a rollout batch."""
+        done = self.update - start[0]
+        if not done:  # training again counts as one batch
+            return self.batch_s / self.config.updates_per_step, self.batch_s
+        evaluations = evaluations_from(self.config, start[0]) - evaluations_from(self.config, self.update)
+        spent = max(0.0, float(self.row["time/elapsed_s"]) - start[1] - evaluations * self.evaluation_s)
+        batches = self._generated(self.update) - self._generated(start[0])
+        batch_s = min(self.batch_s, spent / batches) if batches else self.batch_s
+        return max(0.0, spent - batches * batch_s) / done, batch_s
+
+
+def evaluations_from(config: Config, update: int) -> int:
+    """How many evaluations a run makes from just after an update to its end."""
+    every, last = config.eval.every, config.updates
+    return last // every - (update - 1) // every + (last % every > 0)
+
+
+def _evaluated(config: Config) -> int:
+    """Answers of one evaluation, as eval.jsonl counts them."""
+    ways = 1 + len(config.eval.top_p)
+    found = [row for row, _ in rows(config.folder / EVAL) if row["update"] == 0]
+    return sum(row["n"] * (row["k"] * ways + config.eval.greedy) for row in found)
+
+
+def together_s(running: list[Pace], finished: list[Pace], waiting: list[Config], at_once: int) -> float | None:
+    """Seconds to the end of a command; None as long as nothing is known.
+
+    running, finished: its cells that have begun. waiting: those that have not; they take as long as the others, update
+    for update.
+    at_once: how many run at a time.
+    """
+    totals = [(pace, seconds) for pace in (*running, *finished) if (seconds := pace.total_s()) is not None]
+    if not totals:
+        return None
+    an_update = sum(seconds / pace.config.updates for pace, seconds in totals) / len(totals)
+    known = [pace.left_s() for pace in running]
+    left = [pace.config.updates * an_update if s is None else s for pace, s in zip(running, known, strict=True)]
+    work = sum(left) + sum(cell.updates for cell in waiting) * an_update
+    return max([work / max(1, at_once), *left])
+
+
+def clock(seconds: float) -> str:
+    """1:02:03, or 2:03 within an hour."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
