@@ -25,7 +25,7 @@ SHOWN = {
 PANELS = {
     "cosine": "cosine with the true gradient",
     "norm_ratio": "norm ÷ true norm",
-    "noise": "noise of 128 responses ÷ true norm",
+    "noise": "noise ÷ true norm",
 }
 
 

@@ -152,7 +152,7 @@ def draw_series(
     marker: str = "",
     label: str = "",
 ) -> Line2D:
-    """One series on an axes: thin seeds, and with n ≥ 3 the centre and its band.
+    """One series on an axes: thin seeds, and with n ≥ 3 the centre and its band; a single seed is drawn as a centre is.
 
     rows: of `selection.over_seeds`, one series. dash: a matplotlib line style. width: of the centre, points.
     Returns the legend's handle.
@@ -161,9 +161,10 @@ def draw_series(
     n = int(centre["n"].max()) if len(centre) else 0
     seeds = rows[rows["kind"] == "seed"]
     enough = n >= statistics.MIN_SEEDS
+    single = width if n == 1 else 0.9
     for _, run in seeds.groupby(["seed", "repeat"], sort=True):
         every = max(1, len(run) // 7)
-        ax.plot(run["update"], run["value"], color=colour, linestyle=dash, linewidth=0.5 if enough else 0.9,
+        ax.plot(run["update"], run["value"], color=colour, linestyle=dash, linewidth=0.5 if enough else single,
                 alpha=0.35 if enough else 0.85, marker="" if enough else marker, markevery=(every // 2, every),
                 markersize=3.6, markeredgewidth=0.6)  # fmt: skip
     if enough:
@@ -171,7 +172,7 @@ def draw_series(
         every = max(1, len(centre) // 7)
         ax.plot(centre["update"], centre["value"], color=colour, linestyle=dash, linewidth=width, marker=marker,
                 markevery=(every // 2, every), markersize=3.6, markeredgewidth=0.6)  # fmt: skip
-    return Line2D([], [], color=colour, linestyle=dash, linewidth=width if enough else 0.9, marker=marker,
+    return Line2D([], [], color=colour, linestyle=dash, linewidth=width if enough else single, marker=marker,
                   markersize=3.6, label=label)  # fmt: skip
 
 
