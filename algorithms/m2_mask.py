@@ -40,14 +40,14 @@ def paper(m2: Tensor, count: Tensor, threshold: float) -> Tensor:
     prefix means do not decrease, so the cap is the largest value whose prefix mean, ties included, is ≤ τ.
     """
     ordered, rank = _ascending(m2, count)
-    return _largest(ordered, ordered.cumsum(0) / rank <= threshold)
+    return _largest(ordered, _running(ordered) / rank <= threshold)
 
 
 def areal(m2: Tensor, count: Tensor, threshold: float) -> Tensor:
     """Largest value that AReaL's rule keeps: as `paper` with strict <, but the smallest value is always kept."""
     ordered, rank = _ascending(m2, count)
     smallest = torch.where(rank == 1, ordered, 0.0).amax()
-    return torch.maximum(_largest(ordered, ordered.cumsum(0) / rank < threshold), smallest)
+    return torch.maximum(_largest(ordered, _running(ordered) / rank < threshold), smallest)
 
 
 def released(m2: Tensor, count: Tensor, threshold: float) -> Tensor:
@@ -56,7 +56,7 @@ def released(m2: Tensor, count: Tensor, threshold: float) -> Tensor:
     0 if the smallest value is already too much; Inf, with their tolerance of 1e-12, if the mean is within τ.
     """
     ordered, rank = _ascending(m2, count)
-    total = ordered.cumsum(0)
+    total = _running(ordered)
     below = total + (count - rank) * ordered < count * threshold  # the left side does not decrease
     within = total[-1] / count <= threshold + 1e-12
     return torch.where(within, math.inf, torch.where(below, ordered, 0.0).amax())
@@ -70,9 +70,9 @@ def all_tokens_mean(
     rest, rest_count: m2 and count of the valid tokens outside the region.
     Returns the cap, 0 if the whole region has to be masked, and whether that reaches τ (0-d bool).
     """
-    base = _ascending(rest, rest_count)[0].cumsum(0)[-1]
+    base = _running(_ascending(rest, rest_count)[0])[-1]
     ordered, rank = _ascending(m2, count)
-    mean = (base + ordered.cumsum(0)) / (rest_count + rank)
+    mean = (base + _running(ordered)) / (rest_count + rank)
     cap = _largest(ordered, (rank > 0) & (mean < threshold))
     return cap, (cap > 0) | (base / rest_count.clamp(min=1) < threshold)
 
@@ -94,3 +94,8 @@ def _largest(ordered: Tensor, allowed: Tensor) -> Tensor:
     """The largest sorted value at which `allowed` holds with all its ties included; 0 if there is none."""
     last_of_ties = torch.nn.functional.pad(ordered[1:] != ordered[:-1], (0, 1), value=True)
     return torch.where(allowed & last_of_ties, ordered, 0.0).amax()
+
+
+def _running(ordered: Tensor) -> Tensor:
+    """Running sums [N], on the CPU: a GPU adds one long row in an order that differs from run to run."""
+    return ordered.cpu().cumsum(0).to(ordered.device)

@@ -34,7 +34,7 @@ class Reinforce(Algorithm):
         return log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).to(stats.dtype)
 
     def weights(self, stats: TokenStats) -> TokenWeights:
-        pull = -self.beta * self.distance(stats).expand_as(stats.mask)
+        pull = -self.beta * self.distance(stats).expand_as(stats.mask) if self.beta else None
         return weigh(stats, torch.ones_like(stats.logp), offsets=pull)
 
     def objective(self, stats: TokenStats, weights: TokenWeights) -> Tensor:

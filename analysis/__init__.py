@@ -37,7 +37,7 @@ def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     Raises AnalysisError (one line) when no run can be used, when the runs are of different tasks, or when `out` cannot
     be written.
     """
-    from analysis import figures, leaderboard, report, tables
+    from analysis import figures, leaderboard, report, tables, tabular
     from analysis.runs import load
 
     study, out = load(runs), Path(out)
@@ -45,8 +45,8 @@ def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     for folder in ("figures", "tables", "report"):
         figures.prepare(out / folder)
     for name, table in tables.of_a_sweep(study).items():
-        tables.write(table, out / "tables", name)
-    tables.write(tables.made("leaderboard", leaderboard.leaderboard, study), out / "tables", "leaderboard")
+        tabular.write(table, out / "tables", name)
+    tabular.write(tabular.made("leaderboard", leaderboard.leaderboard, study), out / "tables", "leaderboard")
     report.write(study, out / "report", drawings=figures.saving(figures.draw(study), out / "figures"))
     return sorted(path for folder in ("figures", "tables", "report") for path in (out / folder).iterdir())
 

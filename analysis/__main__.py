@@ -162,7 +162,7 @@ def _figures(choices: argparse.Namespace) -> None:
 
 
 def _table(choices: argparse.Namespace) -> None:
-    from analysis import figures, tables, terminal
+    from analysis import figures, tables, tabular, terminal
 
     study = _study(choices)
     figures.one_task(study)
@@ -175,11 +175,11 @@ def _table(choices: argparse.Namespace) -> None:
     if choices.out:
         figures.prepare(choices.out)
         for name, table in made.items():
-            tables.write(table, choices.out, name)
+            tabular.write(table, choices.out, name)
 
 
 def _leaderboard(choices: argparse.Namespace) -> None:
-    from analysis import figures, leaderboard, tables, terminal
+    from analysis import figures, leaderboard, tabular, terminal
 
     study = _study(choices)
     figures.one_task(study)
@@ -187,7 +187,7 @@ def _leaderboard(choices: argparse.Namespace) -> None:
     terminal.show(table)
     if choices.out:
         figures.prepare(choices.out)
-        tables.write(table, choices.out, "leaderboard")
+        tabular.write(table, choices.out, "leaderboard")
 
 
 def _compare(choices: argparse.Namespace) -> None:
@@ -218,13 +218,13 @@ def _report(choices: argparse.Namespace) -> None:
 
 
 def _width(choices: argparse.Namespace) -> None:
-    from analysis import figures, tables, terminal, width
+    from analysis import figures, tabular, terminal, width
 
     table = width.width(_study(choices))
     terminal.show(table)
     if choices.out:
         figures.prepare(choices.out)
-        tables.write(table, choices.out, "width")
+        tabular.write(table, choices.out, "width")
 
 
 def _tune(choices: argparse.Namespace) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis import inference, statistics, tables
+from analysis import inference, statistics, tabular
 from analysis.statistics import SEED
-from analysis.tables import Table
+from analysis.tabular import Table
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 SIMULATIONS = 2000
@@ -153,7 +153,7 @@ def _percent(held: np.ndarray) -> str:
 
 def page(simulations: int) -> str:
     """The page as Markdown; the same number of simulations gives the same text."""
-    made = {part.__name__: tables.markdown(part(simulations)).rstrip() + "\n" for part in (coverage, errors, power)}
+    made = {part.__name__: tabular.markdown(part(simulations)).rstrip() + "\n" for part in (coverage, errors, power)}
     return PAGE.format(simulations=f"{simulations:,}", error=np.sqrt(0.05 * 0.95 / simulations), **made)
 
 

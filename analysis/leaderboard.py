@@ -12,7 +12,8 @@ import pandas as pd
 
 from analysis import inference, rows, scores, statistics
 from analysis.study import Study
-from analysis.tables import SEEDS, UNTUNED, Table, collapsed
+from analysis.tables import SEEDS, UNTUNED, collapsed
+from analysis.tabular import Table
 
 BASELINE = "grpo"
 NO_BASELINE = "No run of GRPO at these staleness values and its reference setting: nothing is tested."

@@ -21,13 +21,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from analysis import axes, figures, findings, leaderboard, scores, series, style, tables
+from analysis import axes, figures, findings, leaderboard, samples, scores, series, style, tables, tabular
 from analysis.errors import MissingData, reason
 from analysis.figures import common, selection
 from analysis.figures.main import acting_fraction
-from analysis.limits import LARGEST_SAMPLES, too_deep
 from analysis.study import Study
-from harness.records import layout
 
 CURVES = {  # what can be looked at run by run: label and whether a log scale suits it
     "accuracy": ("accuracy", False),
@@ -41,7 +39,6 @@ CURVES = {  # what can be looked at run by run: label and whether a log scale su
     "staleness_mean": ("mean token staleness (updates)", False),
 }
 DPI = 120
-SAMPLES = 12  # model answers shown
 FIRST = ("outcome_by_axis", "accuracy_vs_updates")  # the picture on the first screen: the first of them that is drawn
 
 
@@ -65,7 +62,7 @@ def write(
     title: str = "",
     metric: str = "sampled_accuracy",
     notice: Sequence[str] = (),
-    budget: tables.Table | None = None,
+    budget: tabular.Table | None = None,
     drawings: Iterable[tuple[str, common.Drawing | str]] | None = None,
 ) -> Path:
     """Writes the page into a folder.
@@ -86,7 +83,7 @@ def page(
     title: str = "",
     metric: str = "sampled_accuracy",
     notice: Sequence[str] = (),
-    budget: tables.Table | None = None,
+    budget: tabular.Table | None = None,
     drawings: Iterable[tuple[str, common.Drawing | str]] | None = None,
 ) -> str:
     """The page as text; the same study gives the same text. Parameters as in `write`."""
@@ -114,7 +111,7 @@ def page(
         unused=study.unused.to_dict("records"),
         notes=study.notes,
         configuration=_configuration(study),
-        samples=_samples(study),
+        samples=samples.of_study(study),
         # base64 holds nothing that could end a script element
         library=Markup(base64.b64encode(gzip.compress(library, 9, mtime=0)).decode()),
         curves=Markup(base64.b64encode(gzip.compress(_json(curves(study, metric)), 9, mtime=0)).decode()),
@@ -239,13 +236,13 @@ def _ranking(study: Study, metric: str) -> dict[str, Any]:
     names = axes.of_sweep(study)
     if set(names) <= {axes.METHOD, axes.STALENESS}:
         title = "Methods, in the order of the outcome that ranks"
-        return _shown(title, tables.made(title, leaderboard.leaderboard, study, metric))
+        return _shown(title, tabular.made(title, leaderboard.leaderboard, study, metric))
     title = "What was varied, in the order of the outcome that ranks"
-    return _shown(title, tables.made(title, tables.grouped, study, names, metric))
+    return _shown(title, tabular.made(title, tables.grouped, study, names, metric))
 
 
-def _shown(title: str, table: tables.Table) -> dict[str, Any]:
-    return {"title": title, "columns": table.columns, "rows": tables.texts(table), "caption": table.caption}
+def _shown(title: str, table: tabular.Table) -> dict[str, Any]:
+    return {"title": title, "columns": table.columns, "rows": tabular.texts(table), "caption": table.caption}
 
 
 def _title(study: Study) -> str:
@@ -268,42 +265,6 @@ def _configuration(study: Study) -> dict[str, list[tuple[str, str]]]:
         text = ", ".join(sorted(values, key=lambda v: (len(v), v)))
         (same if len(values) == 1 else varied).append((key, text))
     return {"same": same, "varied": varied, "reference": [("", series.reference_words(study.runs))]}
-
-
-def _samples(study: Study) -> list[dict[str, Any]]:
-    """Model answers at the end of the first reference runs, where the run folders hold them."""
-    result: list[dict[str, Any]] = []
-    firsts = study.used[study.used["reference"]].drop_duplicates(["algorithm", "staleness"])
-    for row in firsts.itertuples():
-        path = Path(str(row.folder)) / layout.SAMPLES
-        if not row.folder or not path.is_file() or len(result) >= SAMPLES:
-            continue
-        samples = _last_samples(path)
-        result += [{"run": row.run, **sample} for sample in samples[: max(1, SAMPLES // len(firsts))]]
-    return result[:SAMPLES]
-
-
-def _last_samples(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in _end(path, LARGEST_SAMPLES):
-        try:
-            row = None if too_deep(line) else json.loads(line)
-        except ValueError:
-            break  # cut off by a crash
-        if isinstance(row, dict) and type(row.get("update")) is int:
-            rows.append({key: row.get(key, "") for key in ("update", "split", "prompt", "response", "reward")})
-    if not rows:
-        return []
-    last = max(row["update"] for row in rows)
-    return [row for row in rows if row["update"] == last]
-
-
-def _end(path: Path, most: int) -> list[bytes]:
-    """The last whole lines of a file, of at most so many bytes."""
-    with path.open("rb") as file:
-        start = max(0, path.stat().st_size - most)
-        file.seek(start)
-        return file.read().split(b"\n")[1 if start else 0 : -1]
 
 
 def _json(value: Any) -> bytes:

@@ -1,30 +1,19 @@
-"""Tables as Markdown, LaTeX (booktabs) and CSV; a table keeps its numbers, only the writers make text."""
+"""The tables of a study: a table keeps its numbers, only the writers of analysis.tabular make text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from analysis import axes, outcomes, rows, scores, statistics, style
-from analysis.errors import AnalysisError, MissingData, reason
-from analysis.plain import csv_cells, pipes
+from analysis.errors import MissingData
 from analysis.statistics import Estimate
 from analysis.study import Study
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells (text, numbers, Estimates), the names of the columns, and a caption that says n."""
-
-    columns: list[str]
-    rows: list[list[object]]
-    caption: str
-
+from analysis.tabular import Table, made
 
 SEEDS = "Mean over seeds and 95 % t interval, none where n < 3 (docs/analysis.md)."
 UNTUNED = "Each method stands at the setting it was run with: a table of untuned methods does not rank them."
@@ -92,7 +81,7 @@ def stability(study: Study, metric: str = "sampled_accuracy") -> Table:
         values = [statistics.estimate(column.to_numpy()) for column in shown]
         lines.append([
             *names, len(group), *values, f"{np.isfinite(falls).sum()}/{len(group)}",
-            statistics.estimate(outcomes.restricted(falls, horizon)), _turnovers(group),
+            _restricted(falls, horizon), _turnovers(group),
             statistics.estimate(group["run"].map(drift).to_numpy()),
         ])  # fmt: skip
     columns = [
@@ -106,10 +95,16 @@ def stability(study: Study, metric: str = "sampled_accuracy") -> Table:
     ]
     caption = (
         f"{metric} on {scores.reported_split(study)}. Fallen: below half of the best so far, at least .05 below it. "
-        f"updates to the fall: restricted mean, a run without one counts as {horizon:.0f}, which every run reached. "
-        f"turnovers: updates / s. KL: mean k1 of an update, nats. {SEEDS} {found.words}"
+        f"updates to the fall: restricted mean, a run without one counts as {horizon:.0f}, which every run reached; no "
+        f"interval where none fell. turnovers: updates / s. KL: mean k1 of an update, nats. {SEEDS} {found.words}"
     )
     return Table([*columns, "turnovers", "KL"], lines, caption.strip())
+
+
+def _restricted(times: np.ndarray, horizon: float) -> Estimate:
+    """The restricted mean, without an interval where nothing happened: one of no width would claim certainty."""
+    found = statistics.estimate(outcomes.restricted(times, horizon))
+    return found if np.isfinite(times).any() else replace(found, low=math.nan, high=math.nan)
 
 
 def _turnovers(group: pd.DataFrame) -> object:
@@ -221,96 +216,3 @@ def grouped(study: Study, names: Sequence[str], metric: str = "sampled_accuracy"
     caption = f"In the order of {scores.OUTCOMES['area']}, {metric} on {scores.reported_split(study)}. {SEEDS}{over}"
     caption = " ".join([caption, *rows.spans(runs)])
     return Table([*names, "n", *shown], lines, caption)
-
-
-# ------------------------------------------------------------------------------------------- writers
-
-
-def texts(table: Table) -> list[list[str]]:
-    """Every cell as text, row by row."""
-    return [[_text(cell) for cell in row] for row in table.rows]
-
-
-def markdown(table: Table) -> str:
-    """GitHub's pipes, with the caption below."""
-    return f"{pipes([table.columns, *texts(table)])}\n\n{table.caption}\n"
-
-
-def made(title: str, make: Callable[..., Table], *given: object) -> Table:
-    """A table, or one that says why it could not be made.
-
-    title: what it is called there.
-    make, given: the function that makes it, and its arguments.
-    Raises AnalysisError for what its user got wrong.
-    """
-    try:
-        return make(*given)
-    except AnalysisError as error:
-        if not isinstance(error, MissingData):
-            raise
-        return Table(["not made"], [[f"{title}: {reason(error)}"]], "")
-    except Exception as error:
-        return Table(["not made"], [[f"{title}: {reason(error)}"]], "")
-
-
-def latex(table: Table) -> str:
-    """A booktabs table."""
-    head = " & ".join(map(_escaped, table.columns))
-    body = "\n".join("  " + " & ".join(_escaped(_text(cell)) for cell in row) + r" \\" for row in table.rows)
-    shape = "".join("l" if _is_text(table, i) else "r" for i in range(len(table.columns)))
-    return (
-        "% needs \\usepackage{booktabs}\n\\begin{table}\n  \\centering\n"
-        f"  \\caption{{{_escaped(table.caption)}}}\n  \\begin{{tabular}}{{{shape}}}\n  \\toprule\n"
-        f"  {head} \\\\\n  \\midrule\n{body}\n  \\bottomrule\n  \\end{{tabular}}\n\\end{{table}}\n"
-    )
-
-
-def frame(table: Table) -> pd.DataFrame:
-    """The table as a DataFrame: an estimate is spread over four columns (value, low, high, n)."""
-    rows = []
-    for row in table.rows:
-        flat: dict[str, object] = {}
-        for name, cell in zip(table.columns, row, strict=True):
-            if isinstance(cell, Estimate):
-                flat |= {
-                    name: cell.value,
-                    f"{name} low": cell.low,
-                    f"{name} high": cell.high,
-                    f"{name} n": cell.n,
-                }
-            else:
-                flat[name] = cell
-        rows.append(flat)
-    return pd.DataFrame(rows)
-
-
-def write(table: Table, out: Path, name: str) -> list[Path]:
-    """Writes a table as Markdown, LaTeX and CSV.
-
-    out: folder that exists. name: of the files, without suffix. Returns the paths.
-    """
-    paths = [out / f"{name}.{kind}" for kind in ("md", "tex", "csv")]
-    paths[0].write_text(markdown(table), encoding="utf-8")
-    paths[1].write_text(latex(table), encoding="utf-8")
-    csv_cells(frame(table)).to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
-    return paths
-
-
-def _text(cell: object) -> str:
-    if isinstance(cell, Estimate):  # n stands in a column of its own
-        return str(cell).split(" (")[0]
-    if isinstance(cell, float):
-        return "–" if math.isnan(cell) else f"{cell:.3f}"
-    return str(cell)
-
-
-def _is_text(table: Table, column: int) -> bool:
-    return any(isinstance(row[column], str) for row in table.rows)
-
-
-_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-          "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}  # fmt: skip
-
-
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)

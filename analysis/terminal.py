@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 from analysis.plain import pipes
-from analysis.tables import Table, markdown, texts
+from analysis.tabular import Table, markdown, texts
 
 COUNTS = ("n", "runs")  # the first column behind those that name a row
 

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from analysis import scores, statistics, style, tables, tuning
+from analysis import scores, statistics, style, tabular, tuning
 from analysis.errors import AnalysisError
 from analysis.figures import common
 from analysis.figures.common import Drawing
-from analysis.tables import Table
+from analysis.tabular import Table
 from analysis.tuning import GROUP, Tuning
 
 FINAL_SEEDS = 12
@@ -212,7 +212,7 @@ def write(sweep: Tuning, out: Path) -> list[Path]:
     out: folder that exists; tuning.md, .tex, .csv and tuning_curve.png, .pdf, .csv go there. Returns the paths.
     """
     with common.options():
-        return [*tables.write(table(sweep), out, "tuning"), *common.save(draw(sweep), out, "tuning_curve")]
+        return [*tabular.write(table(sweep), out, "tuning"), *common.save(draw(sweep), out, "tuning_curve")]
 
 
 def final_sweep(sweep: Tuning, seeds: Sequence[int] = ()) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from analysis import rows
 from analysis.errors import MissingData
 from analysis.study import Study
-from analysis.tables import Table
+from analysis.tabular import Table
 
 LOW, HIGH, MASKED = "mask_ratio_low", "mask_ratio_high", "masked_fraction"  # of metrics.jsonl
 METHODS = ("m2po", "areal_m2po")

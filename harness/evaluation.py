@@ -166,7 +166,8 @@ class Evaluator:
         problems, samples = np.arange(len(split.prompts)), np.arange(1 if greedy else split.samples)
         keys = randomness.keys(self._config.seed, "evaluation", split.index, problems[:, None], samples)
         temperature = 0.0 if greedy else self._config.eval.temperature
-        return Request(split.prompts, keys, temperature, self._config.rollout.max_new_tokens, decoding.top_p)
+        limit = self._config.rollout.max_new_tokens
+        return Request(split.prompts, keys, temperature, limit, decoding.top_p, logprobs=False)
 
     def _graded(self, split: Split, parts: Sequence[Future[Rollouts]]) -> Graded:
         rollouts = concatenate([result_of(part) for part in parts])

@@ -70,9 +70,10 @@ class Training:
         self.checkpoints = Checkpoints(
             folder.checkpoints, self.model.describe, config.record.keep_checkpoints, config.sha256()
         )
+        folder.update_manifest(**build.staleness_policy(config).facts)
         # Started last: an error above must not leave worker threads or actors behind.
         self.generation: Generation = build.generation(config, self.model)
-        self.queue: RolloutQueue = build.rollout_queue(config, self.generation, self.requests.request)
+        self.queue: RolloutQueue = build.rollout_queue(config, self.generation, self.requests)
 
     # The loop ----------------------------------------------------------------------------------------
 
@@ -114,8 +115,8 @@ class Training:
     def timing(self, batch: Batch, waited_s: float) -> dict[str, float]:
         """Metrics of how a batch came about; seconds are those of the batch, divided among its updates."""
         updates = self.config.updates_per_step
-        waits = {"time/wait_s": waited_s / updates, "time/generator_idle_s": self.generation.idle_s() / updates}
-        return realised.timing(batch) | waits
+        seconds = {"wait": waited_s, "generator_idle": self.generation.idle_s(), **self.generation.seconds()}
+        return realised.timing(batch) | {f"time/{what}_s": value / updates for what, value in seconds.items()}
 
     def publish(self) -> None:
         """Makes the learner's weights the newest version."""
@@ -191,7 +192,7 @@ class Training:
         if every is None or version % every:
             return None
         problems = [problem for chunk in batch.chunks for problem in self.requests.problems(chunk.index)]
-        problems = problems[: len(problems) // self.config.updates_per_step]
+        problems = problems[: len(problems) * self.config.learner.max_epochs // self.config.updates_per_step]
         requests = [self.requests.fresh(problems, version, half) for half in (0, 1)]
         answers = [self.generation.submit(request, version, urgent=True) for request in requests]
         first, second = (self.grader(problems, interrupts.result_of(answer))[0] for answer in answers)

@@ -59,6 +59,9 @@ class Request:
              gives the same tokens whoever serves it and whatever else is served beside it
     temperature 0 means greedy
     top_p       sample only from the likeliest tokens that together hold this share; 1: from all (training)
+    logprobs    whether anything uses the log-probs of the samples; if not, they may be NaN
+    begun       rollouts of the same prompts and keys by an earlier version, whose responses' beginnings are kept
+    cuts        int [len(prompts), samples]: how many tokens of each, at most
     """
 
     prompts: Sequence[Sequence[int]]
@@ -66,6 +69,9 @@ class Request:
     temperature: float
     max_new_tokens: int
     top_p: float = 1.0
+    logprobs: bool = True
+    begun: Rollouts | None = None
+    cuts: np.ndarray | None = None
 
     @property
     def samples(self) -> int:

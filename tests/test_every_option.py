@@ -75,7 +75,8 @@ def test_every_value_of_every_option_trains(name: str, params: dict[str, Any]) -
 def test_the_interpolated_proximal_policy_depends_on_the_staleness() -> None:
     method = algorithms.make("decoupled", proximal="interpolated")
     fresh = learner(method)
-    (at_once,) = fresh.step(replace(stale(), rollouts=graded().rollouts))  # staleness 0: no correction at all
+    rollouts = replace(graded().rollouts, version=torch.zeros_like(graded().rollouts.version))
+    (at_once,) = fresh.step(replace(stale(), rollouts=rollouts))  # staleness 0: no correction at all
     assert at_once.metrics["loss"] != pytest.approx(update(method).metrics["loss"])
 
 

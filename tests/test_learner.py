@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from torch import Tensor
 import algorithms
 from algorithms import TokenStats
 from harness import randomness
-from harness.config import LearnerConfig
+from harness.groups import LearnerConfig
 from harness.learner.batch import minibatch
 from harness.learner.learner import Learner
 from harness.models.decoder import SharedPrefixPolicy
+from harness.models.logprobs import TokenScores
 from harness.rollout.base import scored
 from harness.rollout.torch_engine import sampled
 from harness.types import GradedRollouts, Request
@@ -34,7 +36,7 @@ def graded() -> GradedRollouts:
         for parameter in sampler.parameters():
             parameter.mul_(0.95)
     policy = SharedPrefixPolicy(sampler)
-    rollouts = scored(policy, sampled(policy, [END], Request(prompts, keys, 1.0, 10)), 1.0)
+    rollouts = scored(policy, sampled(policy, [END], Request(prompts, keys, 1.0, 10), version=-1), 1.0)
     rewards = torch.from_numpy(generator.integers(0, 2, size=rollouts.n_responses)).double()
     return GradedRollouts(rollouts, rewards, torch.ones(rollouts.n_responses, dtype=torch.bool))
 
@@ -67,6 +69,42 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(method: str, budget: 
     assert torch.allclose(gradient(whole), gradient(split), rtol=1e-4, atol=1e-6 * float(gradient(whole).abs().max()))
     for name in ("grad_norm", "m2_before", "masked_fraction", "loss"):
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-4, abs=1e-7, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "passes"),
+    [
+        ("m2po", 0, (0, 1)),  # the first update learns from its own samples: their log-probs are at hand
+        ("m2po", -2, (1, 1)),  # stale ones must be scored again
+        ("decoupled", -2, (0, 1)),  # the proximal policy of the first update is the one that learns
+        ("areal", -2, (1, 2)),
+    ],
+)
+def test_no_pass_computes_what_is_at_hand(
+    monkeypatch: pytest.MonkeyPatch, method: str, version: int, passes: tuple[int, int]
+) -> None:
+    made = learner(
+        algorithms.make("m2po", variant="areal") if method == "areal" else algorithms.make(method),
+        micro_batch_tokens=100,
+    )
+    made._updates_per_step = 2
+    batch = graded()
+    rollouts = replace(batch.rollouts, version=torch.full_like(batch.rollouts.version, version))
+    calls: list[bool] = []
+    score = made.policy.score
+
+    def counted(*arguments: Any, **options: Any) -> TokenScores:
+        calls.append(torch.is_grad_enabled())
+        return score(*arguments, **options)
+
+    monkeypatch.setattr(made.policy, "score", counted)
+    updates = made.step(replace(batch, rollouts=rollouts))
+    next(updates)
+    first = sum(calls)
+    next(updates)
+    second = sum(calls) - first
+    assert min(first, second) > 1
+    assert calls.count(False) == passes[0] * first + passes[1] * second
 
 
 def test_micro_batch_scope_is_another_method() -> None:
@@ -124,3 +162,13 @@ def test_updates_share_a_batch_in_order() -> None:
     made._updates_per_step = 3
     versions = [update.metrics["version"] for update in made.step(graded())]
     assert versions == [0, 1, 2] and made.version == 3
+
+
+def test_two_epochs_are_the_batch_twice() -> None:
+    twice, once = (learner("no_trust_region", max_epochs=epochs) for epochs in (2, 1))
+    twice._updates_per_step, once._updates_per_step = 4, 2
+    rows = [update.metrics for update in twice.step(graded())]
+    again = [update.metrics for _ in range(2) for update in once.step(graded())]
+    assert torch.equal(weights(twice), weights(once))
+    assert [row["loss"] for row in rows] == [row["loss"] for row in again] and len(rows) == 4
+    assert rows[0]["staleness_mean"] + 2 == rows[2]["staleness_mean"]  # the same tokens, two updates later

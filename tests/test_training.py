@@ -68,8 +68,10 @@ def test_the_rows_of_a_batch_share_what_is_known_of_it(training: Training, tmp_p
     rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert [row["update"] for row in rows] == [1, 2, 3, 4]
     of_the_batch = ("truncated_fraction", "grader_failures", "dropped_samples", "time/queue_s", "time/publish_lag",
-                    "time/wait_s", "time/generator_idle_s")  # fmt: skip
+                    "time/wait_s", "time/generator_idle_s", "time/generation_s", "time/scoring_s",
+                    "time/publication_s")  # fmt: skip
     for name in of_the_batch:
         assert {row[name] for row in rows} == {rows[0][name]}, name
+    assert min(rows[0]["time/generation_s"], rows[0]["time/scoring_s"], rows[0]["time/publication_s"]) > 0
     elapsed = [row["time/elapsed_s"] for row in rows]
     assert elapsed == sorted(elapsed) and elapsed[0] > 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from algorithms import Algorithm
 from harness import build
 from harness.command.dependencies import check_unchanged
 from harness.command.validate import check_data
@@ -35,12 +36,13 @@ def check(config: Config) -> None:
     A dry run needs neither model nor data.
     """
     check_values(config)
-    build.algorithm(config)
+    _check_engine_logp(config, build.algorithm(config))
     build.shadows(config)
     build.task(config)
     build.staleness_policy(config).check(config)
     build.engine_class(config).check(config)
     build.check_driver(config)
+    _check_deterministic(config)
     check_kept(config)
     if not config.dry_run:
         _check_device(config)
@@ -61,6 +63,7 @@ def check_values(config: Config) -> None:
     for name, key in schema().items():
         if key.multiple_of and lookup(config, name) is not None:
             check_multiple(config, name, key.multiple_of)
+    check_multiple(config, "updates_per_step", "learner.max_epochs")
     prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
     named_ends(config.model)
     if chunks > prompts:
@@ -84,6 +87,22 @@ def _expected(key: Key, value: Any) -> str | None:
         if bound is not None and not fits(value, bound):
             return f"{words} {bound:g} ({key.meaning})"
     return None
+
+
+def _check_deterministic(config: Config) -> None:
+    """torch has one switch a process, and sampling must not run while it is on."""
+    if config.deterministic and config.device != "cpu" and config.driver == "overlapped":
+        raise UserError(
+            f"deterministic=true with driver=overlapped and device={config.device}: one process cannot sample while "
+            "it learns deterministically; use driver=serial or driver=ray"
+        )
+
+
+def _check_engine_logp(config: Config, method: Algorithm) -> None:
+    """A method that reads the engine's log-probs must be given them."""
+    if "logp_engine" in method.needs and not config.rollout.vllm.logprobs:
+        name = config.choices["algo"]
+        raise UserError(f"rollout.vllm.logprobs=false: algo={name} needs the engine's log-probs; expected true")
 
 
 def _check_mode(config: Config) -> None:

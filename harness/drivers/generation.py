@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -46,6 +46,10 @@ class Generation(Protocol):
         """Seconds the workers have waited for work since the last call, on average over them."""
         ...
 
+    def seconds(self) -> dict[str, float]:
+        """Seconds of generation, scoring and publication since the last call, added up over the engines."""
+        ...
+
     def close(self) -> None:
         """Stops at once; what was submitted and not finished is lost."""
         ...
@@ -73,6 +77,9 @@ class InlineGeneration:
 
     def idle_s(self) -> float:
         return 0.0
+
+    def seconds(self) -> dict[str, float]:
+        return _emptied([self._engine])
 
     def close(self) -> None:
         self._engine.close()
@@ -154,6 +161,9 @@ class WorkerGeneration:
             self._idle = [0.0] * len(self._idle)
         return total / len(self._engines)
 
+    def seconds(self) -> dict[str, float]:
+        return _emptied(self._engines)
+
     def close(self) -> None:
         with self._wake:
             self._closed = True
@@ -224,3 +234,13 @@ class WorkerGeneration:
                     ticket.future.set_exception(error)
             self._queue.clear()
         self._store.stop()
+
+
+def _emptied(engines: Sequence[RolloutEngine]) -> dict[str, float]:
+    """What the engines' clocks have counted, each kind of work named; they begin anew."""
+    total = dict.fromkeys(("generation", "scoring", "publication"), 0.0)
+    for engine in engines:
+        counted, engine.seconds = engine.seconds, defaultdict(float)
+        for what, seconds in counted.items():
+            total[what] += seconds
+    return total

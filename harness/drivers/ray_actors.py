@@ -10,17 +10,20 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from harness.config import Config, RayConfig
+from harness.config import Config
 from harness.drivers import ray_cluster
 from harness.drivers.generation import WorkerGeneration
 from harness.drivers.weight_store import SnapshotStore
 from harness.errors import RunFailed
+from harness.groups import RayConfig
 from harness.rollout.interface import Newer, RolloutEngine, StateDict
 from harness.types import Request, Rollouts
 
@@ -66,6 +69,7 @@ class RayEngine:
 
     def __init__(self, make_engine: Callable[[], RolloutEngine], config: RayConfig, threads: int) -> None:
         self.version = -1
+        self.seconds: dict[str, float] = defaultdict(float)  # all that an actor does counts as generation
         self.newer: Newer | None = None  # never asked: an actor takes weights between chunks
         self._weights: StoredWeights | None = None
         self._make_engine, self._config, self._threads = make_engine, config, threads
@@ -81,8 +85,11 @@ class RayEngine:
 
     def generate(self, request: Request) -> Rollouts:
         for attempt in range(1, ATTEMPTS + 1):
+            started = time.perf_counter()
             try:
-                return self._call(request)
+                rollouts = self._call(request)
+                self.seconds["generation"] += time.perf_counter() - started
+                return rollouts
             except self._ray.exceptions.RayError as error:
                 reason = error
                 self._replace()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from algorithms import TokenStats
-from harness.models.sequences import SequenceBatch, pad, sequence_batch
+from harness.models.sequences import SequenceBatch, pad, select, sequence_batch
 from harness.types import GradedRollouts
 
 
@@ -26,6 +25,8 @@ class MiniBatch:
     rewards: [B] float64, on the CPU.
     logp_proximal: [B,T] float32, nats, under the policy at the start of the step, where the method needs it.
     logp_reference: [B,T] float32, nats, under the reference policy, where there is one.
+    proximal_is_current: the method needs a proximal policy, and it is the one that learns (first update of a step).
+    behaviour_is_current: so is the policy that sampled all of it, by the learner's numerics.
     """
 
     sequences: SequenceBatch
@@ -37,29 +38,27 @@ class MiniBatch:
     rewards: Tensor
     logp_proximal: Tensor | None = None
     logp_reference: Tensor | None = None
-
-    @property
-    def padded_tokens(self) -> int:
-        """Tokens a forward pass computes."""
-        return self.sequences.prompt_ids.numel() + self.sequences.response_ids.numel()
+    proximal_is_current: bool = False
+    behaviour_is_current: bool = False
 
     def token_stats(
-        self, logp: Tensor, entropy: Tensor, rows: Tensor | slice = slice(None), mask: Tensor | None = None
+        self, logp: Tensor, entropy: Tensor | None, rows: Tensor | slice = slice(None), mask: Tensor | None = None
     ) -> TokenStats:
         """The statistics of some rows, with every optional field that is at hand.
 
-        logp, entropy: [b,t], nats, of the current policy; the entropy without a gradient.
+        logp, entropy: [b,t], nats, of the current policy; the entropy without a gradient, None where nothing uses it.
         rows: indices of these rows in the mini-batch.
         mask: [b,t] bool, theirs, where they are narrower than the mini-batch.
         """
         mask = self.sequences.mask[rows] if mask is None else mask
         width = mask.shape[1]
+        proximal = None if self.logp_proximal is None else self.logp_proximal[rows, :width]
         return TokenStats(
             logp_current=logp,
             logp_behaviour=self.logp_behaviour[rows, :width],
             advantages=self.advantages[rows],
             mask=mask,
-            logp_proximal=None if self.logp_proximal is None else self.logp_proximal[rows, :width],
+            logp_proximal=logp.detach() if self.proximal_is_current else proximal,
             logp_engine=self.logp_engine[rows, :width],
             staleness=self.staleness[rows, :width],
             entropy=entropy,
@@ -98,56 +97,8 @@ def minibatch(graded: GradedRollouts, version: int, behaviour: str, estimate: Es
     )
 
 
-def micro_batches(batch: MiniBatch, budget: int) -> list[tuple[Tensor, SequenceBatch]]:
-    """Row indices ([b] int64, of the mini-batch) and sequences of each micro-batch.
-
-    Responses of a group stay together (their prompt is computed once), groups of similar length come
-    together (little padding). One micro-batch, in the order given, if the whole fits.
-    batch: the mini-batch.
-    budget: padded tokens that a micro-batch may have, more only where a single row does.
-    """
-    sequences = batch.sequences
-    if batch.padded_tokens <= budget:
-        return [(torch.arange(len(sequences.group), device=sequences.group.device), sequences)]
-    lengths = sequences.mask.sum(1)
-    prompt_width = sequences.prompt_lengths
-    longest = torch.zeros_like(prompt_width).scatter_reduce(0, sequences.group, lengths, "amax")
-    parts: list[list[int]] = []
-    current: list[int] = []
-    prompts = prompt_tokens = response_tokens = 0
-    for group in torch.argsort(longest + prompt_width, descending=True, stable=True).tolist():
-        for row in (sequences.group == group).nonzero()[:, 0].tolist():
-            new_prompt = 0 if current and int(sequences.group[current[-1]]) == group else 1
-            prompt_tokens = max(prompt_tokens, int(prompt_width[group]))
-            response_tokens = max(response_tokens, int(lengths[row]))
-            size = (prompts + new_prompt) * prompt_tokens + (len(current) + 1) * response_tokens
-            if current and size > budget:
-                parts.append(current)
-                current, prompts, new_prompt = [], 0, 1
-                prompt_tokens, response_tokens = int(prompt_width[group]), int(lengths[row])
-            current.append(row)
-            prompts += new_prompt
-    parts.append(current)
-    return [(rows := torch.tensor(part, device=lengths.device), select(sequences, rows)) for part in parts]
-
-
 def one_row(batch: MiniBatch, micro: list[tuple[Tensor, SequenceBatch]]) -> tuple[Tensor, SequenceBatch]:
     """The longest response of the first micro-batch as a micro-batch, for a rank that would have none. micro: all."""
     rows, sequences = micro[0]
     longest = rows[sequences.mask.sum(1).argmax()][None]
     return longest, select(batch.sequences, longest)
-
-
-def select(sequences: SequenceBatch, rows: Tensor) -> SequenceBatch:
-    """The given rows, with only the prompts they need and no needless width. rows: [b] int64 indices."""
-    prompts, group = torch.unique(sequences.group[rows], return_inverse=True)
-    mask = sequences.mask[rows]
-    width = max(int(mask.sum(1).max()), 1)
-    lengths = sequences.prompt_lengths[prompts]
-    return SequenceBatch(
-        sequences.prompt_ids[prompts][:, : int(lengths.max())],
-        lengths,
-        group,
-        sequences.response_ids[rows][:, :width],
-        mask[:, :width],
-    )

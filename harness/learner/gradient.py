@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,14 +11,15 @@ from torch import Tensor
 
 from algorithms import Algorithm, TokenStats, TokenWeights, compose, measure
 from algorithms.aggregation import totals
-from algorithms.token_weights import join_weights, widen
-from harness.config import LearnerConfig
-from harness.learner.batch import MiniBatch, micro_batches, one_row
+from algorithms.token_weights import join_weights
+from harness.groups import LearnerConfig
+from harness.learner.batch import MiniBatch, one_row
 from harness.learner.penalties import in_loss, k3, penalty
 from harness.learner.scope import total_in_scope, weights_in_scope
+from harness.models.determinism import deterministic
 from harness.models.logprobs import TokenScores
 from harness.models.policy import Policy
-from harness.models.sequences import SequenceBatch
+from harness.models.sequences import SequenceBatch, in_order, micro_batches
 from harness.ranks.alone import Alone
 
 
@@ -60,6 +60,7 @@ class GradientMaker:
     temperature: of the sampling policy, whose log-probs are those of softmax(logits / temperature).
     max_length: tokens, the constant of Dr. GRPO's denominator; None means the width of each tensor.
     ranks: that share the micro-batches.
+    deterministic: the same bits in every run on an accelerator too.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class GradientMaker:
         temperature: float,
         max_length: int | None,
         ranks: Alone,
+        deterministic: bool = False,
     ) -> None:
         self._policy = policy
         self._ranks = ranks
@@ -77,6 +79,7 @@ class GradientMaker:
         self._config = config
         self._temperature = temperature
         self._max_length = max_length
+        self._deterministic = deterministic
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         # Asked for only where it is used, so that a policy from outside need not know the option.
         self._score_options = {"entropy_gradient": True} if config.entropy_bonus else {}
@@ -84,17 +87,17 @@ class GradientMaker:
     def __call__(self, batch: MiniBatch) -> Gradient:
         """Adds the gradient of the whole mini-batch to `.grad`.
 
-        With several micro-batches a method of batch scope sees the whole mini-batch through one pass without
-        gradient, and every method the denominator of the whole; `learner.scope=micro_batch` finds weights and
-        denominator on the micro-batch alone, as the peers do.
+        With several micro-batches a method of batch scope sees the whole mini-batch first, through a pass without
+        gradient unless its log-probs are at hand, and every method the denominator of the whole;
+        `learner.scope=micro_batch` finds weights and denominator on the micro-batch alone, as the peers do.
         """
-        micro = micro_batches(batch, self._config.micro_batch_tokens)
+        micro = micro_batches(batch.sequences, self._config.micro_batch_tokens)
         alone = len(micro) == 1 or self._config.scope == "micro_batch"
         whole, total = (None, None) if alone else self._of_the_whole(batch)
         share = 1 / len(micro) if alone else 1.0
-        own = [
-            self._part(batch, *one, whole, total, share) for one in self._ranks.accumulate(micro, one_row(batch, micro))
-        ]
+        dealt = self._ranks.accumulate(micro, one_row(batch, micro))
+        with deterministic(self._deterministic):
+            own = [self._part(batch, *one, whole, total, share) for one in dealt]
         parts = self._of_all_ranks(batch, micro, own, whole)
         return self._result(*self._joined(batch, parts, whole), parts, batch.logp_reference)
 
@@ -170,19 +173,25 @@ class GradientMaker:
         policy: whose; None means the one that learns.
         """
         policy = self._policy if policy is None else policy
-        micro = micro_batches(batch, self._config.micro_batch_tokens)
+        micro = micro_batches(batch.sequences, self._config.micro_batch_tokens)
         dealt = self._ranks.deal(micro, one_row(batch, micro))
         own = [policy.score(sequences, self._temperature) for _, sequences in dealt]
         logp, entropy = zip(*self._ranks.gather(own, len(micro)), strict=True)
         rows, width = [rows for rows, _ in micro], batch.sequences.mask.shape[1]
-        return TokenScores(_in_order(rows, logp, width), _in_order(rows, entropy, width))
+        return TokenScores(in_order(rows, logp, width), in_order(rows, entropy, width))
 
     def _of_the_whole(self, batch: MiniBatch) -> tuple[TokenWeights | None, Tensor]:
         """The weights of a method of batch scope (None: of any other), and the counts of the denominator."""
         if self._loss.scope != "batch":
             return None, totals(batch.sequences.mask)
-        weights = weights_in_scope(self._loss, [batch.token_stats(*self.scores(batch))])
+        weights = weights_in_scope(self._loss, [self._stats_before(batch)])
         return weights[0], total_in_scope(weights)
+
+    def _stats_before(self, batch: MiniBatch) -> TokenStats:
+        """The statistics without a gradient: those of the policy that sampled, where it is still the same."""
+        if batch.behaviour_is_current and "entropy" not in self._loss.needs:
+            return batch.token_stats(batch.logp_behaviour, None)
+        return batch.token_stats(*self.scores(batch))
 
     def _joined(
         self, batch: MiniBatch, parts: list[_Part], whole: TokenWeights | None
@@ -191,8 +200,8 @@ class GradientMaker:
         if len(parts) == 1:
             return parts[0].stats, parts[0].weights
         rows, width = [part.rows for part in parts], batch.sequences.mask.shape[1]
-        logp = _in_order(rows, [part.stats.logp_current for part in parts], width)
-        entropy = _in_order(rows, [part.stats.require("entropy", "the learner") for part in parts], width)
+        logp = in_order(rows, [part.stats.logp_current for part in parts], width)
+        entropy = in_order(rows, [part.stats.require("entropy", "the learner") for part in parts], width)
         stats = batch.token_stats(logp, entropy)
         if self._config.scope == "micro_batch":
             joined = join_weights([part.weights for part in parts])
@@ -218,8 +227,3 @@ class GradientMaker:
         grads = (p.grad for p in self._parameters if p.grad is not None)
         norms = [torch.linalg.vector_norm(self._ranks.whole(grad)) for grad in grads]
         return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
-
-
-def _in_order(rows: list[Tensor], parts: Sequence[Tensor], width: int) -> Tensor:
-    """Micro-batches of different widths → [B,width] in the order of the mini-batch."""
-    return torch.cat([widen(part, width) for part in parts])[torch.argsort(torch.cat(rows))]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from algorithms import Algorithm
 from algorithms.advantages import advantages, zero_variance_groups
-from harness.config import LearnerConfig
+from harness.groups import LearnerConfig
 from harness.learner.batch import MiniBatch, minibatch
 from harness.learner.fidelity import Fidelity, Halves
 from harness.learner.gradient import Gradient, GradientMaker
@@ -41,6 +41,7 @@ class Learner:
     reference: policy that the KL divergence is measured from, where there is one.
     shadows: methods asked what they would have done with the mini-batches.
     ranks: that share the mini-batches; they hold slices of the policy.
+    deterministic: the same bits in every run on an accelerator too.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Learner:
         reference: Policy | None = None,
         shadows: Shadows | None = None,
         ranks: Alone | None = None,
+        deterministic: bool = False,
     ) -> None:
         self.policy = policy
         self.loss = loss
@@ -73,7 +75,9 @@ class Learner:
         self._shadows = shadows or Shadows()
         self._max_length = max_new_tokens
         self._ranks = ranks or Alone()
-        self._gradient = GradientMaker(policy, loss, config, temperature, max_new_tokens, self._ranks)
+        self._gradient = GradientMaker(
+            policy, loss, config, temperature, max_new_tokens, self._ranks, deterministic=deterministic
+        )
         self._fidelity = Fidelity(
             policy, config, loss.aggregation, temperature, max_new_tokens, self._advantages, self._ranks
         )
@@ -89,12 +93,13 @@ class Learner:
     def step(self, graded: GradedRollouts, fresh: Halves | None = None) -> Iterator[Update]:
         """Learns from one rollout batch, an update at a time, in the order of its prompts.
 
-        graded: the batch, of updates_per_step mini-batches.
+        graded: the batch, of updates_per_step mini-batches; max_epochs times one of so many fewer, gone through anew.
         fresh: two sets of rollouts of the policy as it is now, which the first update's gradient is compared with.
         Returns an iterator; each update is made when it is asked for, and counts as a version even if it is refused.
         """
         self._ranks.order("step", graded, fresh)
-        parts = graded.minibatches(self._updates_per_step)
+        epochs = self._config.max_epochs
+        parts = graded.minibatches(self._updates_per_step // epochs) * epochs
         # All before the first update: the proximal policy is the one at the start of the step.
         batches = [self._prepared(part, version) for version, part in enumerate(parts, self.version)]
         for batch in batches:
@@ -104,7 +109,11 @@ class Learner:
     def _prepared(self, part: GradedRollouts, version: int) -> MiniBatch:
         """The mini-batch of one update, with what other policies say of it. version: of the policy that will learn."""
         batch = minibatch(part, version, self._behaviour, self._advantages, str(self.policy.model.device))
-        if "logp_proximal" in self.loss.needs or self._shadow_needs_proximal(version):
+        proximal = "logp_proximal" in self.loss.needs
+        if version == self.version:  # nothing has been learnt since the step began, and perhaps since it was sampled
+            fresh = self._behaviour == "trainer" and not batch.staleness[batch.sequences.mask].any()
+            batch = replace(batch, proximal_is_current=proximal, behaviour_is_current=fresh)
+        elif proximal or self._shadow_needs_proximal(version):
             batch = replace(batch, logp_proximal=self._gradient.scores(batch).logp)
         if self._reference is not None:
             batch = replace(batch, logp_reference=self._gradient.scores(batch, self._reference).logp)
@@ -113,8 +122,8 @@ class Learner:
         return batch
 
     def _shadow_needs_proximal(self, version: int) -> bool:
-        """Not in the first update of a step, where the proximal policy is the current one."""
-        return version > self.version and self._shadows.due(version) and self._shadows.need("logp_proximal")
+        """Of an update after the first of a step, where the proximal policy is the current one."""
+        return self._shadows.due(version) and self._shadows.need("logp_proximal")
 
     def _advantages(self, rewards: Tensor) -> Tensor:
         """[B] float64 → [B] float64."""

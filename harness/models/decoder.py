@@ -21,16 +21,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from harness.models.attention import causal_attention, response_attention
 from harness.models.entrance import Entrance
 from harness.models.logprobs import TokenScores, head_scores
-from harness.models.prefix_cache import PrefixCache, PromptGroups, softmax
+from harness.models.prefix_cache import PrefixCache, PromptGroups
 from harness.models.sequences import SequenceBatch
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-
-# Scores a head (queries × keys) up to which plain products beat the tiled kernel on a CPU.
-SMALL_ATTENTION = 512
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q, k, v [N, heads, D] → [N, heads·D]
 
@@ -96,16 +94,13 @@ class SharedPrefixPolicy:
         ids = torch.cat((batch.prompt_ids.flatten(), inputs.flatten()))
         columns = torch.arange(width, device=ids.device)
         positions = torch.cat((columns.repeat(groups), batch.positions[:, :-1].flatten()))
-        bias = _prefix_bias(batch, width, steps - 1, self._dtype)
-        spread = PromptGroups(batch.group, groups).spread
+        respond = response_attention(batch, self._dtype)
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q_prompt, k_prompt, v_prompt = (x[:split].unflatten(0, (groups, width)) for x in (q, k, v))
             q_own, k_own, v_own = (x[split:].unflatten(0, (responses, steps - 1)) for x in (q, k, v))
-            prompt = self._attention(q_prompt, k_prompt, v_prompt)
-            keys = torch.cat((spread(k_prompt), k_own), dim=1)
-            values = torch.cat((spread(v_prompt), v_own), dim=1)
-            own = self._attention(q_own, keys, values, bias)
+            prompt = causal_attention(q_prompt, k_prompt, v_prompt)
+            own = respond(q_own, (k_prompt, k_own), (v_prompt, v_own))
             return torch.cat((prompt.flatten(0, 1), own.flatten(0, 1)))
 
         hidden = self._layers(ids, positions, width + steps, attend)
@@ -113,7 +108,14 @@ class SharedPrefixPolicy:
         own_rows = split + torch.arange(responses * (steps - 1), device=ids.device).view(responses, steps - 1)
         before = torch.cat((last_prompt[batch.group][:, None], own_rows), dim=1)
         head = self.model.get_output_embeddings()
-        return head_scores(hidden[before], head, batch.response_ids, temperature, entropy_gradient=entropy_gradient)
+        return head_scores(
+            hidden[before],
+            head,
+            batch.response_ids,
+            temperature,
+            mask=batch.mask,
+            entropy_gradient=entropy_gradient,
+        )
 
     def start(
         self, prompt_ids: Tensor, prompt_lengths: Tensor, group: Tensor, max_new_tokens: int
@@ -140,7 +142,7 @@ class SharedPrefixPolicy:
             cache.prompt_values.append(v.transpose(1, 2).contiguous())
             cache.keys.append(k.new_empty(room))
             cache.values.append(v.new_empty(room))
-            return self._attention(q, k, v).flatten(0, 1)
+            return causal_attention(q, k, v).flatten(0, 1)
 
         positions = torch.arange(width, device=prompt_ids.device).repeat(groups)
         hidden = self._layers(prompt_ids.flatten(), positions, width, attend).view(groups, width, -1)
@@ -184,25 +186,16 @@ class SharedPrefixPolicy:
 
     def _layer(self, layer: Any, index: int, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         attention, mlp = layer.self_attn, layer.mlp
-        y = _rms_norm(layer.input_layernorm, x)
+        y = _computed(_rms_norm(layer.input_layernorm, x))
         q = attention.q_proj(y).unflatten(-1, (self._heads, self._head_dim))
         k = attention.k_proj(y).unflatten(-1, (self._kv_heads, self._head_dim))
         v = attention.v_proj(y).unflatten(-1, (self._kv_heads, self._head_dim))
         if hasattr(attention, "q_norm"):
             q, k = _rms_norm(attention.q_norm, q), _rms_norm(attention.k_norm, k)
-        x = x + attention.o_proj(attend(index, _rotate(q, cos, sin), _rotate(k, cos, sin), v))
-        y = _rms_norm(layer.post_attention_layernorm, x)
+        q, k = (_computed(_rotate(one, cos, sin)) for one in (q, k))
+        x = x + attention.o_proj(attend(index, q, k, v))
+        y = _computed(_rms_norm(layer.post_attention_layernorm, x))
         return x + mlp.down_proj(F.silu(mlp.gate_proj(y)) * mlp.up_proj(y))
-
-    def _attention(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        """q [rows, T, heads, D], k and v [rows, S, kv heads, D] → [rows, T, heads·D]; causal without a bias."""
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        if bias is not None and q.device.type == "cpu" and q.shape[2] * k.shape[2] <= SMALL_ATTENTION:
-            return _small_attention(q, k, v, bias).transpose(1, 2).flatten(-2)
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=bias, is_causal=bias is None, enable_gqa=self._heads != self._kv_heads
-        )
-        return out.transpose(1, 2).flatten(-2)
 
     def _rotary_tables(self, length: int) -> tuple[Tensor, Tensor]:
         """cos and sin [positions, D] in the model's dtype, grown when a longer sequence comes."""
@@ -221,8 +214,15 @@ class SharedPrefixPolicy:
 
 
 def _rms_norm(module: Any, x: Tensor) -> Tensor:
-    """x / √(mean(x²) + ε) · weight over the last axis, for the norm of any family: one fused pass each way."""
-    return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
+    """x / √(mean(x²) + ε) · weight over the last axis, for the norm of any family: one fused pass each way, in the
+    type of the weight (which it must be to be fused)."""
+    return F.rms_norm(x.to(module.weight.dtype), module.weight.shape, module.weight, module.variance_epsilon)
+
+
+def _computed(x: Tensor) -> Tensor:
+    """x in the type that products are computed in: cast once here, where autocast would cast it for each of them."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -234,23 +234,3 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
-
-
-def _small_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """q [rows, heads, T, D], keys and values [rows, kv heads, S, D], bias [rows, 1, T, S] → as q."""
-    # Query heads that share a key head lie side by side.
-    shape, kv_heads, length = q.shape, *keys.shape[1:3]
-    q = (q * shape[-1] ** -0.5).reshape(shape[0], kv_heads, shape[1] // kv_heads * shape[2], shape[3])
-    scores = (q @ keys.transpose(-1, -2)).view(*shape[:-1], length).add_(bias)
-    weights = softmax(scores)
-    return (weights.view(*q.shape[:-1], length) @ values).view(shape)
-
-
-def _prefix_bias(batch: SequenceBatch, width: int, steps: int, dtype: torch.dtype) -> Tensor:
-    """[B, 1, steps, width + steps]: 0 where a response token sees its prompt or itself and its past, else −inf."""
-    device = batch.group.device
-    columns = torch.arange(width, device=device)
-    prompt = (columns < batch.prompt_lengths[batch.group][:, None])[:, None].expand(-1, steps, -1)
-    causal = torch.ones(steps, steps, dtype=torch.bool, device=device).tril()
-    visible = torch.cat((prompt, causal.expand(len(batch.group), -1, -1)), dim=-1)[:, None]
-    return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, float("-inf"))

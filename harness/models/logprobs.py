@@ -1,8 +1,8 @@
 """Token log-probs and entropies from hidden states, without the full logits where the vocabulary is large.
 
 At V = 152k the logits of 2,048 tokens are 1.2 GB in float32 and autograd keeps two or three copies. Above
-`CHUNK_ELEMENTS` the head is therefore applied in chunks of tokens, and the backward pass computes the
-logits of a chunk again instead of storing them. Below it the plain expression is faster.
+`CHUNK_ELEMENTS` the head is therefore applied to some rows at a time (head_rows.py), and the backward pass
+computes their logits again instead of keeping them. Below it the plain expression is faster.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-CHUNK_ELEMENTS = 2**25  # logits a chunk: 128 MB in float32
+from harness.models.head_rows import Chunks, chunks_of
+
+CHUNK_ELEMENTS = 2**25  # logits up to which all are computed at once, and on a CPU those of a chunk: 128 MB in float32
 
 
 class TokenScores(NamedTuple):
@@ -48,7 +50,13 @@ def scores_from_logits(
 
 
 def head_scores(
-    hidden: Tensor, head: nn.Linear, targets: Tensor, temperature: float, *, entropy_gradient: bool = False
+    hidden: Tensor,
+    head: nn.Linear,
+    targets: Tensor,
+    temperature: float,
+    *,
+    mask: Tensor | None = None,
+    entropy_gradient: bool = False,
 ) -> TokenScores:
     """Scores of tokens under the softmax of the output head, without the full logits where those are many.
 
@@ -56,39 +64,45 @@ def head_scores(
     head: the output head, H → V.
     targets: int64 [...], the tokens.
     temperature: above 0; divides the logits.
+    mask: bool [...], tokens whose scores are used; the others may come out as 0. None: all.
     entropy_gradient: whether the entropy is differentiable too.
     Returns scores [...].
     """
     if targets.numel() * head.weight.shape[0] <= CHUNK_ELEMENTS or head.bias is not None:
         return scores_from_logits(head(hidden), targets, temperature, entropy_gradient=entropy_gradient)
-    weight = head.weight
-    if torch.is_autocast_enabled(hidden.device.type):
-        compute = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(compute), weight.to(compute)
-    with torch.autocast(hidden.device.type, enabled=False):
-        logp, entropy = _ChunkedScores.apply(
-            hidden.flatten(0, -2), weight, targets.flatten(), temperature, entropy_gradient
+    used = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
+    device = hidden.device.type
+    compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    chunks = chunks_of(head.weight, CHUNK_ELEMENTS)
+    with torch.autocast(device, enabled=False):
+        scores = _ChunkedScores.apply(
+            hidden[used].to(compute), head.weight, targets[used], temperature, entropy_gradient, chunks
         )
-    return TokenScores(logp.view(targets.shape), entropy.view(targets.shape))
+    return TokenScores(*(torch.zeros_like(used, dtype=torch.float32).masked_scatter(used, one) for one in scores))
 
 
 class _ChunkedScores(torch.autograd.Function):
-    """∂logp/∂z = onehot − p and ∂entropy/∂z = −p·(log p + entropy), z = logits / temperature, chunk by chunk."""
+    """hidden [N, H] in the type of the computation and the head's weight [V, H] → log-prob and entropy [N]."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        entropy_gradient: bool,
+        chunks: Chunks,
     ) -> tuple[Tensor, Tensor]:
+        cast = weight.to(hidden.dtype)
         logp = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         entropy, normaliser = torch.empty_like(logp), torch.empty_like(logp)
-        for rows in _chunks(len(targets), weight.shape[0]):
-            logits = (hidden[rows] @ weight.T).float().div_(temperature)
-            normaliser[rows] = logits.logsumexp(-1)
-            logp[rows] = logits.gather(-1, targets[rows, None])[:, 0] - normaliser[rows]
-            expected = torch.linalg.vecdot(logits, (logits - normaliser[rows, None]).exp_())
-            entropy[rows] = normaliser[rows] - expected
-        ctx.save_for_backward(hidden, weight, targets, normaliser, entropy if entropy_gradient else None)
-        ctx.temperature = temperature
+        for rows in chunks.slices(len(targets)):
+            found = chunks.scores(chunks.filled(hidden[rows]) @ cast.T, chunks.filled(targets[rows]), temperature)
+            for whole, part in zip((logp, entropy, normaliser), found, strict=True):
+                whole[rows] = part[: len(whole[rows])]
+        ctx.save_for_backward(hidden, cast, targets, normaliser, entropy if entropy_gradient else None)
+        ctx.temperature, ctx.chunks, ctx.master_dtype = temperature, chunks, weight.dtype
         if not entropy_gradient:
             ctx.mark_non_differentiable(entropy)
         return logp, entropy
@@ -96,28 +110,21 @@ class _ChunkedScores(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, grad_logp: Tensor, grad_entropy: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        hidden, weight, targets, normaliser, entropy = ctx.saved_tensors
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        hidden, cast, targets, normaliser, entropy = ctx.saved_tensors
+        chunks, filled = ctx.chunks, ctx.chunks.filled
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        for rows in _chunks(len(targets), weight.shape[0]):
-            scale = grad_logp[rows, None] / ctx.temperature
-            logits = (hidden[rows] @ weight.T).float().div_(ctx.temperature)
-            log_probs = logits.sub_(normaliser[rows, None])
-            pull = scale
-            if entropy is not None:
-                pull = scale + (log_probs + entropy[rows, None]) * grad_entropy[rows, None] / ctx.temperature
-            grad_logits = log_probs.exp_().mul_(-pull)
-            grad_logits.scatter_add_(-1, targets[rows, None], scale)
-            grad_logits = grad_logits.to(weight.dtype)
-            grad_hidden[rows] = grad_logits @ weight
+        grad_weight = torch.zeros_like(cast, dtype=ctx.master_dtype)
+        for rows in chunks.slices(len(targets)):
+            states = filled(hidden[rows])
+            pull = None if entropy is None else (filled(entropy.detach()[rows]), filled(grad_entropy[rows]))
+            grad_logits = chunks.gradient(
+                states @ cast.T, filled(targets[rows]), filled(normaliser[rows]), filled(grad_logp[rows]), pull,
+                ctx.temperature,
+            )  # fmt: skip
+            grad_hidden[rows] = (grad_logits @ cast)[: len(hidden[rows])]
             if grad_logits.dtype == grad_weight.dtype:
-                grad_weight.addmm_(grad_logits.T, hidden[rows])  # no second [V, H] matrix
+                grad_weight.addmm_(grad_logits.T, states)  # no second [V, H] matrix
             else:
-                grad_weight += grad_logits.T @ hidden[rows]
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
-
-
-def _chunks(tokens: int, vocabulary: int) -> list[slice]:
-    size = max(CHUNK_ELEMENTS // vocabulary, 1)
-    return [slice(start, start + size) for start in range(0, tokens, size)]
+                grad_weight += grad_logits.T @ states
+        return grad_hidden, grad_weight, None, None, None, None

@@ -145,6 +145,7 @@ class TransformersPolicy:
                 self.model.get_output_embeddings(),
                 batch.response_ids,
                 temperature,
+                mask=batch.mask,
                 entropy_gradient=entropy_gradient,
             )
         logits = self.model.forward(**inputs, logits_to_keep=keep).logits[:, -keep:-1]

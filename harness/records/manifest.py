@@ -58,6 +58,16 @@ def code_state() -> dict[str, str]:
     return {"sha": sha, "diff": changes}
 
 
+def bits(config: Config) -> str:
+    """Whether the same command on the same kind of machine ends with the same bits, and if not, why."""
+    reasons = {
+        f"lag={config.choices['lag']} depends on the clock": config.choices["lag"] not in ("exact", "replay"),
+        f"rollout={config.choices['rollout']} samples with kernels of its own": config.choices["rollout"] != "torch",
+        f"device={config.device} without deterministic=true": config.device != "cpu" and not config.deterministic,
+    }
+    return next((f"not promised: {reason}" for reason, holds in reasons.items() if holds), "promised")
+
+
 def new_manifest(config: Config, git: dict[str, str]) -> dict[str, Any]:
     """The manifest of a run that starts now.
 
@@ -74,6 +84,7 @@ def new_manifest(config: Config, git: dict[str, str]) -> dict[str, Any]:
         "config_sha256": config.sha256(),
         "roles": config.roles(),
         "final_weights_sha256": None,
+        "bits": bits(config),
         "threads": config.torch_threads,
         "versions": versions(),
         "git": git,

@@ -6,8 +6,11 @@ trainer's model, takes every version into it, scores what was sampled with it, a
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import ClassVar
 
@@ -18,7 +21,7 @@ from harness.config import Config
 from harness.errors import RunFailed, UserError
 from harness.models.loading import LoadedModel
 from harness.models.policy import Policy
-from harness.models.sequences import sequence_batch
+from harness.models.sequences import in_order, micro_batches, sequence_batch
 from harness.rollout.interface import Newer, StateDict
 from harness.types import Request, Rollouts
 
@@ -35,22 +38,27 @@ class BaseEngine(ABC):
     config: of the run.
     trainer: a model of the trainer's; under driver=serial the trainer's own, else a replica.
     version: of the trainer's weights now; −1: none loaded yet.
+    seconds: spent on generation, scoring and publication since somebody emptied it.
 
     updates_in_flight: it asks `newer` for weights while it generates, so rollout.inflight has a meaning.
     holds_weights: it has a copy of the weights beside the trainer's, for the estimate of memory.
     probed: compared with the trainer after every load.
     emulates_mismatch: it knows rollout.mismatch.
+    continues: it knows request.begun, for staleness=partial.
     """
 
     updates_in_flight: ClassVar[bool] = False
     holds_weights: ClassVar[bool] = True
     probed: ClassVar[bool] = True
     emulates_mismatch: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
 
     def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
         self.version = version
         self.newer: Newer | None = None
+        self.seconds: dict[str, float] = defaultdict(float)
         self.config = config.rollout
+        self._micro_batch_tokens = config.learner.micro_batch_tokens
         self.trainer = trainer
         self.end_tokens = trainer.end_tokens
         given = config.rollout.probe_tolerance
@@ -65,11 +73,21 @@ class BaseEngine(ABC):
                 f"rollout.inflight={config.rollout.inflight} with rollout={config.choices['rollout']}: "
                 "only rollout=vllm can update in flight"
             )
+        if str(config.staleness).startswith("partial") and not cls.continues:
+            raise UserError(
+                f"staleness={config.staleness} with rollout={config.choices['rollout']}: "
+                "only rollout=torch carries on a response that another version began"
+            )
         if config.rollout.mismatch != "none" and not cls.emulates_mismatch:
             raise UserError(
                 f"rollout.mismatch={config.rollout.mismatch} with rollout={config.choices['rollout']}: "
                 "expected none; only rollout=torch emulates a mismatch, other engines have their own"
             )
+
+    @classmethod
+    def needs_replica(cls, config: Config) -> bool:
+        """Whether it computes anything with the trainer's model; else its replica has no weights."""
+        return True
 
     @abstractmethod
     def sample(self, request: Request) -> Rollouts:
@@ -85,39 +103,59 @@ class BaseEngine(ABC):
     def load(self, version: int, weights: StateDict) -> None:
         """Takes over a version. Raises RunFailed when the engine does not compute what the trainer computes."""
         self.newer = None
-        self.take_weights(self.to_trainer(version, weights))
-        if self.probed:
-            self.probe()
+        with self.timed("publication"):
+            self.take_weights(self.to_trainer(version, weights))
+            if self.probed:
+                self.probe()
 
     @torch.no_grad()
     def generate(self, request: Request) -> Rollouts:
-        """Samples, with the trainer's log-probs unless rollout.behaviour=engine (or there is no temperature)."""
+        """Samples, with the trainer's log-probs where they are used and there is a temperature."""
         self._prompts = request.prompts[:PROBE_SEQUENCES]
-        rollouts = self.sample(request)
-        if self.config.behaviour == "engine" or request.temperature == 0:
+        with self.timed("generation"):
+            rollouts = self.sample(request)
+        if not self.scores(request):
             return rollouts
-        return scored(self.trainer.policy, rollouts, request.temperature)
+        with self.timed("scoring"):
+            return self.scored(rollouts, request.temperature)
+
+    def scores(self, request: Request) -> bool:
+        """Whether the samples of a request get the trainer's log-probs."""
+        return self.config.behaviour == "trainer" and request.temperature > 0 and request.logprobs
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Adds the seconds of the block to `seconds`; what it computes must be on the CPU at its end."""
+        started = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - started
+
+    def scored(self, rollouts: Rollouts, temperature: float) -> Rollouts:
+        """The rollouts with the trainer's log-probs, in the learner's micro-batches: nothing grows with the batch."""
+        return scored(self.trainer.policy, rollouts, temperature, self._micro_batch_tokens)
 
     def close(self) -> None:  # noqa: B027 (a hook)
         """Releases what the engine holds; by default there is nothing."""
 
     def to_trainer(self, version: int, weights: StateDict) -> StateDict:
-        """Copies the weights into the trainer's model, unless they are its own tensors (driver=serial).
+        """Copies the weights into the trainer's model, unless they are its own tensors (driver=serial) or it has none.
 
         Returns the model's whole state dict, tied tensors included.
         """
+        self.version = version
         own = self.trainer.module.state_dict()
+        if any(tensor.is_meta for tensor in own.values()):
+            return weights
         with torch.no_grad():
             for name, tensor in own.items():
                 if tensor.data_ptr() != weights[name].data_ptr():
                     tensor.copy_(weights[name])
-        self.version = version
         return own
 
     @torch.no_grad()
     def probe(self) -> None:
         """Raises RunFailed unless the engine's log-probs of a few sequences are the trainer's."""
-        self.compare(scored(self.trainer.policy, self.probe_rollouts(), 1.0))
+        self.compare(self.scored(self.probe_rollouts(), 1.0))
 
     def compare(self, rollouts: Rollouts) -> None:
         """Raises RunFailed where the engine's log-probs and the trainer's are further apart than the tolerance."""
@@ -139,8 +177,13 @@ class BaseEngine(ABC):
 
 
 @torch.no_grad()
-def scored(policy: Policy, rollouts: Rollouts, temperature: float) -> Rollouts:
-    """The rollouts with logp_behaviour as `policy` computes it when it trains: one teacher-forced pass."""
+def scored(policy: Policy, rollouts: Rollouts, temperature: float, budget: int | None = None) -> Rollouts:
+    """The rollouts with logp_behaviour as `policy` computes it when it trains: teacher-forced passes.
+
+    budget: padded tokens of a pass (`micro_batches`); None: one pass for all.
+    """
     batch = sequence_batch(rollouts, policy.model.device)
-    logp = policy.score(batch, temperature).logp[batch.mask]
+    micro = micro_batches(batch, batch.padded_tokens if budget is None else budget)
+    parts = [policy.score(sequences, temperature).logp for _, sequences in micro]
+    logp = in_order([rows for rows, _ in micro], parts, batch.mask.shape[1])[batch.mask]
     return replace(rollouts, logp_behaviour=logp.cpu().float())

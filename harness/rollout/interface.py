@@ -19,11 +19,13 @@ class RolloutEngine(Protocol):
     """What a driver needs of an engine; harness.rollout.base.BaseEngine is the class to derive one from.
 
     version: of the weights last loaded; `generate` samples from exactly those.
+    seconds: spent on generation, scoring and publication since somebody emptied it.
     newer: where an engine can change its weights while it generates (rollout.inflight), what it asks for them.
     """
 
     version: int
     newer: Newer | None
+    seconds: dict[str, float]
 
     def load(self, version: int, weights: Any) -> None:
         """weights: a StateDict, or what the weight store keeps in its place (a reference)."""

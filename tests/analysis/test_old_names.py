@@ -11,7 +11,7 @@ import pytest
 import synthetic
 import yaml
 
-from analysis import old_names, runs, series, tables
+from analysis import old_names, runs, series, tables, tabular
 from harness.command.mistakes import RENAMED
 from harness.config import role_of
 
@@ -118,6 +118,6 @@ def test_every_committed_record_loads(pack: Path) -> None:
 @pytest.mark.parametrize("name", ["summary", "table1"])
 def test_the_tables_of_the_docs_are_those_of_the_records(name: str, tmp_path: Path) -> None:
     table = getattr(tables, name)(runs.load(STUDY))
-    tables.write(table, tmp_path, name)
+    tabular.write(table, tmp_path, name)
     committed = ROOT / "docs" / "study" / f"{name}.csv"
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / f"{name}.csv"), pd.read_csv(committed))

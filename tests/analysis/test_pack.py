@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import synthetic
 
-from analysis import figures, pack, runs, tables, token_tables
+from analysis import figures, pack, runs, tables, tabular, token_tables
 from analysis.errors import AnalysisError
 
 
 def test_tables_from_a_pack_are_those_from_the_folders(study, study_folder, tmp_path):
     assert pack.write(study, tmp_path / "study.parquet") == 1
     again = runs.load([tmp_path / "study.parquet"])
-    assert tables.markdown(tables.summary(again)) == tables.markdown(tables.summary(study))
+    assert tabular.markdown(tables.summary(again)) == tabular.markdown(tables.summary(study))
     assert len(again.updates) == len(study.updates)
     assert np.allclose(again.updates["reward"].mean(), study.updates["reward"].mean(), rtol=1e-6)
 

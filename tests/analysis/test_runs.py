@@ -7,7 +7,7 @@ import json
 import pytest
 import synthetic
 
-from analysis import runs, tables
+from analysis import runs, tables, tabular
 from analysis.errors import AnalysisError
 
 SHORT = {"updates": 8, "eval_every": 4}
@@ -52,10 +52,10 @@ def test_unfinished_failed_and_foreign_runs_are_listed_not_used(tmp_path):
 
 def test_a_foreign_folder_leaves_the_tables_as_they_are(tmp_path):
     synthetic.write_run(tmp_path / "good", staleness=16, **SHORT)
-    before = tables.markdown(tables.summary(load(tmp_path)))
+    before = tabular.markdown(tables.summary(load(tmp_path)))
     (tmp_path / "site").mkdir()
     (tmp_path / "site/manifest.json").write_text("{}")
-    assert tables.markdown(tables.summary(load(tmp_path))) == before
+    assert tabular.markdown(tables.summary(load(tmp_path))) == before
 
 
 @pytest.mark.parametrize(("digest", "said"), [("a" * 64, "same final weights"), ("b" * 64, "OTHER final weights")])

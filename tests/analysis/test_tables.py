@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from analysis import compare, leaderboard, runs, statistics, tables
+from analysis import compare, leaderboard, runs, statistics, tables, tabular
 from analysis.errors import AnalysisError
 from analysis.inference import OTHER_SPAN
 
@@ -114,7 +114,7 @@ def test_an_axis_of_small_numbers_can_be_read(tmp_path):
         synthetic.write_run(tmp_path / str(lr), "m2po", 64, updates=8, eval_every=4, learner__lr=lr)
     study = runs.load([tmp_path])
     table = tables.grouped(study, ["algorithm", "learner.lr"])
-    assert sorted(row[:2] for row in tables.texts(table)) == [["M2PO", "1e-05"], ["M2PO", "3e-05"]]
+    assert sorted(row[:2] for row in tabular.texts(table)) == [["M2PO", "1e-05"], ["M2PO", "3e-05"]]
     with pytest.raises(AnalysisError, match=r"nearest: used, seed, started$"):
         tables.grouped(study, ["sed"])
 
@@ -128,7 +128,7 @@ def test_without_grpo_nothing_is_tested_and_the_caption_says_so(tmp_path):
 def test_decodings_stand_side_by_side_and_what_was_not_recorded_is_missing(study):
     table = tables.decodings(study)
     assert table.columns[3:] == ["sampled_accuracy", "greedy_accuracy", "accuracy_top_p_0.7", "pass_at_k.4"]
-    first = tables.texts(table)[0]
+    first = tabular.texts(table)[0]
     assert first[5] == "–" and all(cell.startswith("0.") for cell in (first[3], first[4], first[6]))
 
 
@@ -139,12 +139,13 @@ def test_stability_says_how_far_accuracy_fell(study):
     assert fallen["runs fallen"] == "3/3" and fallen["updates to the fall"].value == 50
     assert fallen["largest drawdown"].value > 0.2 and 0.3 < fallen["share fallen"].value < 0.6
     assert steady["runs fallen"] == "0/3" and steady["updates to the fall"].value == 80
+    assert np.isnan(steady["updates to the fall"].low), "no interval where nothing happened"
     assert steady["turnovers"] == 80 / 256 and "turnovers: updates / s" in table.caption
 
 
 def test_the_three_formats_say_the_same(study, tmp_path):
     table = tables.summary(study)
-    markdown, latex, csv = (path.read_text() for path in tables.write(table, tmp_path, "summary"))
+    markdown, latex, csv = (path.read_text() for path in tabular.write(table, tmp_path, "summary"))
     assert markdown.count("\n|") == len(table.rows) + 1
     assert r"\toprule" in latex and r"\bottomrule" in latex and latex.count(r"\\") == len(table.rows) + 1
     assert r"sampled\_accuracy" in latex and "%" not in latex.split("\n", 1)[1].replace(r"\%", "")
@@ -155,6 +156,7 @@ def test_the_three_formats_say_the_same(study, tmp_path):
 
 
 def test_hostile_cells_break_neither_markdown_nor_latex():
-    table = tables.Table(["a|b", "c_d"], [["x|y", "50 % & \\evil{$}"]], "a_caption")
-    assert "x\\|y" in tables.markdown(table)
-    assert r"50 \% \& \textbackslash{}evil\{\$\}" in tables.latex(table)
+    table = tabular.Table(["a|b", "c_d"], [["x|y", "50 % & \\evil{$}"]], "a_caption, n < 3 <img src=x> [a](b)")
+    markdown = tabular.markdown(table)
+    assert "a\\|b" in markdown and "x\\|y" in markdown and r"n < 3 \<img src=x> [a]\(b)" in markdown
+    assert r"50 \% \& \textbackslash{}evil\{\$\}" in tabular.latex(table)

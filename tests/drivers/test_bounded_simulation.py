@@ -1,105 +1,53 @@
 """Bounded lag in virtual time, with no model: the bound, the bookkeeping and the absence of deadlock."""
 
-import heapq
 import random
-from concurrent.futures import Future
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.drivers.queue import RolloutQueue, rollout_queue
+from harness.command.capacity.virtual_time import Workers, simulate
+from harness.drivers.queue import RolloutQueue
 from harness.lag.policy import BoundedLag, ExactLag
-from harness.types import Request, Rollouts, part
+from harness.types import part
 
 
-def sampled_by(version: int) -> Rollouts:
-    one = torch.ones(1, dtype=torch.int32)
-    return Rollouts(one, one, 0 * one, one, one, one.float(), one.float(), version * one, one.bool())
+def simulated(
+    bound: int,
+    per_step: int,
+    chunks: int,
+    workers: int,
+    on_excess: str,
+    seed: int,
+    batches: int = 40,
+    first: str = "finished",
+) -> tuple[list[RolloutQueue], list[int], Workers]:
+    """The queue (alone in a list), the staleness of every chunk's last update, and the workers.
 
+    The learner and a few workers on one clock; a chunk's duration is heavy-tailed (Pareto, mean about 2).
+    """
+    rng = random.Random(seed)
+    world = Workers(workers, lambda: 0.5 * rng.paretovariate(1.3))
+    policy = BoundedLag(bound, per_step, on_excess=on_excess, first=first)
+    queues: list[RolloutQueue] = []
 
-class Simulated:
-    """Workers and a learner on one clock; a chunk's duration is heavy-tailed (Pareto, mean about 2)."""
+    def conserved(queue: RolloutQueue) -> None:
+        assert queue.submitted == queue.trained + queue.dropped + queue.running + queue.ready
+        queues[:] = [queue]
 
-    def __init__(self, workers: int, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.now, self.version, self.idle = 0.0, 0, workers
-        self.waiting: list[tuple[Future[Rollouts], int | None]] = []
-        self.events: list[tuple[float, int, Future[Rollouts], int]] = []
-        self.finished = 0
-
-    def submit(self, request: Request, version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
-        future: Future[Rollouts] = Future()
-        self.waiting.append((future, version))
-        self.start()
-        return future
-
-    def start(self) -> None:
-        while self.idle and self.waiting:
-            future, version = self.waiting.pop(0)
-            self.idle -= 1
-            until = self.now + 0.5 * self.random.paretovariate(1.3)
-            heapq.heappush(self.events, (until, self.finished + len(self.events), future,
-                                         self.version if version is None else version))  # fmt: skip
-
-    def advance(self) -> None:
-        """To the next chunk that is done. With none under way the learner would wait for ever."""
-        assert self.events, "deadlock: the learner waits and nobody works"
-        self.now, _, future, version = heapq.heappop(self.events)
-        self.idle += 1
-        self.finished += 1
-        future.set_result(sampled_by(version))
-        self.start()
-
-    def learn(self, seconds: float) -> None:
-        until = self.now + seconds
-        while self.events and self.events[0][0] <= until:
-            self.advance()
-        self.now = until
-
-
-def simulate(
-    bound: int, per_step: int, chunks: int, workers: int, on_excess: str, seed: int, batches: int = 40
-) -> tuple[RolloutQueue, list[int], Simulated]:
-    """The queue at the end, the staleness of every chunk's last update, and the clock."""
-    world = Simulated(workers, seed)
-    # A request is opaque here: its size is drawn when it is submitted, a batch of no fixed number of tokens.
-    request: Any = lambda _: None  # noqa: E731
-    generation: Any = world
-    queue = rollout_queue(generation, BoundedLag(bound, per_step, on_excess=on_excess), request, batches, chunks)
     worst: list[int] = []
     trained: set[int] = set()
-
-    def conserved() -> None:
-        assert queue.submitted == queue.trained + queue.dropped + queue.running + queue.ready
-
-    def wait() -> None:
-        conserved()
-        world.advance()
-        conserved()
-
-    for number in range(batches):
-        queue.refill(world.version)
-        conserved()
-        batch = queue.pop(number, wait)
-        conserved()
-        assert len(batch.chunks) == chunks
-        for chunk in batch.chunks:
+    for step in simulate(policy, world, lambda: rng.expovariate(1.0), batches=batches, chunks=chunks, watch=conserved):
+        assert len(step.batch.chunks) == chunks
+        for chunk in step.batch.chunks:
             assert chunk.index not in trained
             trained.add(chunk.index)
             if chunk.trained:
-                worst.append(world.version + per_step - 1 - chunk.version)
-        assert on_excess != "wait" or not batch.dropped
-        assert on_excess != "mask" or not batch.dropped
-        for _ in range(per_step):
-            world.learn(world.random.expovariate(1.0))
-            conserved()
-        world.version += per_step
+                worst.append(step.version + per_step - 1 - chunk.version)
+        assert on_excess == "drop" or not step.batch.dropped
     assert max(worst, default=0) <= bound
-    return queue, worst, world
+    return queues, worst, world
 
 
 @settings(max_examples=150, deadline=None)
@@ -109,33 +57,42 @@ def simulate(
     chunks=st.integers(1, 8),
     workers=st.integers(1, 12),
     on_excess=st.sampled_from(["wait", "drop", "mask"]),
+    first=st.sampled_from(["finished", "freshest", "oldest"]),
     seed=st.integers(0, 2**32),
 )
 def test_the_bound_holds_nothing_is_lost_nothing_hangs(
-    per_step: int, slack: int, chunks: int, workers: int, on_excess: str, seed: int
+    per_step: int, slack: int, chunks: int, workers: int, on_excess: str, first: str, seed: int
 ) -> None:
-    queue, _, _ = simulate(per_step - 1 + slack, per_step, chunks, workers, on_excess, seed)
+    first = first if on_excess == "drop" else "finished"
+    (queue,), _, _ = simulated(per_step - 1 + slack, per_step, chunks, workers, on_excess, seed, first=first)
     assert queue.trained == 40 * chunks
 
 
 def test_stragglers_are_really_dropped_and_masked() -> None:
     """The cases above would pass with a simulation in which no chunk is ever late."""
     for on_excess in ("drop", "mask"):
-        queues = [simulate(7, 4, 4, 8, on_excess, seed)[0] for seed in range(20)]
+        queues = [simulated(7, 4, 4, 8, on_excess, seed)[0][0] for seed in range(20)]
         if on_excess == "drop":
             assert sum(queue.dropped for queue in queues) > 10
 
 
 def test_not_waiting_for_stragglers_saves_time() -> None:
     waited, dropped = (
-        sum(simulate(15, 4, 4, 8, on_excess, seed)[2].now for seed in range(10)) for on_excess in ("wait", "drop")
+        sum(simulated(15, 4, 4, 8, on_excess, seed)[2].now for seed in range(10)) for on_excess in ("wait", "drop")
     )
     assert dropped < waited
 
 
+def test_the_freshest_first_is_fresher_and_drops_more() -> None:
+    ran = {first: simulated(31, 4, 4, 16, "drop", 1, 200, first) for first in ("freshest", "finished", "oldest")}
+    means = [np.mean(worst) for _, worst, _ in ran.values()]
+    assert means[0] < means[1] - 1 and means[1] <= means[2] + 1
+    assert ran["freshest"][0][0].dropped > ran["oldest"][0][0].dropped
+
+
 def test_the_same_bound_is_not_the_same_staleness() -> None:
     """What the label leaves open: with fast workers the mean is near the bound, with slow ones far below."""
-    means = {workers: np.mean(simulate(31, 4, 4, workers, "wait", 1, batches=200)[1]) for workers in (1, 16)}
+    means = {workers: np.mean(simulated(31, 4, 4, workers, "wait", 1, batches=200)[1]) for workers in (1, 16)}
     assert means[16] > means[1] + 4
 
 

@@ -120,6 +120,29 @@ def test_tokens_depend_on_their_own_seed_alone(engine: Any, reference: LoadedMod
     assert len({tuple(ids) for ids in together.responses()}) > 4  # samples of a group differ
 
 
+def test_log_probs_that_nobody_uses_are_not_computed(
+    engine: Any, reference: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = engine.generate(request(reference))
+    rows = []
+    score = engine.trainer.policy.score
+    monkeypatch.setattr(
+        engine.trainer.policy, "score", lambda batch, *rest: (rows.append(len(batch.group)), score(batch, *rest))[1]
+    )
+    rollouts = engine.generate(dataclasses.replace(request(reference), logprobs=False))
+    assert rollouts.responses() == expected.responses()
+    # rollout=torch compares the responses to one prompt with the trainer; vLLM is probed when it loads.
+    assert rows == ([4] if isinstance(engine, TorchEngine) else [])
+    assert isinstance(engine, TorchEngine) or rollouts.logp_engine.isnan().all()
+
+
+def test_the_seconds_of_an_engine_are_counted(engine: Any, reference: LoadedModel) -> None:
+    engine.seconds.clear()
+    engine.load(1, reference.module.state_dict())
+    engine.generate(request(reference))
+    assert set(engine.seconds) == {"publication", "generation", "scoring"} and min(engine.seconds.values()) > 0
+
+
 def test_greedy_takes_the_likeliest(engine: Any, reference: LoadedModel) -> None:
     rollouts = engine.generate(request(reference, samples=2, temperature=0.0))
     assert rollouts.responses()[::2] == rollouts.responses()[1::2]

