@@ -33,7 +33,7 @@ class Seen:
     raw: bytes = b""
 
 
-def look(arguments: list[str], cwd: Path, columns: int, lines: int = 24, timeout_s: float = 240.0) -> Seen:
+def look(arguments: list[str], cwd: Path, columns: int, lines: int = 24, timeout_s: float = 600.0) -> Seen:
     """Types `run.py` with arguments on a terminal of a size, and looks until it has ended."""
     screen = pyte.HistoryScreen(columns, lines, history=2000)
     stream, seen = pyte.ByteStream(screen), Seen()
