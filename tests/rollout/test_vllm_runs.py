@@ -49,6 +49,13 @@ def test_base_model_and_checkpoint_are_evaluated(tmp_path: Path, trained: Path, 
     assert manifest(found)["final_weights_sha256"] == (manifest(trained)["final_weights_sha256"] if update else base)
 
 
+def test_an_engine_that_only_samples_keeps_no_replica(tmp_path: Path) -> None:
+    alone = ("rollout.behaviour=engine", "rollout.vllm.probe_sequences=0")
+    found = ran(tmp_path, "driver=overlapped", "rollout=vllm", "staleness=4", "eval.every=8", *alone)
+    first = read_rows(found / "metrics.jsonl")[0]
+    assert first["staleness_mean"] == 0 and first["m2_before"] < 1e-6  # vLLM has the learner's weights
+
+
 def test_an_engine_in_a_ray_actor(tmp_path: Path) -> None:
     lag = ("staleness=4", "updates=12", "eval.every=12", "learner.lr=1e-3")
     found = ran(tmp_path, "driver=ray", "rollout=vllm", "rollout.chunks=2", *lag)
