@@ -144,14 +144,15 @@ def test_one_device_does_not_hold_it() -> None:
 
 def test_the_verdict_counts_what_lies_beside_the_learner() -> None:
     """serial: the engine's share; overlapped: a replica and two versions too; ray: nothing."""
-    words = ("experiment=gsm8k_m2po", "staleness=4")
+    words = ("experiment=gsm8k_m2po", "staleness=4", "rollout.behaviour=trainer")
+    share = planned(*words).rollout.vllm.gpu_memory_utilization
     serial, overlapped, ray = (
         verdict(planned(*words, f"driver={driver}"), SMALL, H200) for driver in ("serial", "overlapped", "ray")
     )
     alone = learner(planned(*words), SMALL).total
-    assert serial.learner == pytest.approx(alone + 0.5 * H200.usable)
+    assert serial.learner == pytest.approx(alone + share * H200.usable)
     assert overlapped.learner - serial.learner == pytest.approx(3 * 4 * 1_543_714_304)
-    assert ray.learner == alone and ray.engine == pytest.approx(0.5 * H200.usable + 4 * 1_543_714_304)
+    assert ray.learner == alone and ray.engine == pytest.approx(share * H200.usable + 4 * 1_543_714_304)
 
 
 def test_tensor_parallel_engines_hold_more_sequences() -> None:
