@@ -183,6 +183,9 @@ def _frame(tables: list[pa.Table], names: list[str]) -> pd.DataFrame:
 
 def _run_row(name: str, record: Record) -> dict[str, Any]:
     manifest, config = record.manifest, record.config
+    asked = config.get("staleness", manifest.get("staleness"))
+    if isinstance(asked, str):  # a distribution is told by its mean, and is a setting beside
+        config = config | {"ages": asked}
     last = record.updates["update"].to_numpy() if len(record.updates) else np.array([0])
     per_step = _number(config.get("updates_per_step"), 1)
     responses = _number(config.get("rollout.prompts_per_step"), np.nan) * _number(
@@ -194,7 +197,7 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
         "algorithm": printable(str(manifest["algorithm"])),
         "task": printable(str(manifest.get("task", config.get("task.name", "unnamed")))),
         "model": printable(series.model_name(manifest, config)),
-        "staleness": int(_number(config.get("staleness", manifest.get("staleness")), 0)),
+        "staleness": round(_number(asked, _number(manifest.get("age"), 0))),
         "seed": int(_number(config.get("seed", manifest.get("seed")), 0)),
         "repeat": int(_number(config.get("repeat"), 0)),
         "lag": str(config.get("choices.lag", "exact")),
@@ -202,7 +205,7 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
         "updates": int(_number(config.get("updates"), 0)),
         "updates_done": int(last.max()),
         "updates_per_step": int(per_step),
-        "responses_per_update": responses / per_step,
+        "responses_per_update": responses * _number(config.get("learner.max_epochs"), 1) / per_step,
         "status": printable(str(manifest["status"])),
         "error": _short(manifest.get("error")),
         "config_sha256": str(manifest.get("config_sha256", "")),

@@ -41,7 +41,11 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     driver: str = key("serial", "who generates, and when", "driver", choices=("serial", "overlapped", "ray"))
-    staleness: int = key(0, "updates between sampling and training: exactly so many, or (bounded) at most", low=0)
+    staleness: Any = key(
+        0,
+        "updates between sampling and training: exactly so many, or (bounded) at most; or a distribution such as "
+        "uniform:0:256 (docs/lags.md)",
+    )
     updates: int = key(400, "optimizer updates of the run", low=1, multiple_of="updates_per_step")
     updates_per_step: int = key(4, "updates a rollout batch", low=1)
     seed: int = key(1, "seed of everything random", low=0)
@@ -87,11 +91,6 @@ class Config:
         return self.updates // self.updates_per_step
 
     @property
-    def lag_steps(self) -> int:
-        """S, the staleness in rollout batches."""
-        return self.staleness // self.updates_per_step
-
-    @property
     def served_model(self) -> ModelConfig:
         """The model the run loads: with mode=evaluate the checkpoint."""
         return self.model if self.checkpoint is None else replace(self.model, path=self.checkpoint)
@@ -128,7 +127,7 @@ class Config:
     def folder(self) -> Path:
         """The run folder, a function of the config: readable first, unique through the hash."""
         kind = self.choices["lag"]
-        lag = f"{'s' if kind == 'exact' else kind}{self.staleness}"
+        lag = f"{'s' if kind == 'exact' else kind}{self.staleness}".replace(":", "_")
         what = f"{self.choices['algo']}-{lag}"
         if self.mode == "evaluate":
             path = Path(str(self.checkpoint))

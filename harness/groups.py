@@ -88,6 +88,7 @@ class LearnerConfig:
     beta2: float = key(0.999, "decay of AdamW's second moment", low=0, below=1)
     weight_decay: float = key(0.01, "weight decay of AdamW", low=0)
     grad_clip: float = key(1.0, "largest norm of the gradient", above=0)
+    max_epochs: int = key(1, "times a rollout batch is gone through in its updates_per_step updates", low=1)
     micro_batch_tokens: int = key(16384, "padded tokens a forward pass", low=1)
     sum: str = key("ordered", "ranks add gradients as one process does, or fast", "driver", choices=("ordered", "fast"))
     scope: str = key("declared", "what a method sees: its scope, or a micro-batch", choices=("declared", "micro_batch"))

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schema": {"errors"},
     "groups": {"schema"},
     "config": {"errors", "schema", "groups"},
-    "lag": {"types", "config", "groups", "errors"},
+    "lag": {"types", "config", "groups", "errors", "randomness"},
     "rewards": {"types", "errors"},
     "models": {"types", "config", "groups", "errors"},
     "tasks": {"types", "config", "groups", "errors", "randomness", "progress", "rewards", "models"},
@@ -42,7 +42,7 @@ MAY_IMPORT["command"] = BELOW | RUN | {"tracking"}
 MAY_IMPORT["run"] = {"command", "errors", "progress", "analysis"}
 MAY_IMPORT["analysis"] = {"records.layout", "records.limits"}
 NEVER = {"analysis": {"torch", "transformers", "harness.config"}}
-ENTRIES = {"status", "sync", "twin", "grade", "follow"}  # `python -m harness.…`: at most 15 lines each
+ENTRIES = {"status", "sync", "twin", "grade", "follow", "ui"}  # `python -m harness.…`: at most 15 lines each
 
 
 def files() -> list[Path]:

@@ -72,7 +72,8 @@ def _at_once(config: Config, rates: Rates) -> Outlook:
         checkpoint_every=config.checkpoint_every,
         checkpoint_s=rates.checkpoint,
     )
-    policy, batches = build.staleness_policy(config), min(config.batches, LONGEST + 4 * config.lag_steps)
+    policy = build.staleness_policy(config)
+    batches = min(config.batches, LONGEST + 4 * policy.lag_steps)
     steps = list(simulate(policy, workers, update, batches=batches, chunks=config.rollout.chunks, pauses=pauses))
     ages = sorted(
         step.version + number - chunk.version
@@ -93,8 +94,8 @@ def _at_once(config: Config, rates: Rates) -> Outlook:
 
 
 def can_be_simulated(config: Config) -> bool:
-    """Whether virtual time needs no record of another run."""
-    return config.mode == "train" and build.staleness_policy(config).order is not Order.SCHEDULED
+    """Whether the queue is one whose virtual time is known: batches of whole chunks, in no recorded order."""
+    return config.mode == "train" and build.staleness_policy(config).order in (Order.SUBMITTED, Order.FINISHED)
 
 
 def _in_turns(config: Config, rates: Rates) -> Outlook:
@@ -103,7 +104,7 @@ def _in_turns(config: Config, rates: Rates) -> Outlook:
     evaluations = config.updates / config.eval.every * (rates.evaluation_sampling + rates.evaluation_grading)
     checkpoints = config.updates / config.checkpoint_every * rates.checkpoint
     step = generating + learning + rates.publish + (evaluations + checkpoints) / config.batches
-    stale, last = config.lag_steps * config.updates_per_step, config.updates_per_step - 1
+    stale, last = build.staleness_policy(config).staleness, config.updates_per_step - 1
     waits, idle = 1 - learning / step, 1 - generating / step
     return Outlook(step, step * config.batches, waits, idle, stale + last / 2, stale, stale + last, last)
 

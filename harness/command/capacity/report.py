@@ -100,12 +100,13 @@ def _idle_ranks(config: Config) -> str | None:
 
 def _idle_engines(config: Config) -> str | None:
     """An engine serves one chunk at a time, and no more batches are under way than the staleness allows."""
-    under_way = config.rollout.chunks * (config.lag_steps + 1)
+    batches = build.staleness_policy(config).lag_steps + 1
+    under_way = config.rollout.chunks * batches
     if engines(config) <= under_way:
         return None
     return (
         f"ray.actors={engines(config)}: at most {under_way} chunks are under way at staleness={config.staleness}; "
-        f"expected rollout.chunks={math.ceil(engines(config) / (config.lag_steps + 1))} or more, or fewer actors"
+        f"expected rollout.chunks={math.ceil(engines(config) / batches)} or more, or fewer actors"
     )
 
 
