@@ -98,11 +98,12 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     gsm8k = write_jsonl(folder / "gsm8k.jsonl", gsm8k_rows(24))
     test = write_jsonl(folder / "test.jsonl", gsm8k_rows(4, first=100))
     boxed = write_jsonl(folder / "boxed.jsonl", boxed_rows(24))
+    more = write_jsonl(folder / "more.jsonl", boxed_rows(4, first=100))
     small = [f"model.path={model}", "model.pad_token=null", "task.validation_problems=4", "rollout=torch", "device=cpu"]
     return {
         "gsm8k": [*small, f"task.path={gsm8k}", f"task.test_path={test}"],
         "deepscaler": [*small, f"task.path={boxed}", f"eval.suites_path={suites_folder(folder / 'suites')}"],
-        "math": [*small, f"task.path={boxed}", f"task.test_path={boxed}", "task.overlap=drop"],
+        "math": [*small, f"task.path={boxed}", f"task.test_path={more}"],
         "gsm8k_small": [],
         **{task: [] for task in ("carry", "carry_long", "carry_noisy", "carry_rare")},
     }

@@ -80,6 +80,7 @@ class VllmEngine(BaseEngine):
     def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
         super().__init__(config, trainer, version)
         self._stored: Rollouts | None = None  # the sequences to probe with
+        self._dtype = config.served_model.dtype or "float32"
         self._llm = _start(config, trainer)
         self._requests = 0
         if version >= 0:  # a replica has no weights to take yet
@@ -197,7 +198,11 @@ class VllmEngine(BaseEngine):
 
     def _reload(self, weights: StateDict) -> None:
         """The whole state dict: an update without a tied head leaves the old one in place, with only a warning."""
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
+        pairs = iter(weights.items())
+        if self.config.vllm.tensor_parallel_size > 1:  # its workers are processes: in the type that they compute in
+            dtype = getattr(torch, self._dtype)
+            pairs = iter([(name, tensor.to(dtype)) for name, tensor in weights.items()])
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": pairs})
 
     def _take_over_in_flight(self, version: int, weights: StateDict) -> None:
         self._reload(self.to_trainer(version, weights))
@@ -212,6 +217,9 @@ def _start(config: Config, trainer: LoadedModel) -> Any:
         os.environ.setdefault(name, value)
     logging.getLogger("vllm").setLevel(logging.ERROR)
     rollout = config.rollout
+    ways = rollout.vllm.tensor_parallel_size
+    if ways > 1:  # weights go to its worker processes, which are our own, as pickled tensors
+        os.environ.setdefault("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
     needed = rollout.max_prompt_tokens + rollout.max_new_tokens
     dtype: Any = config.served_model.dtype
     possible = positions(trainer.module.config).most or needed
@@ -227,6 +235,8 @@ def _start(config: Config, trainer: LoadedModel) -> Any:
             logprobs_mode="processed_logprobs",  # after the temperature; the default is before it
             generation_config="vllm",  # not the model's own top_p, top_k or penalties
             max_model_len=longest,
+            tensor_parallel_size=ways,
+            distributed_executor_backend="mp" if ways > 1 else None,
             # A seeded request whose prompt is computed in two parts takes back a random number, which torch's CPU
             # generator cannot; so on the CPU a prompt is one part.
             enable_chunked_prefill=config.device != "cpu",

@@ -26,7 +26,8 @@ class Outlook:
 
     step_s: seconds of a rollout batch, pauses for evaluation and checkpoints included.
     run_s: of the whole run.
-    learner_waits, engines_idle: shares of the time.
+    learner_waits: share of the time in which no update is made: for rollouts, evaluations, checkpoints.
+    engines_idle: share of the engines' time.
     staleness: mean over all updates; low and high: between which nine in ten of them are.
     unhindered: the smallest staleness at which the learner would not wait for a chunk that has just begun.
     """
@@ -83,7 +84,7 @@ def _at_once(config: Config, rates: Rates) -> Outlook:
     return Outlook(
         step_s=workers.now / batches,
         run_s=workers.now / batches * config.batches,
-        learner_waits=sum(step.waited_s for step in steps) / workers.now,
+        learner_waits=max(0.0, 1 - batches * per_step * rates.update / workers.now),
         engines_idle=max(0.0, 1 - workers.busy_s / workers.now / workers.count),
         staleness=mean(ages),
         low=ages[len(ages) // 20],
@@ -104,7 +105,7 @@ def _in_turns(config: Config, rates: Rates) -> Outlook:
     checkpoints = config.updates / config.checkpoint_every * rates.checkpoint
     step = generating + learning + rates.publish + (evaluations + checkpoints) / config.batches
     stale, last = build.staleness_policy(config).staleness, config.updates_per_step - 1
-    waits, idle = generating / step, 1 - generating / step
+    waits, idle = 1 - learning / step, 1 - generating / step
     return Outlook(step, step * config.batches, waits, idle, stale + last / 2, stale, stale + last, last)
 
 
