@@ -16,6 +16,7 @@ from harness.config import Config, schema
 from harness.errors import UserError, first_line
 from harness.models.checks import check_model, resolve_path
 from harness.models.tokens import load_tokenizer, named_ends
+from harness.records import fork
 from harness.records.checkpoint import check_kept, check_whole
 from harness.records.folder import check_folder
 from harness.schema import Key, check_multiple, lookup
@@ -42,6 +43,7 @@ def check(config: Config) -> None:
     build.engine_class(config).check(config)
     build.check_driver(config)
     check_kept(config)
+    fork.check(config)
     if not config.dry_run:
         _check_device(config)
         check_data(config)
