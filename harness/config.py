@@ -46,6 +46,7 @@ class Config:
         "updates between sampling and training: exactly so many, or (bounded) at most; or a distribution such as "
         "uniform:0:256 (docs/lags.md)",
     )
+    fork: str | None = key(None, "RUN_FOLDER@UPDATE to start from; what is not typed is as in that run")
     updates: int = key(400, "optimizer updates of the run", low=1, multiple_of="updates_per_step")
     updates_per_step: int = key(4, "updates a rollout batch", low=1)
     seed: int = key(1, "seed of everything random", low=0)

@@ -29,6 +29,7 @@ from harness.models.loading import LoadedModel, longest_prompt
 from harness.models.memory import keep_freed_memory
 from harness.progress import Progress
 from harness.ranks.alone import Alone
+from harness.records import fork
 from harness.records.checkpoint import Checkpoints, RunState, newest_good
 from harness.records.folder import RunFolder
 from harness.records.recorder import Recorder
@@ -85,7 +86,7 @@ class Training:
         self.resume()
         self.recorder.note("")
         self.publish()
-        if self.learner.version == 0:
+        if self.learner.version == fork.start(self.config):
             self.open_schedule()
             self.evaluate()
         while self.learner.version < self.config.updates:
@@ -231,12 +232,24 @@ class Training:
         for complaint in complaints:
             self.recorder.warn(complaint)
         self.checkpoints.settle(-1 if found is None else found.counters["version"])
+        if self.config.fork and not fork.keeps_queue(self.config):
+            self.queue.start(fork.start(self.config) // self.config.updates_per_step)
         if found is None:
             self.recorder.restart()
+            self.fork()
             return
         self.recorder.restore(found.counters["records"])
         self.state.restore(found)
         self.queue.restore(found.rollouts, found.counters["queue"])
+
+    def fork(self) -> None:
+        """Starts from another run's checkpoint, where one is named."""
+        if not self.config.fork:
+            return
+        found = fork.read(self.config)
+        self.state.restore(found)
+        if fork.keeps_queue(self.config):
+            self.queue.restore(found.rollouts, found.counters["queue"])
 
     def outcome(self) -> str:
         """One line about how it ended."""

@@ -17,6 +17,7 @@ from harness.config import Config, schema
 from harness.errors import UserError, first_line
 from harness.models.checks import check_model, resolve_path
 from harness.models.tokens import load_tokenizer, named_ends
+from harness.records import fork
 from harness.records.checkpoint import check_kept, check_whole
 from harness.records.folder import check_folder
 from harness.schema import Key, check_multiple, lookup
@@ -44,6 +45,7 @@ def check(config: Config) -> None:
     build.check_driver(config)
     _check_deterministic(config)
     check_kept(config)
+    fork.check(config)
     if not config.dry_run:
         _check_device(config)
         check_data(config)

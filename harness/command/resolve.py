@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness import build
+from harness.command import forked
 from harness.command.evaluated import inherit
 from harness.config import Config
 from harness.groups import ModelConfig
@@ -25,7 +26,7 @@ def resolve(config: Config, given: Sequence[str] = ()) -> Config:
     given: the words of the command line that it was composed from.
     Raises UserError for a task or model that cannot be read.
     """
-    config = inherit(config, given)
+    config = forked.inherit(inherit(config, given), given)
     task, rollout, (served, room) = build.task(config), config.rollout, _served(config)
     prompt, response = (getattr(task, name, LENGTH) for name in ("max_prompt_tokens", "max_new_tokens"))
     return replace(

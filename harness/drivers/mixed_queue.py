@@ -76,7 +76,7 @@ class MixedQueue(RolloutQueue):
 
     def _expected(self, batch: int) -> np.ndarray:
         if batch not in self._versions:
-            self._versions[batch] = self._versions_of(batch)
+            self._versions[batch] = np.maximum(self._versions_of(batch), self._start_version)
         return self._versions[batch]
 
     def _hold(self, places: Sequence[Place], future: Future[Rollouts]) -> None:
@@ -86,6 +86,10 @@ class MixedQueue(RolloutQueue):
         self._left[number] = len(places)
         self._places |= {place: (number, i) for i, place in enumerate(places)}
         future.add_done_callback(lambda _: self._note_arrival(number))
+
+    def start(self, batch: int) -> None:
+        self._start = batch
+        self.submitted = self.trained = batch * self._prompts
 
     def pop(self, batch: int, wait: Callable[[], None]) -> Batch:
         places = [(batch, prompt) for prompt in range(self._prompts)]

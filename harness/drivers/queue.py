@@ -50,6 +50,7 @@ class RolloutQueue:
         self._arrivals: dict[int, tuple[float, int]] = {}  # time and newest version when a chunk was done, in order
         self._arrived = threading.Event()
         self._version = 0
+        self._start = 0  # batches made before this queue's first
         self.submitted = 0
         self.trained = 0
         self.dropped = 0
@@ -68,9 +69,22 @@ class RolloutQueue:
         """The next chunk that the newest version may sample, and the version that must sample it."""
         # A dropped chunk has left its place in a batch to one that is submitted later.
         batch = (self.submitted - self.dropped) // self._chunks
-        if batch >= self._batches or not self.policy.accept(batch, self._version):
+        if batch >= self._batches or not self._may_sample(batch, self._version):
             return None
-        return self.submitted, self.policy.version_for(self.submitted // self._chunks)
+        expected = self.policy.version_for(self.submitted // self._chunks - self._start)
+        return self.submitted, None if expected is None else expected + self._start_version
+
+    def start(self, batch: int) -> None:
+        """Begins at a batch as a run begins at batch 0: what would be older comes from the version of now."""
+        self._start = batch
+        self.submitted = self.trained = batch * self._chunks
+
+    @property
+    def _start_version(self) -> int:
+        return self._start * self.policy.updates_per_step
+
+    def _may_sample(self, batch: int, version: int) -> bool:
+        return self.policy.accept(batch - self._start, version - self._start_version)
 
     def _submit(self, index: int, version: int | None) -> None:
         self.submitted += 1
@@ -117,7 +131,7 @@ class RolloutQueue:
         return ()
 
     def _accepts(self, batch: int, chunk: Chunk) -> bool:
-        return self.policy.accept(batch, chunk.version)
+        return self._may_sample(batch, chunk.version)
 
     def _take(self, index: int, trained: bool) -> Chunk:
         chunk = self._look(index, trained)

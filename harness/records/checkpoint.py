@@ -219,7 +219,7 @@ def newest_good(
         problem = problem or usable(_counters(folder))
         if problem is None:
             try:
-                return _read(folder, None if sliced else device), complaints
+                return read_checkpoint(folder, None if sliced else device), complaints
             except (*NOT_THERE, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
                 problem = f"cannot be read ({type(error).__name__}: {error})"
         complaints.append(f"{folder}: {problem}; removed, the one before is used")
@@ -238,8 +238,8 @@ def _counters(folder: Path) -> Any:
     return read_json(folder / CHECKPOINT)["counters"]
 
 
-def _read(folder: Path, device: str | None) -> Checkpoint:
-    """device: of the optimizer's tensors; None leaves them in their files."""
+def read_checkpoint(folder: Path, device: str | None) -> Checkpoint:
+    """A checkpoint whose files are whole. device: of the optimizer's tensors; None leaves them in their files."""
     manifest = read_json(folder / CHECKPOINT)
     hashes = {name: str(file["sha256"]) for name, file in manifest["files"].items()}
     optimizer = {

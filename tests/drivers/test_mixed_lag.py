@@ -93,7 +93,7 @@ def test_ray_gives_the_weights_of_serial(run: Any, engines: Any, cluster: Any) -
 
 
 def test_two_ranks_give_the_weights_of_one(run: Any) -> None:
-    assert run(*MIXED, "ranks=2").sha256 == run(*MIXED).sha256
+    assert run(*MIXED, "driver=overlapped", "ranks=2").sha256 == run(*MIXED).sha256
 
 
 def test_chunks_change_nothing(run: Any) -> None:

@@ -1,0 +1,48 @@
+"""`fork=RUN@UPDATE`: what is not typed is as in the run that is forked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from harness.config import Config, role_of
+from harness.errors import UserError
+from harness.records import fork
+
+OWN = ("fork", "mode", "checkpoint")  # of every run
+
+
+def inherit(config: Config, given: Sequence[str]) -> Config:
+    """The config with every value of the forked run's whose key, or group, is not typed; driver and place stay.
+
+    config: as composed.
+    given: the words of the command line.
+    Raises UserError.
+    """
+    if not config.fork:
+        return config
+    typed = {word.lstrip("+").partition("=")[0] for word in given}
+    for whole in sorted(typed & {"experiment", "sweep"}):
+        raise UserError(
+            f"fork={config.fork} with {whole}=: a fork takes over the run's settings; type the keys that change"
+        )
+    before = fork.recorded(config.fork)
+    choices = {group: name for group, name in before.get("choices", {}).items() if group not in typed}
+    return replace(_taken(config, before, typed), choices=config.choices | choices)
+
+
+def _taken(node: Any, before: Mapping[str, Any], typed: set[str], prefix: str = "") -> Any:
+    """A dataclass of the configuration with the values of `before`. prefix: of its keys."""
+    values: dict[str, Any] = {}
+    for one in fields(node):
+        name, value = prefix + one.name, getattr(node, one.name)
+        if name in typed or one.name not in before or name in OWN:
+            continue
+        if is_dataclass(value):
+            values[one.name] = _taken(value, before[one.name], typed, f"{name}.")
+        elif "key" in one.metadata and role_of(name) in ("science", "record"):
+            values[one.name] = before[one.name]
+            if isinstance(value, dict):  # algo, task, lag: their parameters may be typed one by one
+                values[one.name] = before[one.name] | {k: v for k, v in value.items() if f"{name}.{k}" in typed}
+    return replace(node, **values)

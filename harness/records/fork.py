@@ -1,0 +1,91 @@
+"""`fork=RUN@UPDATE`: a run that starts from another run's checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.config import Config, role_of
+from harness.errors import UserError, printable
+from harness.records.checkpoint import Checkpoint, defect, read_checkpoint
+from harness.records.layout import CHECKPOINT, CHECKPOINTS, CONFIG
+
+QUEUE_DEPENDS_ON = ("task", "model", "rollout", "lag", "staleness", "updates_per_step", "seed")
+
+
+def start(config: Config) -> int:
+    """The update that a run starts from: its fork's, else 0."""
+    return place(config.fork)[1] if config.fork else 0
+
+
+def place(text: str) -> tuple[Path, int]:
+    """The run folder and the update that `fork` names. Raises UserError, naming the checkpoints there are."""
+    name, _, update = text.rpartition("@")
+    run = Path(name).expanduser()
+    there = sorted(path.parent.name for path in (run / CHECKPOINTS).glob(f"[0-9]*/{CHECKPOINT}")) if name else []
+    if not name or not there:
+        raise UserError(f"fork={text}: no checkpoints there; expected RUN_FOLDER@UPDATE")
+    if not update.isdigit() or f"{int(update):06d}" not in there:
+        updates = ", ".join(str(int(found)) for found in there)
+        raise UserError(f"fork={text}: no checkpoint of that update; there are {updates} (record.keep_checkpoints)")
+    return run, int(update)
+
+
+def recorded(text: str) -> dict[str, Any]:
+    """The configuration of the run that `fork` names, nested. Raises UserError."""
+    run, _ = place(text)
+    try:
+        found = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+        return dict(found)
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"fork={text}: its {CONFIG} cannot be read ({type(error).__name__})") from error
+
+
+def check(config: Config) -> None:
+    """Raises UserError for a fork that is not there, damaged, or later than the run ends."""
+    if not config.fork:
+        return
+    run, update = place(config.fork)
+    if config.mode == "evaluate":
+        raise UserError(
+            f"fork={config.fork}: mode=evaluate trains nothing; type checkpoint={run} checkpoint_at={update}"
+        )
+    if config.choices["lag"] == "replay":
+        raise UserError(f"fork={config.fork} with lag=replay: a schedule is of a whole run; use lag=exact or bounded")
+    if update % config.updates_per_step or update >= config.updates:
+        raise UserError(
+            f"fork={config.fork}: expected an update before updates={config.updates} that is a multiple of "
+            f"updates_per_step={config.updates_per_step}"
+        )
+    problem = defect(folder(config))
+    if problem:
+        raise UserError(printable(f"fork={config.fork}: {problem}; fork from another update"))
+
+
+def folder(config: Config) -> Path:
+    """The checkpoint."""
+    run, update = place(str(config.fork))
+    return run / CHECKPOINTS / f"{update:06d}"
+
+
+def read(config: Config) -> Checkpoint:
+    """The checkpoint that the run starts from; the optimizer's tensors are left in their files for several ranks."""
+    return read_checkpoint(folder(config), None if config.ranks > 1 else config.device)
+
+
+def keeps_queue(config: Config) -> bool:
+    """Whether what waited to be trained on is what this run would have sampled: nothing about rollouts has changed."""
+    return _of_rollouts(recorded(str(config.fork))) == _of_rollouts(config.as_dict())
+
+
+def _of_rollouts(tree: dict[str, Any]) -> dict[str, Any]:
+    """What the rollouts of a run depend on, of its nested configuration."""
+    return {name: _science(name, tree.get(name)) for name in QUEUE_DEPENDS_ON}
+
+
+def _science(name: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: own for key, own in value.items() if role_of(f"{name}.{key}") != "place"}

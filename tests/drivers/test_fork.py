@@ -1,0 +1,59 @@
+"""A run that starts from another's checkpoint: with nothing changed it is that run."""
+
+from pathlib import Path
+
+import pytest
+from short_runs import Ran, configured
+
+from harness.command.cell import run_cell
+from harness.errors import UserError
+from tests.conftest import read_rows
+
+LENGTH = ("updates=24", "eval.every=8")
+
+
+def forked(folder: Path, *overrides: str) -> Ran:
+    config = configured(folder, *LENGTH, *overrides)
+    return Ran(run_cell(config), config.folder)
+
+
+@pytest.fixture(scope="module", params=["8", "uniform:0:8", "partial:8"])
+def parent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("parent")
+    return forked(folder, f"staleness={request.param}", "checkpoint_every=8", "record.keep_checkpoints=all",
+                  "learner.lr=3e-4")  # fmt: skip
+
+
+def test_with_nothing_changed_it_ends_as_its_parent(parent: Ran, tmp_path: Path) -> None:
+    same = forked(tmp_path, f"fork={parent.folder}@8")
+    assert same.sha256 == parent.sha256
+    rows, before = (read_rows(ran.folder / "metrics.jsonl") for ran in (same, parent))
+    assert [row["loss"] for row in rows] == [row["loss"] for row in before[8:]] and rows[0]["update"] == 9
+
+
+def test_a_change_counts_from_the_fork_on(parent: Ran, tmp_path: Path) -> None:
+    fresh = forked(tmp_path, f"fork={parent.folder}@8", "staleness=0", "algo=grpo")
+    rows = read_rows(fresh.folder / "metrics.jsonl")
+    assert {int(age) for row in rows for age in row["staleness_hist"]} == {0, 1, 2, 3}
+    assert fresh.manifest["algorithm"] == "grpo" and fresh.sha256 != parent.sha256
+    for stop in ("stop_at=16", "stop_at=null"):
+        older = forked(tmp_path / "older", f"fork={parent.folder}@8", "staleness=uniform:8:8", stop)
+    whole = forked(tmp_path / "whole", f"fork={parent.folder}@8", "staleness=uniform:8:8")
+    assert older.sha256 == whole.sha256
+    for row in read_rows(
+        whole.folder / "metrics.jsonl"
+    ):  # as at the beginning of a run: nothing is older than the fork
+        age = min(row["version"] // 4 * 4 - 8, 8) + row["version"] % 4
+        assert list(row["staleness_hist"]) == [str(age)]
+
+
+def test_what_cannot_be_forked_is_refused(parent: Ran, tmp_path: Path) -> None:
+    for overrides, message in (
+        ((f"fork={parent.folder}@12",), "there are 8, 16, 24"),
+        ((f"fork={parent.folder}",), "expected RUN_FOLDER@UPDATE"),
+        (("fork=nowhere@8",), "no checkpoints there"),
+        ((f"fork={parent.folder}@24",), "an update before updates=24"),
+        ((f"fork={parent.folder}@8", "experiment=carry_long"), "type the keys that change"),
+    ):
+        with pytest.raises(UserError, match=message):
+            configured(tmp_path, *LENGTH, *overrides)
