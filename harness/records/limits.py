@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ LARGEST_ROWS = 2_000_000_000  # bytes of metrics.jsonl or eval.jsonl
 LARGEST_SAMPLES = 4_000_000  # bytes at the end of samples.jsonl that are looked at
 DEEPEST = 32  # braces within each other; ours are three deep
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)  # the last may lack its end: quadratic otherwise
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -64,7 +66,12 @@ def _check_yaml(text: str) -> None:
 
 
 def too_deep(text: bytes) -> bool:
-    """Whether JSON text nests deeper than DEEPEST; brackets in strings count, too."""
+    """Whether JSON text nests deeper than DEEPEST."""
+    return _has_many_open(text) and _has_many_open(_STRINGS.sub(b"", text))
+
+
+def _has_many_open(text: bytes) -> bool:
+    """Whether more than DEEPEST brackets are open somewhere, those in strings (of a diff, say) counted, too."""
     brackets = np.frombuffer(text.translate(None, _NO_BRACKETS), np.uint8)
     opening = (brackets == ord("[")) | (brackets == ord("{"))
     return bool(len(brackets)) and int(np.cumsum(np.where(opening, 1, -1)).max()) > DEEPEST

@@ -82,7 +82,7 @@ def sync(roots: Sequence[Path], uri: str | None, experiment: str | None, every: 
     for sweep, (mirror, parent) in {s: opened for (_, s), opened in parents.items()}.items():
         mirror.close_sweep(sweep, parent)
     ended = sum(mirror.end_dead_runs() for mirror in mirrors.values())
-    where = without_secrets(", ".join(sorted({key[0] for key in mirrors})))
+    where = without_secrets(", ".join(sorted({key[0] for key in mirrors}))) or "no address"
     print(f"sync: {len(cells) - failed} of {len(cells)} runs mirrored at {where}; {ended} dead ones ended")
     return 1 if failed else 0
 

@@ -87,6 +87,12 @@ def test_what_is_no_file_or_folder_where_one_belongs_is_refused_in_one_line(tmp_
         check_folder(config)
 
 
+def test_brackets_in_a_text_are_no_nesting(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, Config())
+    folder.update_manifest(git={"diff": '+[{"\\' * 100})
+    assert read_signed(tmp_path / MANIFEST)["git"]["diff"].startswith("+[{")
+
+
 def test_a_damaged_configuration_is_written_again(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, Config())
     folder.write_config()
