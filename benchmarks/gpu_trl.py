@@ -28,6 +28,7 @@ def main() -> None:
         print("TRL is not installed.")
         return
     # Imported late: TRL need not be installed.
+    import torch
     from datasets import Dataset
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
@@ -42,6 +43,7 @@ def main() -> None:
             marks.append(time.perf_counter())
 
     found = {name: importlib.util.find_spec(name) is not None for name in ("vllm", "liger_kernel")}
+    gpu = torch.cuda.is_available()
     rows = max(options.budget // (options.tokens + 256) // 4 * 4, 4)
     with tempfile.TemporaryDirectory() as folder:
         trainer = GRPOTrainer(
@@ -54,12 +56,13 @@ def main() -> None:
                 gradient_accumulation_steps=max(options.responses // rows, 1),
                 num_generations=4,
                 max_completion_length=options.tokens,
-                bf16=True,
+                bf16=gpu,
+                use_cpu=not gpu,
                 gradient_checkpointing=True,
-                use_vllm=found["vllm"],
+                use_vllm=found["vllm"] and gpu,
                 vllm_mode="colocate",
                 vllm_gpu_memory_utilization=0.3,
-                use_liger_kernel=found["liger_kernel"],
+                use_liger_kernel=found["liger_kernel"] and gpu,
                 report_to="none",
                 save_strategy="no",
                 disable_tqdm=True,
@@ -71,7 +74,7 @@ def main() -> None:
         trainer.train()
     steps = [after - before for before, after in zip(marks, marks[1:], strict=False)][1:]
     work = f"{rows * max(options.responses // rows, 1)} responses of {options.tokens} tokens"
-    parts = ", ".join(name for name, there in found.items() if there) or "neither vLLM nor Liger"
+    parts = ", ".join(name for name, there in found.items() if there and gpu) or "neither vLLM nor Liger"
     print(f"{work} ({parts}): {statistics.median(steps):.1f} s a step.")
 
 

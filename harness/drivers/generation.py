@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -238,8 +238,9 @@ class WorkerGeneration:
 
 def _emptied(engines: Sequence[RolloutEngine]) -> dict[str, float]:
     """What the engines' clocks have counted, each kind of work named; they begin anew."""
-    total = Counter(dict.fromkeys(("generation", "scoring", "publication"), 0.0))
+    total = dict.fromkeys(("generation", "scoring", "publication"), 0.0)
     for engine in engines:
-        counted, engine.seconds = engine.seconds, Counter()
-        total.update(counted)
-    return dict(total)
+        counted, engine.seconds = engine.seconds, defaultdict(float)
+        for what, seconds in counted.items():
+            total[what] += seconds
+    return total

@@ -11,18 +11,19 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from harness.config import Config, RayConfig
+from harness.config import Config
 from harness.drivers import ray_cluster
 from harness.drivers.generation import WorkerGeneration
 from harness.drivers.weight_store import SnapshotStore
 from harness.errors import RunFailed
+from harness.groups import RayConfig
 from harness.rollout.interface import Newer, RolloutEngine, StateDict
 from harness.types import Request, Rollouts
 
@@ -68,7 +69,7 @@ class RayEngine:
 
     def __init__(self, make_engine: Callable[[], RolloutEngine], config: RayConfig, threads: int) -> None:
         self.version = -1
-        self.seconds = Counter[str]()  # all that an actor does counts as generation
+        self.seconds: dict[str, float] = defaultdict(float)  # all that an actor does counts as generation
         self.newer: Newer | None = None  # never asked: an actor takes weights between chunks
         self._weights: StoredWeights | None = None
         self._make_engine, self._config, self._threads = make_engine, config, threads

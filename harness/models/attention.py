@@ -50,7 +50,8 @@ def masked(batch: SequenceBatch, dtype: torch.dtype) -> Respond:
     def respond(q: Tensor, keys: Parts, values: Parts) -> Tensor:
         k, v = (torch.cat((spread(prompts), own), dim=1) for prompts, own in (keys, values))
         if q.device.type == "cpu" and q.shape[1] * k.shape[1] <= SMALL_ATTENTION:
-            return _small_attention(*(x.transpose(1, 2) for x in (q, k, v)), bias).transpose(1, 2).flatten(-2)
+            q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+            return _small_attention(q, k, v, bias).transpose(1, 2).flatten(-2)
         return _attention(q, k, v, attn_mask=bias)
 
     return respond

@@ -107,12 +107,13 @@ def chunks_of(weight: Tensor, elements: int) -> Chunks:
 @functools.cache
 def fused() -> tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]] | None:
     """Both functions through torch.compile, tried once in each process; None, with a warning, where it fails."""
-    compiled = [torch.compile(function, dynamic=False, fullgraph=True) for function in (scores, gradient)]
+    fast_scores = torch.compile(scores, dynamic=False, fullgraph=True)
+    fast_gradient = torch.compile(gradient, dynamic=False, fullgraph=True)
     try:
         row = torch.zeros(2, device="cuda")
-        compiled[0](torch.zeros(2, 8, device="cuda"), row.long(), 1.0)
-        compiled[1](torch.zeros(2, 8, device="cuda"), row.long(), row, row, None, 1.0)
+        fast_scores(torch.zeros(2, 8, device="cuda"), row.long(), 1.0)
+        fast_gradient(torch.zeros(2, 8, device="cuda"), row.long(), row, row, None, 1.0)
     except Exception as error:  # whatever a compiler or its tool chain may raise: the plain functions do the same
         warnings.warn(f"torch.compile fails ({first_line(error)}): the output head runs unfused", stacklevel=2)
         return None
-    return compiled[0], compiled[1]
+    return fast_scores, fast_gradient

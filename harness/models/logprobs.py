@@ -101,8 +101,8 @@ class _ChunkedScores(torch.autograd.Function):
             found = chunks.scores(chunks.filled(hidden[rows]) @ cast.T, chunks.filled(targets[rows]), temperature)
             for whole, part in zip((logp, entropy, normaliser), found, strict=True):
                 whole[rows] = part[: len(whole[rows])]
-        ctx.save_for_backward(hidden, weight, cast, targets, normaliser, entropy if entropy_gradient else None)
-        ctx.temperature, ctx.chunks = temperature, chunks
+        ctx.save_for_backward(hidden, cast, targets, normaliser, entropy if entropy_gradient else None)
+        ctx.temperature, ctx.chunks, ctx.master_dtype = temperature, chunks, weight.dtype
         if not entropy_gradient:
             ctx.mark_non_differentiable(entropy)
         return logp, entropy
@@ -111,10 +111,10 @@ class _ChunkedScores(torch.autograd.Function):
     def backward(
         ctx: Any, grad_logp: Tensor, grad_entropy: Tensor
     ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        hidden, weight, cast, targets, normaliser, entropy = ctx.saved_tensors
+        hidden, cast, targets, normaliser, entropy = ctx.saved_tensors
         chunks, filled = ctx.chunks, ctx.chunks.filled
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight)
+        grad_weight = torch.zeros_like(cast, dtype=ctx.master_dtype)
         for rows in chunks.slices(len(targets)):
             states = filled(hidden[rows])
             pull = None if entropy is None else (filled(entropy.detach()[rows]), filled(grad_entropy[rows]))

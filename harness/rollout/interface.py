@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -26,7 +25,7 @@ class RolloutEngine(Protocol):
 
     version: int
     newer: Newer | None
-    seconds: Counter[str]
+    seconds: dict[str, float]
 
     def load(self, version: int, weights: Any) -> None:
         """weights: a StateDict, or what the weight store keeps in its place (a reference)."""

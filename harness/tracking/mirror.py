@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.records import tail
 from harness.records.files import read_json
 from harness.records.layout import CONFIG, ERROR, EVAL, MANIFEST, METRICS, REFUSED, SAMPLES, SCHEDULE, SWEEP, TOKENS
+from harness.records.limits import read_yaml
 from harness.records.state import status_of, sweep_status
 from harness.tracking import entries, saved_view, sweep_entries
 from harness.tracking.notes import write_note
@@ -97,7 +96,7 @@ class Mirror:
         identity = {"lagrange.folder": str(folder), "lagrange.config_sha256": manifest["config_sha256"]}
         run_id = self._runs.find(folder, identity)
         if run_id is None:
-            config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+            config = read_yaml(folder / CONFIG)
             facts = {name: manifest[name] for name in ("algorithm", "task", "staleness", "seed")}
             facts |= {"mlflow.source.name": "run.py", "mlflow.source.git.commit": manifest["git"]["sha"]}
             run_id = self._runs.create(self._names.get(folder, folder.name), identity | facts, manifest["started"])

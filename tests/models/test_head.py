@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.models import head_rows, logprobs
+from harness.models import decoder, head_rows, logprobs
 from harness.models.attention import Respond, by_prompt_length, masked
 from harness.models.head_rows import Chunks
 from harness.models.sequences import SequenceBatch
+from tests.test_torch_engine import VOCABULARY as WORDS
+from tests.test_torch_engine import model
 
 TOKENS, WIDTH, VOCABULARY, TEMPERATURE = 23, 16, 101, 0.7
 MASK = torch.arange(TOKENS) % 5 != 0  # 18 tokens: two chunks and a part of one
@@ -116,3 +119,16 @@ def test_parts_without_a_mask_see_what_the_mask_lets_through(heads: int) -> None
 
     for ours, theirs in zip(attended(by_prompt_length(batch())), attended(masked(batch(), torch.float32)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_scores_the_same_with_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = decoder.SharedPrefixPolicy(model("qwen3"))
+    ids = torch.arange(60) % WORDS
+    one = replace(batch(), prompt_ids=ids[:15].view(3, 5), response_ids=ids[15:57].view(6, 7))
+    found = []
+    for respond in (masked, lambda sequences, _: by_prompt_length(sequences)):
+        monkeypatch.setattr(decoder, "response_attention", respond)
+        policy.model.zero_grad()
+        policy.score(one, 1.0).logp.sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-9)
