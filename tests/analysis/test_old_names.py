@@ -52,7 +52,8 @@ def test_what_a_command_says_of_an_old_key_and_what_the_analysis_makes_of_it_agr
 
 
 def test_the_frozen_roles_are_those_of_the_schema() -> None:
-    before = [used[used["roles"] == ""] for used in (runs.load([pack]).used for pack in RECORDS)]  # later runs say theirs
+    loaded = (runs.load([pack]).used for pack in RECORDS)
+    before = [used[used["roles"] == ""] for used in loaded]  # later ones say theirs
     configs = [json.loads(text) for used in before for text in used["config"]]
     keys = {key for config in configs for key in config} - {"repeat"}  # a column of its own
     for key in sorted(keys):
