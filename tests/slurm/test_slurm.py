@@ -148,7 +148,8 @@ def test_the_tasks_of_a_job_are_the_ranks_of_its_run(slurm: None, tmp_path: Path
 
 
 def test_what_sbatch_refuses_is_said(slurm: None, tmp_path: Path) -> None:
-    with launched(*SMALL, f"runs_dir={tmp_path}", "hydra.launcher.partition=nowhere") as process:
+    words = ("-m", "hydra/launcher=slurm", *SMALL, f"runs_dir={tmp_path}", "hydra.launcher.partition=nowhere")
+    with launched(*words, by=ROOT / "run.py") as process:
         _, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 2
     last = err.splitlines()[-1]
@@ -171,3 +172,13 @@ def test_a_gpu_is_looked_for_where_the_run_will_be(tmp_path: Path, monkeypatch: 
     plan([*words, "hydra/launcher=slurm"])
     with pytest.raises(UserError):
         plan(words)
+
+
+def test_the_ray_cluster_of_the_docs_is_a_script_that_sbatch_takes(slurm: None, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    (script,) = re.findall(r"```bash\n(#!/bin/bash.*?)```", page, re.DOTALL)
+    file = tmp_path / "ray.sh"
+    file.write_text(script)
+    said("bash", "-n", str(file))
+    refused = subprocess.run(["sbatch", "--test-only", str(file)], capture_output=True, text=True, check=False)
+    assert "Requested node configuration is not available" in refused.stderr  # one node here, without GPUs
