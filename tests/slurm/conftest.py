@@ -35,6 +35,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 MpiDefault=none
 SlurmdParameters=config_overrides
+GresTypes=gpu
 SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
