@@ -119,6 +119,8 @@ def run(planned: Plan) -> int:
         with watching(planned):
             if planned.points:
                 climb(planned)
+            elif planned.on_slurm:
+                launch.run_due(planned, cell, range(len(planned.cells)))
             elif planned.jobs:
                 run_cells(cell, planned.overrides, planned.jobs)
             else:
@@ -144,18 +146,17 @@ def climb(planned: Plan) -> None:
     from analysis import tuning
     from analysis.errors import AnalysisError
     from harness.command import launch
-    from harness.command.processes import run_cells
 
     cells = list(range(len(planned.cells)))
     try:
         for update in planned.rungs:
-            run_cells(cell, launch.due(planned, cells, update), planned.jobs)
+            launch.run_due(planned, cell, cells, update)
             cells = tuning.going_on(planned.sweep_folder, update)
             tell(f"{len(cells)} of {len(planned.cells)} runs go on past update {update}", sys.stderr)
     except AnalysisError as error:
         print(f"run.py: {error}", file=sys.stderr)
     else:
-        run_cells(cell, launch.due(planned, cells), planned.jobs)
+        launch.run_due(planned, cell, cells)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

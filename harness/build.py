@@ -267,9 +267,9 @@ def check_driver(config: Config) -> None:
     group.check(config)
     if config.driver == "ray":
         # Imported late: only driver=ray needs Ray.
-        from harness.drivers import ray_cluster
+        from harness.drivers import ray_room
 
-        ray_cluster.check(config)
+        ray_room.check(config)
 
 
 def replica(config: Config) -> BaseEngine:

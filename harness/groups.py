@@ -157,7 +157,9 @@ class TrackingConfig:
 
 @dataclass
 class RayConfig:
-    address: str | None = key(None, "address of a cluster to join; null: one starts with the run", "driver")
+    address: str | None = key(
+        None, "cluster to join, or auto: this machine's; null: RAY_ADDRESS, else its own", "driver"
+    )
     actors: int = key(1, "rollout actors", "driver", low=1)
     cpus_per_actor: float = key(1.0, "CPU cores of an actor", "driver", low=0)
     gpus_per_actor: float = key(0.0, "GPUs of an actor", "driver", low=0)

@@ -30,8 +30,10 @@ BOUNDS = (
 )
 
 
-def check(config: Config) -> None:
+def check(config: Config, *, elsewhere: bool = False) -> None:
     """Raises UserError, in one line, for the first thing that is wrong with a config. Writes nothing.
+
+    elsewhere: the run will be on another machine, which checks its devices itself.
 
     What cannot go together is refused by the part that it is about: the staleness policy, the engine, the driver.
     A dry run needs neither model nor data.
@@ -42,12 +44,14 @@ def check(config: Config) -> None:
     build.task(config)
     build.staleness_policy(config).check(config)
     build.engine_class(config).check(config)
-    build.check_driver(config)
+    if not elsewhere:
+        build.check_driver(config)
     _check_deterministic(config)
     check_kept(config)
     fork.check(config)
     if not config.dry_run:
-        _check_device(config)
+        if not elsewhere:
+            _check_device(config)
         check_data(config)
         _check_reference(config)
     check_folder(config)

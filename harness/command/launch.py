@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +16,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from harness import interrupts
+from harness.command import slurm
 from harness.command.dependencies import change_line, skipped_line
 from harness.command.plan import Plan
+from harness.command.processes import Cell, run_cells
+from harness.command.slurm_job import MIRRORED
 from harness.config import Config
 from harness.drivers.ray_cluster import private_cluster
 from harness.errors import UserError, first_line, without_secrets
@@ -31,6 +34,9 @@ from harness.tracking.background import mlflow_sync
 @contextmanager
 def sweep_context(plan: Plan) -> Iterator[None]:
     """What a command needs before its first cell and after its last."""
+    if MIRRORED in os.environ:
+        yield
+        return
     _write_sweep(plan)
     if plan.is_sweep and "RayLauncher" in str(plan.launcher.get("_target_")):
         _keep_ray_private()
@@ -103,15 +109,27 @@ def _silence_hydra(folder: Path) -> None:
             copy.symlink_to(os.devnull)
 
 
-def due(plan: Plan, cells: Iterable[int], stop_at: int | None = None) -> list[Sequence[str]]:
-    """The overrides of the cells of a plan that have still to run up to an update.
+def run_due(plan: Plan, cell: Cell, cells: Iterable[int], stop_at: int | None = None) -> None:
+    """Runs what is due of a plan's cells: as jobs of Slurm, or in processes of this machine.
+
+    cell: runs one. cells, stop_at: as due's.
+    """
+    lines = due(plan, cells, stop_at)
+    if plan.on_slurm:
+        slurm.run_cells(plan.launcher, plan.name, Path(plan.cells[0].runs_dir), lines)
+    else:
+        run_cells(cell, [words for words, _ in lines], plan.jobs)
+
+
+def due(plan: Plan, cells: Iterable[int], stop_at: int | None = None) -> list[tuple[list[str], Path]]:
+    """The overrides and folders of the cells of a plan that have still to run up to an update.
 
     cells: their numbers in the plan. stop_at: update; None: to the end. Those that are there already, or have failed,
     are left out.
     """
     pause = [] if stop_at is None else [f"stop_at={stop_at}"]
     there = [number for number in cells if not _is_there(plan.cells[number], stop_at)]
-    return [[*plan.overrides[number], *pause] for number in there]
+    return [([*plan.overrides[number], *pause], plan.cells[number].folder) for number in there]
 
 
 def _is_there(config: Config, stop_at: int | None) -> bool:

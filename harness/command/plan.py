@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from harness.command import slurm
 from harness.command.compose import compose_cells
 from harness.command.points import Points, compose, file_of
 from harness.config import Config
@@ -17,6 +18,8 @@ from harness.errors import UserError
 from harness.ranks.launch import check_launched
 from harness.records.layout import SWEEPS
 from harness.records.secrets import complaints_as_written
+
+RUN = "hydra.mode=RUN"  # in the command of one cell of a sweep
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Plan:
         return self.is_sweep and "BasicLauncher" not in str(self.launcher.get("_target_"))
 
     @property
+    def on_slurm(self) -> bool:
+        """Whether a sweep's cells are jobs of Slurm."""
+        return self.is_sweep and self.launcher.get("_target_") == slurm.TARGET
+
+    @property
     def jobs(self) -> int:
         """How many of its cells a sweep runs at once in processes of ours; 0: Hydra's launcher runs them.
 
@@ -91,13 +99,23 @@ def plan(arguments: Sequence[str]) -> Plan:
         with complaints_as_written(cell):
             cells.append(resolve(cell, words))
     planned = replace(planned, cells=cells)
+    _check_launcher(planned, arguments)
     for cell in cells:
         with complaints_as_written(cell):
-            check(cell)
+            check(cell, elsewhere=planned.on_slurm)
     folders = {cell.folder for cell in planned.cells}
     if len(folders) < len(planned.cells):
         raise UserError(f"{len(planned.cells)} cells name only {len(folders)} different runs; drop the repeated values")
     return planned
+
+
+def _check_launcher(planned: Plan, arguments: Sequence[str]) -> None:
+    """Raises UserError where hydra/launcher=slurm can submit nothing."""
+    if planned.launcher.get("_target_") != slurm.TARGET or planned.cells[0].dry_run or RUN in arguments:
+        return
+    if not planned.is_sweep:
+        raise UserError("hydra/launcher=slurm: a launcher starts the cells of a sweep; put -m in front")
+    slurm.check()
 
 
 def _listed(arguments: Sequence[str], file: Path) -> Plan:

@@ -20,6 +20,7 @@ STOCK = {
     "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "harness.command.slurm.run_cells",
     "logging.StreamHandler",
     "colorlog.ColoredFormatter",
 }

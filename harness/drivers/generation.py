@@ -18,8 +18,16 @@ from typing import Protocol
 import torch
 
 from harness.drivers.weight_store import SnapshotStore
+from harness.errors import RunFailed
 from harness.rollout.interface import RolloutEngine, StateDict
 from harness.types import Request, Rollouts
+
+ATTEMPTS = 3  # at one chunk: what fails as often is no accident
+ALL_LOST_S = 300.0  # without any engine: importing torch and loading a model, on a slow disk
+
+
+class EngineLost(Exception):
+    """An engine went away with the chunk it had; another one may have the chunk."""
 
 
 class Generation(Protocol):
@@ -90,12 +98,14 @@ class _Ticket:
     request: Request
     version: int | None
     future: Future[Rollouts] = field(default_factory=Future)
+    lost: int = 0
 
 
 class WorkerGeneration:
     """driver=overlapped and driver=ray: a thread for each engine takes tickets from one queue, in order.
 
-    An error in a worker ends up in every future that waits and in every later call, with its traceback.
+    An error in a worker ends up in every future that waits and in every later call, with its traceback. An engine that
+    is elsewhere may be lost (EngineLost): its chunk goes to another one, and it takes none until it is `ready` again.
 
     engines: one for each worker.
     store: the versions they load.
@@ -122,6 +132,7 @@ class WorkerGeneration:
         self._wake = threading.Condition()
         self._closed = False
         self._error: BaseException | None = None
+        self._lost, self._last_ready = 0, time.monotonic()
         self._engines = list(engines)
         self._idle = [0.0] * len(engines)
         self._threads = [
@@ -179,18 +190,50 @@ class WorkerGeneration:
     def _work(self, index: int, engine: RolloutEngine) -> None:
         # Each thread has its own number of OpenMP threads; another one would add in another order.
         torch.set_num_threads(self._threads_of_torch)
-        while (ticket := self._take(index)) is not None:
-            assert ticket.version is not None
-            try:
-                if engine.version != ticket.version:
-                    engine.load(ticket.version, self._store.get(ticket.version))
-                if self._in_flight:
-                    engine.newer = functools.partial(self._newer, ticket)
-                rollouts = engine.generate(ticket.request)
-            except BaseException as error:  # whatever it is belongs to the main loop
-                self._fail(error)
-                return
-            self._finish(ticket, rollouts)
+        try:
+            while self._until_ready(engine) and (ticket := self._take(index)) is not None:
+                self._serve(engine, ticket)
+        except BaseException as error:  # whatever it is belongs to the main loop
+            self._fail(error)
+
+    def _serve(self, engine: RolloutEngine, ticket: _Ticket) -> None:
+        assert ticket.version is not None
+        try:
+            if engine.version != ticket.version:
+                engine.load(ticket.version, self._store.get(ticket.version))
+            if self._in_flight:
+                engine.newer = functools.partial(self._newer, ticket)
+            self._finish(ticket, engine.generate(ticket.request))
+        except EngineLost as error:
+            self._give_back(ticket, error)
+
+    def _until_ready(self, engine: RolloutEngine) -> bool:
+        """Waits for an engine that is elsewhere. Returns False when closed.
+
+        Raises RunFailed when no engine has been ready for ALL_LOST_S.
+        """
+        ready: Callable[[], bool] = getattr(engine, "ready", lambda: True)
+        since = time.monotonic()
+        with self._wake:
+            self._lost += 1
+        while not self._closed and not ready():
+            with self._wake:
+                if self._lost == len(self._engines) and time.monotonic() - max(since, self._last_ready) > ALL_LOST_S:
+                    raise RunFailed(f"no rollout engine has been ready for {ALL_LOST_S:.0f} s")
+        with self._wake:
+            self._lost -= 1
+            self._last_ready = time.monotonic()
+        return not self._closed
+
+    def _give_back(self, ticket: _Ticket, error: EngineLost) -> None:
+        """The chunk of a lost engine, to the front of the queue. Raises RunFailed for one lost too often."""
+        ticket.lost += 1
+        if ticket.lost == ATTEMPTS:
+            raise RunFailed(f"rollout engines failed {ATTEMPTS} times on one chunk: {error}") from error
+        with self._wake:
+            self._running.remove(ticket)
+            self._queue.appendleft(ticket)
+            self._wake.notify()
 
     def _take(self, index: int) -> _Ticket | None:
         """The next ticket, its version fixed; None when closed."""

@@ -1,12 +1,14 @@
 """driver=ray: rollout engines in Ray actors, each behind a proxy that is an engine itself.
 
 An actor holds nothing that matters: a call names the weights (by reference into the object store, put there
-once a version) and the request carries its seeds. So an actor that was killed, hangs or raises is replaced
-and the chunk is generated again, token for token.
+once a version) and the request carries its seeds. So an actor that hangs, raises or was killed (its node, too) is
+replaced, and another one generates the chunk again, token for token.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import sys
 import threading
@@ -14,21 +16,23 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from harness import PROJECT
 from harness.config import Config
-from harness.drivers import ray_cluster
-from harness.drivers.generation import WorkerGeneration
+from harness.drivers import ray_cluster, ray_room
+from harness.drivers.generation import ATTEMPTS, EngineLost, WorkerGeneration
 from harness.drivers.weight_store import SnapshotStore
 from harness.errors import RunFailed
 from harness.groups import RayConfig
+from harness.models.checks import resolve_path
 from harness.rollout.interface import Newer, RolloutEngine, StateDict
 from harness.types import Request, Rollouts
 
-ATTEMPTS = 3  # for one chunk: what fails as often is no accident
-START_TIMEOUT_S = 300.0  # importing torch and loading a model, on a slow disk
+LOOK_S = 1.0  # between two looks whether an actor has started
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,14 @@ def stored(weights: StateDict) -> StoredWeights:
 class RolloutActor:
     """What runs in an actor's process."""
 
-    def __init__(self, make_engine: Callable[[], RolloutEngine], threads: int) -> None:
+    def __init__(self, make_engine: Callable[[], RolloutEngine], threads: int, model: str) -> None:
         torch.set_num_threads(threads)
+        self._digest = digest(model)
         self._engine = make_engine()
 
-    def ready(self) -> None:
-        """Answers once the engine is there."""
+    def ready(self) -> str:
+        """Answers once the engine is there, with the digest of what it was made from."""
+        return self._digest
 
     def generate(self, version: int, weights: StoredWeights, request: Request) -> Rollouts:
         if self._engine.version != version:
@@ -64,19 +70,19 @@ class RolloutActor:
 class RayEngine:
     """A RolloutEngine whose work is done by an actor, replaced when it fails.
 
-    Raises RunFailed when one chunk fails ATTEMPTS times, with what the last actor said.
+    model: path of the model that the actor's node must have as well.
     """
 
-    def __init__(self, make_engine: Callable[[], RolloutEngine], config: RayConfig, threads: int) -> None:
+    def __init__(self, make_engine: Callable[[], RolloutEngine], config: RayConfig, threads: int, model: str) -> None:
         self.version = -1
         self.seconds: dict[str, float] = defaultdict(float)  # all that an actor does counts as generation
         self.newer: Newer | None = None  # never asked: an actor takes weights between chunks
         self._weights: StoredWeights | None = None
-        self._make_engine, self._config, self._threads = make_engine, config, threads
+        self._make_engine, self._config, self._threads, self._model = make_engine, config, threads, model
         self._ray = ray_cluster.import_ray()
         self._change = threading.Lock()
         self._closed = False
-        self._ready = False
+        self._ready, self._failed_starts = False, 0
         self._actor: Any = self._start()
 
     def load(self, version: int, weights: StoredWeights) -> None:
@@ -84,18 +90,38 @@ class RayEngine:
         self.version, self._weights = version, weights
 
     def generate(self, request: Request) -> Rollouts:
-        for attempt in range(1, ATTEMPTS + 1):
-            started = time.perf_counter()
-            try:
-                rollouts = self._call(request)
-                self.seconds["generation"] += time.perf_counter() - started
-                return rollouts
-            except self._ray.exceptions.RayError as error:
-                reason = error
-                self._replace()
-                if attempt == ATTEMPTS:
-                    break
-        raise RunFailed(f"rollout actors failed {ATTEMPTS} times on one chunk: {_one_line(reason)}") from reason
+        """Raises EngineLost, once the actor is replaced, with what the last one said."""
+        call = self._actor.generate.remote(self.version, self._weights, request)
+        started = time.perf_counter()
+        try:
+            rollouts: Rollouts = self._ray.get(call, timeout=self._config.chunk_timeout_s)
+        except self._ray.exceptions.RayError as error:
+            self._replace()
+            raise EngineLost(_one_line(error)) from error
+        self.seconds["generation"] += time.perf_counter() - started
+        return rollouts
+
+    def ready(self) -> bool:
+        """Whether the actor is there, after LOOK_S at most; one that could not start is replaced.
+
+        Raises RunFailed for one that cannot be started, or whose node has another model.
+        """
+        if self._ready:
+            return True
+        try:
+            theirs = self._ray.get(self._starting, timeout=LOOK_S)
+        except self._ray.exceptions.GetTimeoutError:
+            return False
+        except self._ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts == ATTEMPTS:
+                raise RunFailed(f"a rollout actor failed {ATTEMPTS} times to start: {_one_line(error)}") from error
+            self._replace()
+            return False
+        if theirs != digest(self._model):
+            raise RunFailed(f"a node of the Ray cluster has other code, or another configuration in {self._model}")
+        self._ready, self._failed_starts = True, 0
+        return True
 
     def close(self) -> None:
         """Ends the actor, whatever it does; a call that waits for it raises."""
@@ -103,22 +129,25 @@ class RayEngine:
             self._closed = True
             self._ray.kill(self._actor, no_restart=True)
 
-    def _call(self, request: Request) -> Rollouts:
-        if not self._ready:
-            self._ray.get(self._actor.ready.remote(), timeout=START_TIMEOUT_S)
-            self._ready = True
-        call = self._actor.generate.remote(self.version, self._weights, request)
-        rollouts: Rollouts = self._ray.get(call, timeout=self._config.chunk_timeout_s)
-        return rollouts
-
     def _start(self) -> Any:
         remote = self._ray.remote(RolloutActor).options(
             num_cpus=self._config.cpus_per_actor,
             num_gpus=self._config.gpus_per_actor,
             max_restarts=0,
-            runtime_env={"env_vars": _environment(self._threads)},
+            runtime_env={"env_vars": self._environment()},
         )
-        return remote.remote(self._make_engine, self._threads)
+        actor = remote.remote(self._make_engine, self._threads, self._model)
+        self._starting = actor.ready.remote()
+        return actor
+
+    def _environment(self) -> dict[str, str]:
+        """As many threads as here; where no code was sent, the very code of this process."""
+        code = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        return (code if ray_cluster.address_of(self._config) is None else {}) | {
+            "OMP_NUM_THREADS": str(self._threads),
+            "OMP_WAIT_POLICY": "passive",
+            "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+        }
 
     def _replace(self) -> None:
         with self._change:
@@ -138,23 +167,26 @@ def generation(
     weights_bytes: size of one version's weights.
     max_versions: versions alive at once.
     """
-    stop = ray_cluster.connect(config.ray, weights_bytes, max_versions)
+    stop = ray_cluster.connect(config.ray, weights_bytes, max_versions, config.allow_code)
     try:
-        engines = [RayEngine(make_engine, config.ray, config.torch_threads) for _ in range(config.ray.actors)]
+        ray_room.reserve(ray_room.learner_gpus(config))
+        settings = config.ray, config.torch_threads, config.served_model.path
+        engines = [RayEngine(make_engine, *settings) for _ in range(config.ray.actors)]
     except BaseException:
         stop()
         raise
     return WorkerGeneration(engines, SnapshotStore(max_versions, stored), config.torch_threads, stop)
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """An actor imports the very code of this process and computes with as many threads."""
-    return {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "passive",
-        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
-    }
+@functools.cache
+def digest(path: str) -> str:
+    """SHA-256 of our code, and of a model's configuration and tokenizer; its weights an engine is sent."""
+    code = [file for package in ray_cluster.OURS for file in (PROJECT / package).rglob("*.py")]
+    model = [file for file in Path(resolve_path(path)).glob("*.json") if not file.name.endswith(".index.json")]
+    made = hashlib.sha256()
+    for file in [*sorted(code), *sorted(model)]:
+        made.update(file.name.encode() + file.read_bytes())
+    return made.hexdigest()
 
 
 def _one_line(error: BaseException) -> str:

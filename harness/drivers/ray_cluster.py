@@ -7,26 +7,23 @@ token made for it; a joined one is asked with the token, or without, as its owne
 from __future__ import annotations
 
 import contextlib
-import functools
+import importlib.util
 import os
 import secrets
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 from harness import interrupts
-from harness.config import Config
 from harness.errors import UserError
 from harness.groups import RayConfig
 
-ANSWER_S = 12.0  # a cluster that has not answered by then is not there
 STORE_BYTES = 128 * 2**20  # of the local object store, beside the weights it holds
 
 TOKEN_BYTES = 32
+ADVICE = "start one with `ray start --head`, or leave ray.address out for a local one"
+OURS = ("algorithms", "harness")
 
 
 def import_ray() -> ModuleType:
@@ -39,46 +36,43 @@ def import_ray() -> ModuleType:
     return ray
 
 
-def check(config: Config) -> None:
-    """Raises UserError for a run that driver=ray cannot serve."""
-    import_ray()
-    if config.rollout.inflight != "drain":
-        raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with driver=ray: an actor takes weights between chunks only; "
-            "use driver=overlapped, or rollout.inflight=drain"
-        )
-    if config.ray.address is not None and not config.dry_run:
-        check_address(config.ray.address)
+def address_of(config: RayConfig) -> str | None:
+    """HOST:PORT of the cluster to join; None for one that starts with the run.
 
-
-@functools.cache
-def check_address(address: str) -> None:
-    """Raises UserError, within 15 seconds, when no Ray cluster answers at HOST:PORT."""
+    Of ray.address=auto it is RAY_ADDRESS, else the cluster of this machine; where nothing is said, RAY_ADDRESS, which
+    `ray job submit` sets. Raises UserError for what is no address.
+    """
+    typed, inherited = config.address, os.environ.get("RAY_ADDRESS")
+    name, address = ("ray.address", typed) if typed not in (None, "auto") else ("RAY_ADDRESS", inherited)
+    if address == "local" or (typed is None and not address):
+        return None
+    if not address:
+        name, address = "ray.address=auto, which is", _of_this_machine()
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise UserError(f"ray.address={address}: expected HOST:PORT, as `ray start --head` prints it")
+        raise UserError(f"{name}={address}: expected HOST:PORT, as `ray start --head` prints it, auto or local")
+    return address
+
+
+def _of_this_machine() -> str:
+    """HOST:PORT of the cluster that was last started here."""
     import_ray()
-    advice = "start one with `ray start --head`, or leave ray.address out for a local one"
-    deadline = time.monotonic() + ANSWER_S
+    from ray._private.services import get_ray_address_from_environment
+
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(f"ray.address={address}: nothing answers there ({error}); {advice}") from error
-    # Ray's own connection tries for minutes, so a process that can be ended asks whether this is a cluster.
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        answer = subprocess.run(ask, capture_output=True, timeout=deadline - time.monotonic(), check=False)
-    except subprocess.TimeoutExpired:
-        answer = None
-    if answer is None or answer.returncode != 0:
-        raise UserError(f"ray.address={address}: something listens there, but no Ray cluster answers; {advice}")
+        return str(get_ray_address_from_environment("auto", None))
+    except ConnectionError as error:
+        raise UserError(f"ray.address=auto: no Ray cluster runs on this machine; {ADVICE}") from error
 
 
-def connect(config: RayConfig, weights_bytes: int, max_versions: int) -> Callable[[], None]:
+def connect(
+    config: RayConfig, weights_bytes: int, max_versions: int, packages: Sequence[str] = ()
+) -> Callable[[], None]:
     """Joins or starts a cluster. One that this process is part of stays as it is.
 
     weights_bytes: size of one version's weights, for the object store of a local cluster.
     max_versions: versions alive at once.
+    packages: from outside, which a joined cluster's nodes need beside our own.
     Returns what leaves the cluster, or stops the local one.
     """
     ray = import_ray()
@@ -86,9 +80,9 @@ def connect(config: RayConfig, weights_bytes: int, max_versions: int) -> Callabl
         return lambda: None
     quiet = {"log_to_driver": False, "configure_logging": False}
     with interrupts.handlers_kept():  # ray.init puts its own SIGTERM handler over ours
-        if config.address is not None:
-            check_address(config.address)
-            ray.init(address=config.address, **quiet)
+        address = address_of(config)
+        if address is not None:
+            ray.init(address=address, runtime_env={"py_modules": code_to_send(packages)}, **quiet)
         else:
             with private_cluster():
                 ray.init(
@@ -99,6 +93,13 @@ def connect(config: RayConfig, weights_bytes: int, max_versions: int) -> Callabl
                     **quiet,
                 )
     return lambda: _shutdown(ray)
+
+
+def code_to_send(packages: Sequence[str]) -> list[str]:
+    """Folders and files of the packages that an actor imports: ours, and those of allow_code."""
+    found = [importlib.util.find_spec(name.partition(".")[0]) for name in (*OURS, *packages)]
+    files = [Path(spec.origin) for spec in found if spec is not None and spec.origin is not None]
+    return sorted({str(file.parent if file.name == "__init__.py" else file) for file in files})
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def test_an_address_that_does_not_answer_is_refused_in_time(tmp_path: Path) -> N
             started = time.monotonic()
             with pytest.raises(UserError, match=r"ray\.address=.*; |expected HOST:PORT"):
                 plan(["driver=ray", f"ray.address={address}", f"runs_dir={tmp_path}", "tracking=none"])
-            assert time.monotonic() - started < 15
+            assert time.monotonic() - started < 35
 
 
 def test_ray_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
