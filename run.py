@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from harness.progress import QUIET, status
+
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C before a cell runs: nothing is written yet, nothing is said
+if __name__ == "__main__" and "quiet=true" not in sys.argv:
+    status("reading the configuration …")  # before Hydra, which takes a while to import
 
 import hydra
 from omegaconf import DictConfig
@@ -20,19 +24,21 @@ from harness.command.compose import (
     as_meant,
     check_shown,
     config_of_job,
+    require_folder,
     set_project_root,
     words_of_job,
 )
 from harness.command.help import help_text
+from harness.command.output import open_closed_streams
 from harness.command.plan import Plan, plan
 from harness.command.together import followers_released, follows
-from harness.errors import UserError, without_secrets
-from harness.progress import QUIET, status
+from harness.errors import UserError, first_line, printable, without_secrets
 
 HELP = {"--help", "-h"}
 
 
 def main(arguments: list[str]) -> int:
+    open_closed_streams()
     if follows():
         return follow()
     with followers_released():
@@ -52,6 +58,7 @@ def drive(arguments: list[str]) -> int:
         os.environ[QUIET] = "1"
     status("reading the configuration …")
     try:
+        require_folder()
         if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):
             check_shown(arguments)
             return show_only()
@@ -59,10 +66,13 @@ def drive(arguments: list[str]) -> int:
             return show(help_text(arguments))
         planned = plan(arguments)
         status("")
-        return estimate(planned) if planned.cells[0].dry_run else run(planned)
+        return estimate(planned) if planned.only_estimated else run(planned)
     except UserError as error:
         status("")
         print(f"{Path(sys.argv[0]).name}: {without_secrets(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of the disk, of rights: what a cell meets, its folder says
+        print(f"run.py: {printable(first_line(error))}", file=sys.stderr)
         return 2
 
 
@@ -88,7 +98,11 @@ def show(text: str) -> int:
 def estimate(planned: Plan) -> int:
     from harness.command import dry_run
 
-    return show(dry_run.report(planned))
+    show(dry_run.report(planned))
+    refusals = dry_run.refusals(planned)
+    for line in refusals:
+        print(f"run.py: {without_secrets(line)}", file=sys.stderr)
+    return 2 if refusals else 0
 
 
 def run(planned: Plan) -> int:

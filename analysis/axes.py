@@ -61,7 +61,8 @@ def along(study: Study, names: Sequence[str], metric: str, outcome: str = scores
     found = runs[["run", "seed"]].assign(value=runs[outcome])
     for name in names:
         values = study.column(name)
-        found[name] = found["run"].map(dict(zip(study.runs["run"], values, strict=True)))
+        told = ["–" if value is None else value for value in values]  # a key that only some of the runs have
+        found[name] = found["run"].map(dict(zip(study.runs["run"], told, strict=True)))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # errors use this file, and `--help` does without pandas
     import pandas as pd
 
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
 
 
@@ -19,9 +21,14 @@ def printable(text: str) -> str:
     return "".join("�" if unicodedata.category(character)[0] == "C" else character for character in text)
 
 
+def markdown_text(text: str) -> str:
+    """Text for Markdown: no HTML, no link or picture of its own."""
+    return _TAG.sub(r"\<", text).replace("](", "]\\(")
+
+
 def markdown_cell(text: str) -> str:
-    """Text for a cell of a Markdown table: no further cell, no HTML, no link or picture of its own."""
-    return text.replace("|", "\\|").replace("<", "\\<").replace("](", "]\\(")
+    """Text for a cell of a Markdown table: no further cell either."""
+    return markdown_text(text).replace("|", "\\|")
 
 
 def csv_cells(frame: pd.DataFrame) -> pd.DataFrame:
@@ -31,7 +38,7 @@ def csv_cells(frame: pd.DataFrame) -> pd.DataFrame:
 
 def pipes(lines: Sequence[Sequence[str]]) -> str:
     """Cells as a table of GitHub's pipes. lines: the heading, then row by row."""
-    cells = [list(lines[0]), *([markdown_cell(cell) for cell in line] for line in lines[1:])]
+    cells = [[markdown_cell(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
 
     def line(row: list[str]) -> str:

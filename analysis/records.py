@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
-from analysis import limits
 from analysis.errors import first_line, masked
 from analysis.old_names import current
 from analysis.plain import printable
+from harness.records import limits
 from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS
 
 _FILES = (MANIFEST, CONFIG, METRICS, EVAL)

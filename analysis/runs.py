@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 
 from analysis import experiment, pack, series
 from analysis.errors import AnalysisError, first_line, reason
-from analysis.limits import read_json
 from analysis.plain import printable
 from analysis.records import ForeignFolder, Record, read_record
 from analysis.study import Study, identify
 from harness.records.layout import MANIFEST, SWEEP, TOKENS
+from harness.records.limits import plain_size, read_json
 
 _COUNTS = ["staleness", "seed", "repeat", "updates", "updates_done", "updates_per_step"]
 
@@ -159,10 +159,11 @@ def _read_or_reason(name: str, folder: Path | str) -> tuple[dict[str, Any], Reco
 def _token_notes(folder: Path) -> list[str]:
     """What is wrong with token records, as far as their end shows it."""
     try:
+        plain_size(folder / TOKENS)
         pq.ParquetFile(folder / TOKENS).close()
     except FileNotFoundError:
         return []
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         return [f"{TOKENS} cannot be read ({reason(error)}); not used"]
     return []
 
@@ -182,6 +183,9 @@ def _frame(tables: list[pa.Table], names: list[str]) -> pd.DataFrame:
 
 def _run_row(name: str, record: Record) -> dict[str, Any]:
     manifest, config = record.manifest, record.config
+    asked = config.get("staleness", manifest.get("staleness"))
+    if isinstance(asked, str):  # a distribution is told by its mean, and is a setting beside
+        config = config | {"ages": asked}
     last = record.updates["update"].to_numpy() if len(record.updates) else np.array([0])
     per_step = _number(config.get("updates_per_step"), 1)
     responses = _number(config.get("rollout.prompts_per_step"), np.nan) * _number(
@@ -193,7 +197,7 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
         "algorithm": printable(str(manifest["algorithm"])),
         "task": printable(str(manifest.get("task", config.get("task.name", "unnamed")))),
         "model": printable(series.model_name(manifest, config)),
-        "staleness": int(_number(config.get("staleness", manifest.get("staleness")), 0)),
+        "staleness": round(_number(asked, _number(manifest.get("age"), 0))),
         "seed": int(_number(config.get("seed", manifest.get("seed")), 0)),
         "repeat": int(_number(config.get("repeat"), 0)),
         "lag": str(config.get("choices.lag", "exact")),
@@ -201,7 +205,7 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
         "updates": int(_number(config.get("updates"), 0)),
         "updates_done": int(last.max()),
         "updates_per_step": int(per_step),
-        "responses_per_update": responses / per_step,
+        "responses_per_update": responses * _number(config.get("learner.max_epochs"), 1) / per_step,
         "status": printable(str(manifest["status"])),
         "error": _short(manifest.get("error")),
         "config_sha256": str(manifest.get("config_sha256", "")),

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from analysis.limits import LARGEST_SAMPLES, too_deep
 from analysis.study import Study
 from harness.records import layout
+from harness.records.limits import LARGEST_SAMPLES, too_deep
 
 MOST = 12  # answers shown
 

@@ -44,7 +44,7 @@ LOOKS = {
     "sapo": Look("SAPO", "#AA4499", "p"),
     "dppo": Look("DPPO", "#6A6FD8", "h"),
     "bapo": Look("BAPO", "#8C564B", "*"),
-    "opsm": Look("OPSM", "#999999", "8"),
+    "opsm": Look("OPSM", "#5F8700", "8"),
     "m2_penalty": Look("M2 penalty", "#F5A582", "H"),
     "engine_mismatch": Look("engine mismatch", "#7F3C8D", "1"),
     "reinforce": Look("REINFORCE (w = 1)", "#4D4D4D", "x"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.errors import AnalysisError, MissingData, reason
-from analysis.plain import csv_cells, pipes
+from analysis.plain import csv_cells, markdown_text, pipes
 from analysis.statistics import Estimate
 
 
@@ -30,7 +30,7 @@ def texts(table: Table) -> list[list[str]]:
 
 def markdown(table: Table) -> str:
     """GitHub's pipes, with the caption below."""
-    return f"{pipes([table.columns, *texts(table)])}\n\n{table.caption}\n"
+    return f"{pipes([table.columns, *texts(table)])}\n\n{markdown_text(table.caption)}\n"
 
 
 def made(title: str, make: Callable[..., Table], *given: object) -> Table:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from analysis.study import Study
 from harness.records.layout import TOKENS
+from harness.records.limits import plain_size
 
 WIDTH, TOP = 0.025, 0.7
 BINS = round(TOP / WIDTH)
@@ -41,8 +42,9 @@ def by_text(study: Study) -> pd.DataFrame:
 def rows(folder: Path) -> pd.DataFrame | None:
     """All token rows of a run folder, or None if it recorded none that can be read."""
     try:
+        plain_size(folder / TOKENS)
         return pq.read_table(folder / TOKENS).to_pandas()
-    except (OSError, pa.ArrowException):  # said when the run was read
+    except (OSError, ValueError, pa.ArrowException):  # said when the run was read
         return None
 
 

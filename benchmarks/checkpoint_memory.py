@@ -20,7 +20,7 @@ import torch
 from benchmarks import targets
 from benchmarks.checkpoints import batch_of
 from benchmarks.workbench import random_model
-from harness.config import ModelConfig
+from harness.groups import ModelConfig
 from harness.models.loading import LoadedModel, load_model
 from harness.records import flat
 from harness.records.checkpoint import Checkpoints, RunState, newest_good

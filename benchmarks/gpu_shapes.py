@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 import algorithms
-from harness.config import LearnerConfig, ModelConfig
+from harness.groups import LearnerConfig, ModelConfig
 from harness.learner.learner import Learner
 from harness.models.checks import resolve_path
 from harness.models.loading import LoadedModel, load_model

@@ -25,7 +25,8 @@ import harness.command.watch
 import harness.training  # noqa: F401
 from harness.command.cell import run_cell
 from harness.command.plan import plan
-from harness.config import Config, ModelConfig
+from harness.config import Config
+from harness.groups import ModelConfig
 from harness.models.loading import load_model
 from harness.records.files import lock_owner
 from harness.records.layout import LOCK, MANIFEST, TOKENS

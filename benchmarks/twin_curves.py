@@ -25,15 +25,15 @@ SHOWN = {
 PANELS = {
     "cosine": "cosine with the true gradient",
     "norm_ratio": "norm ÷ true norm",
-    "noise": "noise of 128 responses ÷ true norm",
+    "noise": "noise ÷ true norm",
 }
 
 
 def main() -> None:
     task, known = twin(), methods()
     figures = {name: [expected(task, known[name], s) for s in STALENESS] for name in SHOWN}
-    with plt.rc_context({**RC, "savefig.dpi": 130}):
-        figure, axes = plt.subplots(1, len(PANELS), figsize=(9.6, 3.4), layout="constrained")
+    with plt.rc_context({**RC, "savefig.dpi": 190}):
+        figure, axes = plt.subplots(1, len(PANELS), figsize=(7.8, 3.3), layout="constrained")
         for panel, (column, title) in zip(axes, PANELS.items(), strict=True):
             for name, (label, colour, marker) in SHOWN.items():
                 values = [getattr(found, column) for found in figures[name]]

@@ -28,7 +28,8 @@ OUT = Path(__file__).resolve().parents[1] / "docs" / "figures" / "weights"
 REQUIRED = {"opsm": {"delta": 0.5}}
 LOG_RATIOS = torch.linspace(-1.6, 1.6, 161, dtype=torch.float64)
 LENGTH = {"token": 1, "sequence": 4, "batch": 1}
-SIGNS = {1.0: ("A > 0", "#00549F", "-"), -1.0: ("A < 0", "#D55E00", "--")}
+# The wide line is seen behind the dashed one where the two are the same.
+SIGNS = {1.0: ("A > 0", "#6BA3D6", "-", 3.0), -1.0: ("A < 0", "#B34700", "--", 1.3)}
 
 
 def background() -> tuple[Tensor, Tensor]:
@@ -60,8 +61,8 @@ def curve(method: Algorithm, sign: float) -> Tensor:
 def draw(axes: Axes, name: str) -> None:
     """One method's two curves."""
     method = algorithms.make(name, **REQUIRED.get(name, {}))
-    for sign, (text, colour, dash) in SIGNS.items():
-        axes.plot(LOG_RATIOS, curve(method, sign), dash, color=colour, label=text, linewidth=1.4)
+    for sign, (text, colour, dash, width) in SIGNS.items():
+        axes.plot(LOG_RATIOS, curve(method, sign), dash, color=colour, label=text, linewidth=width)
     axes.set(title=label(name), xlim=(-1.6, 1.6), ylim=(-0.1, 3.1))
 
 
@@ -90,8 +91,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context({**RC, "savefig.dpi": 110}):
-        save(algorithms.names(), 6, out / "all.png")
+    with plt.rc_context({**RC, "savefig.dpi": 140}):
+        save(algorithms.names(), 4, out / "all.png")
         for name in algorithms.names():
             save([name], 1, out / f"{name}.png")
 

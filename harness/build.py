@@ -5,20 +5,27 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 import algorithms
-from harness import PROJECT
-from harness.config import Config, ModelConfig
+from harness import SETTINGS
+from harness.config import Config
 from harness.drivers import queue
 from harness.drivers.generation import Generation, InlineGeneration, WorkerGeneration
+from harness.drivers.mixed_queue import MixedQueue
+from harness.drivers.partial_queue import PartialQueue
 from harness.drivers.weight_store import SnapshotStore
 from harness.errors import UserError, nearest
-from harness.lag.policy import StalenessPolicy
+from harness.groups import ModelConfig
+from harness.lag import spelt
+from harness.lag.mixture import MixedLag
+from harness.lag.partial import PartialLag
+from harness.lag.policy import ExactLag, StalenessPolicy
 from harness.learner.learner import Learner
 from harness.learner.shadow import Shadows
 from harness.models.loading import LoadedModel, load_model, load_skeleton, weight_files
@@ -31,8 +38,9 @@ from harness.rewards.own import load_function
 from harness.rewards.reward import is_own
 from harness.rollout.base import BaseEngine
 from harness.tasks.interface import Task
-from harness.types import Request
+from harness.tasks.requests import Requests
 
+HINT = "expected_length"  # of a task: how long a response to a problem is likely to be
 OUR_PACKAGES = ("algorithms", "harness.tasks", "harness.lag", "harness.rollout")
 
 
@@ -167,7 +175,7 @@ def learner(config: Config, loaded: LoadedModel, ranks: Alone | None = None) -> 
 
 def shadows(config: Config) -> Shadows:
     """The methods that `record.shadow` names, as conf/algo has them; the one that trains, as the run has it."""
-    files = {path.stem: path for path in (PROJECT / "conf" / "algo").glob("*.yaml")}
+    files = {path.stem: path for path in (SETTINGS / "conf" / "algo").glob("*.yaml")}
     names = algorithms.names() if config.record.shadow == "all" else config.record.shadow
     if not isinstance(names, list):
         raise UserError(f"record.shadow={names}: expected all, or a list of names of conf/algo such as [grpo,topr]")
@@ -195,15 +203,48 @@ def reference_model(config: Config) -> ModelConfig:
 
 
 def staleness_policy(config: Config) -> StalenessPolicy:
-    """The policy that `lag` names, made as cls(staleness, updates_per_step, **further keys of lag)."""
+    """The policy that `lag` names, made as cls(staleness, updates_per_step, **further keys of lag).
+
+    Where staleness is a distribution, that of lag=exact for one. Raises UserError.
+    """
+    if isinstance(config.staleness, str):
+        return _spelt_lag(config, config.staleness)
     units = config.staleness, config.updates_per_step
     policy: StalenessPolicy = target("lag", config.lag, config.allow_code, *units, kind=StalenessPolicy)
     return policy
 
 
-def rollout_queue(config: Config, generation: Generation, request: Callable[[int], Request]) -> queue.RolloutQueue:
-    """The queue that serves the config's staleness policy; request: index of a chunk → its request."""
-    return queue.rollout_queue(generation, staleness_policy(config), request, config.batches, config.rollout.chunks)
+def _spelt_lag(config: Config, text: str) -> StalenessPolicy:
+    cls = named_class("lag", config.lag.get("_target_"), config.allow_code, StalenessPolicy)
+    if cls is not ExactLag:
+        raise UserError(
+            f"staleness={text} with lag={config.choices['lag']}: a distribution needs lag=exact, "
+            "every age kept exactly; expected a number of updates"
+        )
+    further = {name: value for name, value in config.lag.items() if name != "_target_"}
+    check_parameters("lag", cls, further, 2)
+    policy = spelt.policy(text, config, further)
+    by_length = isinstance(policy, MixedLag) and policy.ages.by_length
+    if by_length and not hasattr(named_class("task", config.task.get("_target_"), config.allow_code), HINT):
+        raise UserError(
+            f"staleness={text}: task={config.choices['task']} does not say how long a response it expects; "
+            f"choose a task that does (carry and its siblings), or give it a method {HINT}(problem)"
+        )
+    return policy
+
+
+def rollout_queue(config: Config, generation: Generation, requests: Requests) -> queue.RolloutQueue:
+    """The queue that serves the config's staleness policy."""
+    policy, batches, chunks = staleness_policy(config), config.batches, config.rollout.chunks
+    if isinstance(policy, PartialLag):
+        return PartialQueue(generation, policy, requests.request, batches, chunks)
+    if not isinstance(policy, MixedLag):
+        return queue.rollout_queue(generation, policy, requests.request, batches, chunks)
+
+    def versions(batch: int) -> np.ndarray:
+        return policy.versions(batch, requests.expected_lengths(batch) if policy.ages.by_length else None)
+
+    return MixedQueue(generation, policy, requests.of, versions, batches, chunks)
 
 
 def generation(config: Config, loaded: LoadedModel) -> Generation:

@@ -44,7 +44,7 @@ def first_line(error: object) -> str:
 
 
 MASK = "***"
-USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
+USER_INFO = re.compile(r"(?<=://)[^/\s]*@|(?<==)[^/\s:=@]+:[^/\s@]+@")  # of an address, with its scheme or without
 SECRET_PARAMETER = re.compile(r"([?&][^=&\s]*(?:token|key|secret|passw|pwd|sig)[^=&\s]*=)[^&#\s]+", re.IGNORECASE)
 
 

@@ -70,9 +70,10 @@ class Training:
         self.checkpoints = Checkpoints(
             folder.checkpoints, self.model.describe, config.record.keep_checkpoints, config.sha256()
         )
+        folder.update_manifest(**build.staleness_policy(config).facts)
         # Started last: an error above must not leave worker threads or actors behind.
         self.generation: Generation = build.generation(config, self.model)
-        self.queue: RolloutQueue = build.rollout_queue(config, self.generation, self.requests.request)
+        self.queue: RolloutQueue = build.rollout_queue(config, self.generation, self.requests)
 
     # The loop ----------------------------------------------------------------------------------------
 
@@ -191,7 +192,7 @@ class Training:
         if every is None or version % every:
             return None
         problems = [problem for chunk in batch.chunks for problem in self.requests.problems(chunk.index)]
-        problems = problems[: len(problems) // self.config.updates_per_step]
+        problems = problems[: len(problems) * self.config.learner.max_epochs // self.config.updates_per_step]
         requests = [self.requests.fresh(problems, version, half) for half in (0, 1)]
         answers = [self.generation.submit(request, version, urgent=True) for request in requests]
         first, second = (self.grader(problems, interrupts.result_of(answer))[0] for answer in answers)

@@ -60,6 +60,8 @@ class Request:
     temperature 0 means greedy
     top_p       sample only from the likeliest tokens that together hold this share; 1: from all (training)
     logprobs    whether anything uses the log-probs of the samples; if not, they may be NaN
+    begun       rollouts of the same prompts and keys by an earlier version, whose responses' beginnings are kept
+    cuts        int [len(prompts), samples]: how many tokens of each, at most
     """
 
     prompts: Sequence[Sequence[int]]
@@ -68,6 +70,8 @@ class Request:
     max_new_tokens: int
     top_p: float = 1.0
     logprobs: bool = True
+    begun: Rollouts | None = None
+    cuts: np.ndarray | None = None
 
     @property
     def samples(self) -> int:

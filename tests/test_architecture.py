@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-HELPERS = {"types", "config", "schema", "errors", "randomness", "interrupts", "progress"}
+HELPERS = {"types", "config", "groups", "schema", "errors", "randomness", "interrupts", "progress"}
 # room → rooms of ours that it may import, itself aside; helpers are the small files of harness/
 MAY_IMPORT: dict[str, set[str]] = {
     "algorithms": set(),
@@ -21,17 +21,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "interrupts": {"errors"},
     "progress": {"errors"},
     "schema": {"errors"},
-    "config": {"errors", "schema"},
-    "lag": {"types", "config", "errors"},
+    "groups": {"schema"},
+    "config": {"errors", "schema", "groups"},
+    "lag": {"types", "config", "groups", "errors", "randomness"},
     "rewards": {"types", "errors"},
-    "models": {"types", "config", "errors"},
-    "tasks": {"types", "config", "errors", "randomness", "progress", "rewards", "models"},
-    "rollout": {"types", "config", "errors", "randomness", "models"},
-    "ranks": {"config", "errors", "interrupts", "models"},
-    "learner": {"types", "config", "errors", "models", "algorithms", "ranks", "records"},
-    "drivers": {"types", "config", "errors", "interrupts", "lag", "rollout", "models"},
-    "records": {"types", "config", "errors", "progress"},
-    "tracking": {"records", "config", "errors"},
+    "models": {"types", "config", "groups", "errors"},
+    "tasks": {"types", "config", "groups", "errors", "randomness", "progress", "rewards", "models"},
+    "rollout": {"types", "config", "groups", "errors", "randomness", "models"},
+    "ranks": {"config", "groups", "errors", "interrupts", "models"},
+    "learner": {"types", "config", "groups", "errors", "models", "algorithms", "ranks", "records"},
+    "drivers": {"types", "config", "groups", "errors", "interrupts", "lag", "rollout", "models"},
+    "records": {"types", "config", "groups", "schema", "errors", "progress"},
+    "tracking": {"records", "config", "groups", "errors"},
     "warmstart": {"types", "errors", "randomness", "models", "rollout", "tasks"},
 }
 RUN = {"training", "build", "evaluation"}
@@ -39,9 +40,9 @@ BELOW = set(MAY_IMPORT) - {"warmstart", "tracking"}
 MAY_IMPORT |= {room: (BELOW | RUN) - {room} for room in RUN}
 MAY_IMPORT["command"] = BELOW | RUN | {"tracking"}
 MAY_IMPORT["run"] = {"command", "errors", "progress", "analysis"}
-MAY_IMPORT["analysis"] = {"records.layout"}
+MAY_IMPORT["analysis"] = {"records.layout", "records.limits"}
 NEVER = {"analysis": {"torch", "transformers", "harness.config"}}
-ENTRIES = {"status", "sync", "twin", "grade", "follow"}  # `python -m harness.…`: at most 15 lines each
+ENTRIES = {"status", "sync", "twin", "grade", "follow", "ui"}  # `python -m harness.…`: at most 15 lines each
 
 
 def files() -> list[Path]:

@@ -13,8 +13,9 @@ import yaml
 
 from harness.command.check import check_values
 from harness.command.compose import compose_cells
-from harness.config import Config, ModelConfig, known_keys, schema
+from harness.config import Config, known_keys, schema
 from harness.errors import UserError
+from harness.groups import ModelConfig
 from harness.schema import leaves, lookup
 from tests.conftest import ROOT
 

@@ -9,13 +9,16 @@ import pytest
 
 from harness import build
 from harness.command.resolve import resolve
-from harness.config import Config, EvalConfig, ModelConfig, RolloutConfig
+from harness.config import Config
+from harness.groups import EvalConfig, ModelConfig, RolloutConfig
+from harness.lag.ages import read
 from harness.lag.policy import ExactLag
 from harness.models.digest import weights_sha256
 from harness.progress import Progress
 from harness.records.folder import RunFolder
 from harness.rollout.torch_engine import TorchEngine
 from harness.training import Training
+from harness.types import concatenate
 from tests.conftest import read_rows
 
 CONFIG = resolve(
@@ -44,6 +47,13 @@ def run(config: Config, path: Path) -> str:
         folder.close()
 
 
+def ages(config: Config, step: int) -> list[int]:
+    """The ages of a batch's four prompts."""
+    if isinstance(config.staleness, int):
+        return [config.staleness] * 4
+    return read(config.staleness).dealt(config.seed, step, 4, 4, None).tolist()
+
+
 def oracle(config: Config, path: Path) -> str:
     """Keeps every version's weights, and samples each batch when it is needed, from the one it is due."""
     folder = RunFolder(path, config)
@@ -54,14 +64,22 @@ def oracle(config: Config, path: Path) -> str:
     for step in range(config.batches):
         weights = parts.model.module.state_dict()
         snapshots[parts.learner.version] = {name: tensor.clone() for name, tensor in weights.items()}
-        due = 4 * max(0, step - config.staleness // 4)
-        engine.load(due, snapshots[due])
-        graded, _ = parts.grader(parts.requests.problems(step), engine.generate(parts.requests.request(step)))
+        rollouts = []
+        for prompt, age in enumerate(ages(config, step)):
+            due = max(0, 4 * step - age)
+            engine.load(due, snapshots[due])
+            rollouts.append(engine.generate(parts.requests.of([(step, prompt)])))
+        graded, _ = parts.grader(parts.requests.problems(step), concatenate(rollouts))
         list(parts.learner.step(graded))
     digest = weights_sha256(parts.model.module.state_dict())
     parts.close()
     folder.close()
     return digest
+
+
+def test_a_mixture_of_ages_trains_the_same_bits_as_a_ring_of_snapshots(tmp_path):
+    config = replace(CONFIG, staleness="uniform:0:16", updates=40)
+    assert run(config, tmp_path / "queue") == oracle(config, tmp_path / "ring")
 
 
 @pytest.mark.parametrize("staleness", [0, 4, 16, 64])

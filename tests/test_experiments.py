@@ -102,6 +102,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return {
         "gsm8k": [*small, f"task.path={gsm8k}", f"task.test_path={test}"],
         "deepscaler": [*small, f"task.path={boxed}", f"eval.suites_path={suites_folder(folder / 'suites')}"],
+        "math": [*small, f"task.path={boxed}", f"task.test_path={boxed}", "task.overlap=drop"],
         "gsm8k_small": [],
         **{task: [] for task in ("carry", "carry_long", "carry_noisy", "carry_rare")},
     }
@@ -111,6 +112,9 @@ TWO_UPDATES = (
     "updates=2",
     "updates_per_step=1",
     "staleness=0",
+    "driver=serial",
+    "ranks=1",
+    "rollout.chunks=1",
     "checkpoint_every=2",
     "rollout.prompts_per_step=2",
     "rollout.group_size=2",
@@ -141,7 +145,7 @@ def test_every_experiment_runs_two_updates_with_stand_ins(
 
 
 def test_dry_run_on_the_command_line_writes_nothing(command: Command, tmp_path: Path) -> None:
-    result = command("experiment=paper/qwen2_5_32b", "staleness=256", "dry_run=true")
+    result = command("experiment=paper/qwen3_1_7b", "staleness=256", "dry_run=true")
     assert result.returncode == 0, result.stderr
     assert "65 batches" in result.stdout
     assert not list(tmp_path.iterdir())

@@ -103,7 +103,7 @@ def test_a_hub_that_answers_is_asked_for_what_was_named(command: Command, empty:
 
 LOADS = """
 import json
-from harness.config import ModelConfig
+from harness.groups import ModelConfig
 from harness.models.loading import load_model
 from harness.tasks.sources import Source, load
 rows = load(Source("openai/gsm8k", "train", ("question", "answer"), subset="main")).rows

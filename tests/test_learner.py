@@ -13,7 +13,7 @@ from torch import Tensor
 import algorithms
 from algorithms import TokenStats
 from harness import randomness
-from harness.config import LearnerConfig
+from harness.groups import LearnerConfig
 from harness.learner.batch import minibatch
 from harness.learner.learner import Learner
 from harness.models.decoder import SharedPrefixPolicy
@@ -162,3 +162,13 @@ def test_updates_share_a_batch_in_order() -> None:
     made._updates_per_step = 3
     versions = [update.metrics["version"] for update in made.step(graded())]
     assert versions == [0, 1, 2] and made.version == 3
+
+
+def test_two_epochs_are_the_batch_twice() -> None:
+    twice, once = (learner("no_trust_region", max_epochs=epochs) for epochs in (2, 1))
+    twice._updates_per_step, once._updates_per_step = 4, 2
+    rows = [update.metrics for update in twice.step(graded())]
+    again = [update.metrics for _ in range(2) for update in once.step(graded())]
+    assert torch.equal(weights(twice), weights(once))
+    assert [row["loss"] for row in rows] == [row["loss"] for row in again] and len(rows) == 4
+    assert rows[0]["staleness_mean"] + 2 == rows[2]["staleness_mean"]  # the same tokens, two updates later

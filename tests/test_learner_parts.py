@@ -12,8 +12,8 @@ from torch import Tensor
 
 import algorithms
 from algorithms.advantages import advantages
-from harness.config import LearnerConfig
 from harness.errors import UserError
+from harness.groups import LearnerConfig
 from harness.learner.learner import Learner
 from harness.learner.penalties import k3, penalised_rewards, penalty
 from harness.learner.step_size import learning_rate

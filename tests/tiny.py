@@ -96,6 +96,29 @@ def make_any(folder: Path, family: str, *, weights: bool = True, **settings: Any
     return folder
 
 
+def hollow_model(folder: Path, config: Any) -> Path:
+    """A model folder whose weights are a header and a hole: as large as one likes, and nothing on the disk.
+
+    config: of transformers; its dtype is that of the weights.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    size, header = 0, {}
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        begin, size = size, size + tensor.numel() * 2
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, size]}
+    text = json.dumps(header).encode()
+    folder.mkdir(parents=True)
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + size)
+    config.save_pretrained(folder)
+    tokenizer(chat=True).save_pretrained(folder)
+    return folder
+
+
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

@@ -100,7 +100,8 @@ def accuracy_by_setting(study: Study) -> Drawing:
     panels = [(a, s) for a, s in several[several > 1].index][:MOST_PANELS]
     if not panels:
         raise MissingData("needs runs of one method and staleness at several settings")
-    figure, panes = common.canvas(2, 3.2, len(panels), sharey=True)
+    deep = -(-len(panels) // 2)
+    figure, panes = common.canvas(2, 3.2 if deep == 1 else 2.4 * deep, len(panels), deep, sharey=True)
     looks = _looks(rows[rows[["algorithm", "staleness"]].apply(tuple, axis=1).isin(panels)]["setting"])
     handles: dict[str, Any] = {}
     for ax, (algorithm, s) in zip(panes, panels, strict=True):
@@ -111,6 +112,7 @@ def accuracy_by_setting(study: Study) -> Drawing:
             handles[label] = common.draw_series(ax, line, look.colour, "-", marker=look.marker, label=label)
         common.thin_updates(ax)
         ax.set_title(style.label(algorithm, int(s)))
+    common.accuracy_scale(panes)
     panes[0].set_ylabel(f"accuracy ({scores.reported_split(one)})")
     if len(several[several > 1]) > MOST_PANELS:
         missing.append(f"{int((several > 1).sum()) - MOST_PANELS} methods and stalenesses more")

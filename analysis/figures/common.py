@@ -38,6 +38,9 @@ class Drawing:
     missing: list[str] = field(default_factory=list)
 
 
+LEGEND_ROW, CAPTION_LINE = 0.15, 0.13  # inches
+
+
 @contextmanager
 def options(columns: int | None = None, metric: str = "sampled_accuracy"):
     """While the block runs figures are drawn for so many columns, with this accuracy.
@@ -83,7 +86,7 @@ def canvas(
 def finish(
     figure: Figure, data: pd.DataFrame, caption: str, missing: Iterable[str] = (), handles: Sequence[Any] = ()
 ) -> Drawing:
-    """Adds the legend above the axes (it covers nothing) and the caption below.
+    """Adds the legend above the axes (it covers nothing) and the caption below; the figure grows by what they take.
 
     data: the numbers drawn. missing: what the figure lacks; an Aside goes into the caption. handles: of the legend.
     """
@@ -91,13 +94,27 @@ def finish(
     if handles:
         across = _legend_columns([len(str(h.get_label())) for h in handles], width)
         figure.legend(handles=handles, loc="outside upper left", ncols=across, columnspacing=1.4)
+        _grow(figure, LEGEND_ROW * (-(-len(handles) // across) - 1))
     asides = list(dict.fromkeys(m for m in missing if isinstance(m, Aside)))
     missing = list(dict.fromkeys(m for m in missing if not isinstance(m, Aside)))
     caption = " ".join([caption, *(f"{aside}." for aside in asides)])
     text = caption + (f" Missing: {'; '.join(missing)}." if missing else "")
-    wrapped = "\n".join(textwrap.wrap(text, int(width * 20)))
-    figure.supxlabel(wrapped, fontsize=6.2, color="#555555", x=0.01, ha="left", linespacing=1.35)
+    lines = textwrap.wrap(text, int(width * 17.5))
+    figure.supxlabel("\n".join(lines), fontsize=7, color="#444444", x=0.01, ha="left", linespacing=1.35)
+    _grow(figure, CAPTION_LINE * max(0, len(lines) - 2))
     return Drawing(figure, data, caption, missing)
+
+
+def _grow(figure: Figure, inches: float) -> None:
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + inches)
+
+
+def accuracy_scale(axes: Iterable[Axes]) -> None:
+    """An interval may reach past the accuracies that there are; the axis need not. axes: with accuracy upwards."""
+    for ax in axes:
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, -0.04), min(high, 1.04))
 
 
 def _legend_columns(lengths: list[int], width: float) -> int:
@@ -135,7 +152,7 @@ def draw_series(
     marker: str = "",
     label: str = "",
 ) -> Line2D:
-    """One series on an axes: thin seeds, and with n ≥ 3 the centre and its band.
+    """One series on an axes: thin seeds, and with n ≥ 3 the centre and its band; a single seed is drawn as a centre is.
 
     rows: of `selection.over_seeds`, one series. dash: a matplotlib line style. width: of the centre, points.
     Returns the legend's handle.
@@ -144,9 +161,10 @@ def draw_series(
     n = int(centre["n"].max()) if len(centre) else 0
     seeds = rows[rows["kind"] == "seed"]
     enough = n >= statistics.MIN_SEEDS
+    single = width if n == 1 else 0.9
     for _, run in seeds.groupby(["seed", "repeat"], sort=True):
         every = max(1, len(run) // 7)
-        ax.plot(run["update"], run["value"], color=colour, linestyle=dash, linewidth=0.5 if enough else 0.9,
+        ax.plot(run["update"], run["value"], color=colour, linestyle=dash, linewidth=0.5 if enough else single,
                 alpha=0.35 if enough else 0.85, marker="" if enough else marker, markevery=(every // 2, every),
                 markersize=3.6, markeredgewidth=0.6)  # fmt: skip
     if enough:
@@ -154,7 +172,7 @@ def draw_series(
         every = max(1, len(centre) // 7)
         ax.plot(centre["update"], centre["value"], color=colour, linestyle=dash, linewidth=width, marker=marker,
                 markevery=(every // 2, every), markersize=3.6, markeredgewidth=0.6)  # fmt: skip
-    return Line2D([], [], color=colour, linestyle=dash, linewidth=width if enough else 0.9, marker=marker,
+    return Line2D([], [], color=colour, linestyle=dash, linewidth=width if enough else single, marker=marker,
                   markersize=3.6, label=label)  # fmt: skip
 
 

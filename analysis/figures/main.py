@@ -61,7 +61,10 @@ def _curves(rows: pd.DataFrame, quantity: str, caption: str, missing: list[str],
         raise MissingData("no run has a value")
     staleness = sorted(series["staleness"].unique())
     panels = [staleness] if len(series) <= MOST_IN_ONE_PANEL else [[s] for s in staleness]
-    figure, axes = common.canvas(2, 3.2, len(panels), sharey=True)
+    rows_of_panels = -(-len(panels) // 2)
+    figure, axes = common.canvas(
+        2, 3.2 if rows_of_panels == 1 else 2.4 * rows_of_panels, len(panels), rows_of_panels, sharey=True
+    )
     # a panel already says which staleness it shows
     dash = style.dashes(staleness) if len(panels) == 1 else dict.fromkeys(staleness, "-")
     handles: dict[str, Any] = {}
@@ -80,6 +83,8 @@ def _curves(rows: pd.DataFrame, quantity: str, caption: str, missing: list[str],
             ax.set_title("on-policy (s = 0)" if shown == [0] else f"s = {shown[0]}")
     if log:
         common.fraction_scale(axes[0], rows["value"])
+    elif quantity.startswith("accuracy"):
+        common.accuracy_scale(axes)
     figure.supylabel(quantity, fontsize=8)
     names = [style.look(algorithm).label for algorithm in style.order(series["algorithm"])]
     ordered = sorted(handles.values(), key=lambda h: (names.index(h.get_label().split(", ")[0]), h.get_label()))

@@ -216,6 +216,7 @@ def _accuracy(study: Study, lines: Sequence[Line], caption: str) -> Drawing:
     figure, (ax,) = common.canvas(1, 3.1)
     handles = _draw(ax, rows)
     ax.set_ylabel(f"accuracy ({scores.reported_split(one)})")
+    common.accuracy_scale([ax])
     return common.finish(figure, rows, f"{caption} {_n(rows)}", missing + lacking, list(handles.values()))
 
 
@@ -253,6 +254,7 @@ def _one_method(study: Study, algorithm: str, caption: str) -> Drawing:
     ]
     common.thin_updates(ax)
     ax.set_ylabel(f"accuracy ({scores.reported_split(one)})")
+    common.accuracy_scale([ax])
     return common.finish(figure, rows, f"{caption} {_n(rows)}", missing, handles)
 
 

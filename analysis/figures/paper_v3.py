@@ -144,6 +144,7 @@ def _variants(study: Study, variants: dict, caption: str, missing: list[str], at
         )
     common.thin_updates(ax)
     ax.set_ylabel(f"accuracy ({scores.reported_split(study)})")
+    common.accuracy_scale([ax])
     data = pd.concat([part.assign(series=name) for name, part in shown.items()], ignore_index=True)
     caption = f"{caption} s = {s}. {common.sampling_words(selection.counts(data))}"
     return common.finish(figure, data, caption, missing, handles)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import ScalarFormatter
 
 from analysis import inference, scores, statistics, style
 from analysis.errors import MissingData
@@ -43,8 +42,7 @@ def diagnostics_vs_staleness(study: Study) -> Drawing:
         if name == "m2_before":
             common.log_scale(ax, tables[name]["value"])
         if name == "ratio_positive_q99":
-            ax.set_yscale("log", base=2)
-            ax.yaxis.set_major_formatter(ScalarFormatter())
+            common.log_scale(ax, pd.concat([tables[key]["value"] for key in (name, low) if key in tables]))
         common.staleness_axis(ax, tables[name]["staleness"])
     table = pd.concat([part.assign(metric=name) for name, part in tables.items()], ignore_index=True)
     caption = "Means over the second half of the run; ratio quantiles of tokens with A > 0."

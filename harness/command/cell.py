@@ -19,6 +19,7 @@ from harness.records.files import LockHeld, exclusive, read_json
 from harness.records.folder import RunFolder
 from harness.records.layout import ERROR, LOCK, MANIFEST
 from harness.records.manifest import code_state, new_manifest, versions
+from harness.records.secrets import as_written
 from harness.records.state import status_of
 from harness.records.token_parts import drop
 
@@ -83,7 +84,7 @@ def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
             line = "stopped at once; the same command carries on from the last checkpoint"
             return _end(folder, progress, "interrupted", line)
         except Exception as error:  # every failure of a run is recorded in its folder; other cells go on
-            message = _failure(error, path)
+            message = as_written(_failure(error, config, path), config)
             return _end(folder, progress, "failed", f"failed: {message}", error=message)
 
 
@@ -112,7 +113,7 @@ def _run(config: Config, folder: RunFolder, progress: Progress, closing: ExitSta
     progress.say(f"finished · {run.outcome()}")
 
 
-def _failure(error: Exception, path: Path) -> str:
+def _failure(error: Exception, config: Config, path: Path) -> str:
     """One line about what ended a run. What nobody foresaw leaves its traceback in error.txt."""
     message = printable(first_line(error))
     if isinstance(error, OSError) and error.errno in (*NO_SPACE, *NOT_OURS):
@@ -120,7 +121,7 @@ def _failure(error: Exception, path: Path) -> str:
     if isinstance(error, RunFailed | UserError):
         return message
     with suppress(OSError):  # the message itself is kept in the manifest
-        (path / ERROR).write_text(without_secrets(traceback.format_exc()))
+        (path / ERROR).write_text(as_written(without_secrets(traceback.format_exc()), config))
     return f"{type(error).__name__}: {message}"
 
 

@@ -63,6 +63,7 @@ def check_values(config: Config) -> None:
     for name, key in schema().items():
         if key.multiple_of and lookup(config, name) is not None:
             check_multiple(config, name, key.multiple_of)
+    check_multiple(config, "updates_per_step", "learner.max_epochs")
     prompts, chunks = config.rollout.prompts_per_step, config.rollout.chunks
     named_ends(config.model)
     if chunks > prompts:

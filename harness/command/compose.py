@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import PROJECT
+from harness import SETTINGS
 from harness.command.interpolations import from_environment
 from harness.command.mistakes import (
     ERRORS,
@@ -38,7 +38,7 @@ from harness.command.targets import check_targets
 from harness.config import Config, known_keys
 from harness.errors import UserError, printable
 
-CONF = PROJECT / "conf"
+CONF = SETTINGS / "conf"
 MULTIRUN = ("-m", "--multirun")
 SHOW_ONLY = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 FLAGS = (*MULTIRUN, *SHOW_ONLY, "--run", "-r", "--resolve", "--package", "-p")
@@ -66,7 +66,15 @@ ConfigStore.instance().store("config_schema", _schema())
 
 def set_project_root() -> None:
     """conf/config.yaml finds sweeps/ through this, whatever folder the command is typed in."""
-    os.environ["LAGRANGE_ROOT"] = str(PROJECT)
+    os.environ["LAGRANGE_ROOT"] = str(SETTINGS)
+
+
+def require_folder() -> None:
+    """Raises UserError where the folder that the command is typed in has been removed: every path begins there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError("the folder that this is typed in does not exist any more; cd to another") from error
 
 
 def compose_cells(arguments: Sequence[str]) -> tuple[list[Config], list[list[str]], str, DictConfig]:
@@ -199,7 +207,7 @@ def options(overrides: list[str]) -> dict[str, list[str]]:
 
 def search_path(overrides: list[str]) -> list[Path]:
     """Folders that hold config groups: ours, and those of hydra.searchpath."""
-    roots = [CONF, PROJECT / "sweeps"]
+    roots = [CONF, SETTINGS / "sweeps"]
     for override in parse(overrides):
         value = override.value()
         if override.key_or_group == "hydra.searchpath" and isinstance(value, list):

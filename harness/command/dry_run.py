@@ -1,4 +1,7 @@
-"""`dry_run=true`: what a command would run, where, and what it would cost. Writes nothing, needs no model or data."""
+"""`dry_run=true`: what a command would run, where, and what it would cost. Writes nothing, needs no model or data.
+
+`calibrate=true` needs both: it measures this machine first.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,14 @@ from pathlib import Path
 from safetensors import safe_open
 
 from harness import build
+from harness.command.capacity import report as capacity
+from harness.command.capacity.calibrate import measured
+from harness.command.capacity.rates import Rates
 from harness.command.plan import Plan
 from harness.config import Config
+from harness.lag.mixture import MixedLag
 from harness.models.checks import resolve_path
+from harness.models.published import shape_at_hand
 from harness.tasks.suites import BENCHMARKS
 
 MASTER_BYTES = 16  # a parameter: float32 weight, gradient and two AdamW moments
@@ -29,12 +37,26 @@ def report(plan: Plan) -> str:
     lines = [f"dry run: {_count(len(plan.cells), 'cell')}, nothing is written"]
     groups: dict[tuple[str, ...], list[Config]] = {}
     for cell in plan.cells:
-        groups.setdefault(tuple(_describe(cell)), []).append(cell)
+        groups.setdefault(tuple(_describe(cell, rates_of(cell))), []).append(cell)
     for description, cells in groups.items():
         lines += ["", *description]
         for cell in cells:
             lines.append(f"  {cell.choices['algo']} staleness={cell.staleness} seed={cell.seed} → {cell.folder}")
+    total = capacity.total([capacity.run_seconds(cell, _answers(cell), rates_of(cell)) for cell in plan.cells])
+    if total and plan.is_sweep:
+        lines += ["", *textwrap.wrap(f"all cells, one after the other: {total}", WIDTH)]
     return "\n".join(lines)
+
+
+def refusals(plan: Plan) -> list[str]:
+    """What a run of the plan should not be started with, each once."""
+    found = (line for cell in plan.cells for line in capacity.refusals(cell, _answers(cell), rates_of(cell)))
+    return list(dict.fromkeys(found))
+
+
+def rates_of(config: Config) -> Rates | None:
+    """The seconds of this machine, where they are asked for."""
+    return measured(config, _answers(config)) if config.calibrate else None
 
 
 # Estimates -----------------------------------------------------------------------------------------------
@@ -82,7 +104,7 @@ def estimate(config: Config) -> Estimate:
         learner_bytes=(MASTER_BYTES / config.ranks + copy_bytes) * size,
         ranks=config.ranks,
         engine_bytes=_engine_bytes(config, compute_bytes) * size,
-        queue_bytes=(config.lag_steps + 1) * step_tokens * TOKEN_BYTES,
+        queue_bytes=_queued(config) * step_tokens * TOKEN_BYTES,
     )
 
 
@@ -115,10 +137,15 @@ def _answers(config: Config) -> int:
     return own + sum(s.problems * ((evaluation.suite_samples or s.samples) + evaluation.greedy) for s in suites)
 
 
+def _cuts(config: Config) -> int:
+    """Mini-batches that a rollout batch is cut into."""
+    return config.updates_per_step // config.learner.max_epochs
+
+
 def _micro_batches(config: Config, step_tokens: int) -> int:
     """Of an update, where every prompt and response is as long as it may be."""
     rollout = config.rollout
-    padded = (rollout.prompts_per_step * rollout.max_prompt_tokens + step_tokens) // config.updates_per_step
+    padded = (rollout.prompts_per_step * rollout.max_prompt_tokens + step_tokens) // _cuts(config)
     longest = rollout.max_prompt_tokens + rollout.max_new_tokens
     return math.ceil(padded / max(config.learner.micro_batch_tokens, longest))
 
@@ -130,31 +157,52 @@ def _engine_bytes(config: Config, compute_bytes: int) -> int:
     return compute_bytes + SNAPSHOT_BYTES * build.staleness_policy(config).max_versions
 
 
+def _queued(config: Config) -> int:
+    """Rollout batches that wait to be trained on, the next one included."""
+    return build.staleness_policy(config).lag_steps + 1
+
+
 # Words ---------------------------------------------------------------------------------------------------
 
 
-def _describe(config: Config) -> Iterator[str]:
+def _describe(config: Config, rates: Rates | None) -> Iterator[str]:
     engine = f"{config.choices['rollout']} engine on {config.device}"
     yield f"task {config.choices['task']} · model {config.served_model.path} · {engine}"
-    for name, text in _facts(config, estimate(config)):
+    for name, text in [*_facts(config, estimate(config)), *_capacity(config, rates)]:
         yield textwrap.fill(f"{name:<15}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 17)
 
 
 def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
-    rollout, per_step, ahead = config.rollout, config.updates_per_step, config.lag_steps + 1
+    rollout, per_step, ahead = config.rollout, config.updates_per_step, _queued(config)
     yield "tokens", f"prompt ≤ {rollout.max_prompt_tokens}, response ≤ {rollout.max_new_tokens}"
     yield "evaluation", f"{_evaluated(config)}; about ≤ {_short(e.evaluation_tokens)} tokens"
     if config.mode == "evaluate":
         return
     prompts = f"{rollout.prompts_per_step} prompts × {rollout.group_size} = {e.responses} responses a step"
-    yield "batch", f"{prompts}; {_count(per_step, 'update')} of {e.responses // per_step}"
+    yield "batch", f"{prompts}; {_count(per_step, 'update')} of {e.responses // _cuts(config)}"
     micro = f"{e.micro_batches} micro-batches of {config.learner.micro_batch_tokens} tokens"
     yield "learner", f"{_count(config.updates, 'update')}, each in at most about {micro}"
-    first = f"the first {ahead if ahead > 1 else 'one'} from the base model"
+    policy = build.staleness_policy(config)
+    part = "in part " if isinstance(policy, MixedLag) else ""
+    first = f"the first {ahead if ahead > 1 else 'one'} {part}from the base model"
     tokens = f"≤ {_short(e.training_tokens)} tokens to train on"
     yield "generation", f"{_count(config.batches, 'batch', 'batches')}, {first}; {tokens}"
+    if isinstance(policy, MixedLag):
+        yield "staleness", _ages(policy)
     yield "rollout queue", f"{_count(ahead, 'batch', 'batches')}, ≤ {_bytes(e.queue_bytes)} on the host"
-    yield "memory", _memory(e)
+    if shape_at_hand(config.served_model.path) is None:
+        yield "memory", _memory(e)
+
+
+def _capacity(config: Config, rates: Rates | None) -> Iterator[tuple[str, str]]:
+    if config.mode == "train":
+        yield from capacity.facts(config, _answers(config), rates)
+
+
+def _ages(policy: MixedLag) -> str:
+    few = [f"{prompts} × {age}" for age, prompts in policy.histogram.items()]
+    listed = f": {', '.join(few)} in every batch" if len(few) <= 4 else ""
+    return f"{policy.ages}, mean {policy.mean:g}, largest {policy.staleness} updates{listed}"
 
 
 def _memory(e: Estimate) -> str:

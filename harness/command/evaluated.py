@@ -7,13 +7,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from harness.config import Config, ModelConfig, RolloutConfig
+from harness.config import Config
 from harness.errors import UserError
+from harness.groups import ModelConfig, RolloutConfig
 from harness.models.checks import FOLDER, resolve_path
 from harness.records.files import read_json
 from harness.records.layout import CHECKPOINT, CHECKPOINTS, CONFIG, EVAL, MANIFEST
+from harness.records.limits import read_yaml
 from harness.records.tail import rows
 
 OF_MODEL = ("dtype", "template", "system_prompt", "pad_token", "end_token", "attention")
@@ -87,11 +87,11 @@ def best(run: Path) -> int | None:
 def _recorded(run: Path) -> tuple[dict[str, Any], str]:
     """A run's configuration, and the name of its task."""
     try:
-        recorded = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+        recorded = read_yaml(run / CONFIG)
         task = str(read_json(run / MANIFEST)["task"])
         if not all(isinstance(recorded[group], dict) for group in ("task", "model", "rollout")):
             raise TypeError("no groups in it")
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"checkpoint={run}: its {CONFIG} cannot be read ({type(error).__name__}); give a checkpoint's "
             "files in a folder of their own, and the task"

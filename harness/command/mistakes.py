@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -73,8 +74,10 @@ def about(error: BaseException) -> str:
     if isinstance(error, yaml.YAMLError):
         return " ".join(str(error).split())
     behind = error.__cause__ or error.__context__
-    cause = behind if isinstance(behind, OmegaConfBaseException) else error
+    cause = behind if isinstance(behind, OmegaConfBaseException) and behind.full_key else error
     key, message = str(getattr(cause, "full_key", None) or ""), first_line(cause)
+    if "dereferencing" in message:  # what an environment variable holds is not for the terminal
+        message = re.sub(r"Value '.*' of", "a value of", message)
     if not key:
         return message
     if "not in" in message:

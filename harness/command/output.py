@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -15,6 +16,18 @@ class _Lasting(io.FileIO):
             return super().write(data) or 0
         except OSError:
             return len(data)
+
+
+def open_closed_streams() -> None:
+    """Gives a process that was started without standard streams (`>&-`, a daemon) silent ones.
+
+    Otherwise the next file that is opened would get their numbers, and what is printed by whoever is started from here.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or io.TextIOWrapper(io.FileIO(1, "w", closefd=False))
+    sys.stderr = sys.stderr or io.TextIOWrapper(io.FileIO(2, "w", closefd=False))
 
 
 def outlive_readers() -> None:

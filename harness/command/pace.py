@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from harness import build
 from harness.config import Config
 from harness.records.files import read_json
 from harness.records.layout import EVAL, MANIFEST, METRICS
@@ -85,7 +86,7 @@ class Pace:
 
     def _generated(self, update: int) -> int:
         """Rollout batches that are there after an update: the last steps of a stale run have none left to generate."""
-        ahead = self.config.lag_steps if self.config.driver == "serial" else 0
+        ahead = build.staleness_policy(self.config).lag_steps if self.config.driver == "serial" else 0
         return min(self.config.batches, update // self.config.updates_per_step + ahead)
 
     def _seconds(self, start: Point) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from harness.config import Config
 from harness.errors import UserError
 from harness.ranks.launch import check_launched
 from harness.records.layout import SWEEPS
+from harness.records.secrets import complaints_as_written
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Plan:
     @property
     def is_sweep(self) -> bool:
         return bool(self.name)
+
+    @property
+    def only_estimated(self) -> bool:
+        """Whether it is printed and not run."""
+        return self.cells[0].dry_run or self.cells[0].calibrate
 
     @property
     def rungs(self) -> list[int]:
@@ -78,10 +84,16 @@ def plan(arguments: Sequence[str]) -> Plan:
 
     for cell in planned.cells:
         check_launched(cell.ranks, len(planned.cells))
-        check_values(cell)
-    planned = replace(planned, cells=list(map(resolve, planned.cells, planned.overrides)))
-    for cell in planned.cells:
-        check(cell)
+        with complaints_as_written(cell):
+            check_values(cell)
+    cells = []
+    for cell, words in zip(planned.cells, planned.overrides, strict=True):
+        with complaints_as_written(cell):
+            cells.append(resolve(cell, words))
+    planned = replace(planned, cells=cells)
+    for cell in cells:
+        with complaints_as_written(cell):
+            check(cell)
     folders = {cell.folder for cell in planned.cells}
     if len(folders) < len(planned.cells):
         raise UserError(f"{len(planned.cells)} cells name only {len(folders)} different runs; drop the repeated values")

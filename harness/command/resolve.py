@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from harness import build
 from harness.command.evaluated import inherit
-from harness.config import Config, ModelConfig
+from harness.config import Config
+from harness.groups import ModelConfig
+from harness.lag.ages import canonical
 from harness.models.declared import declared, room_of
 
 LENGTH = 1024  # of prompts and responses of a task that declares none, tokens
@@ -28,6 +30,7 @@ def resolve(config: Config, given: Sequence[str] = ()) -> Config:
     prompt, response = (getattr(task, name, LENGTH) for name in ("max_prompt_tokens", "max_new_tokens"))
     return replace(
         config,
+        staleness=canonical(config.staleness),
         model=replace(config.model, dtype=served.dtype, template=served.template),
         rollout=replace(
             rollout,

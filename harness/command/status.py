@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,11 +21,11 @@ from rich.text import Text
 from harness.errors import printable
 from harness.records.files import lock_owner, read_json
 from harness.records.layout import CONFIG, EVAL, HEARTBEAT, LOCK, MANIFEST, METRICS, SWEEP
+from harness.records.limits import read_yaml
 from harness.records.state import find, status_of
 from harness.records.tail import last_row, rows
 from harness.schema import leaves
 
-_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the fast one, where PyYAML was built with it
 COLOUR = {
     "finished": "green",
     "running": "cyan",
@@ -133,9 +132,9 @@ def _accuracy(folder: Path) -> str:
 def _science(folder: Path, roles: dict[str, str]) -> dict[str, str]:
     """The values that change what is computed and are in no column; none where config.yaml cannot be read."""
     try:
-        values = leaves(yaml.load((folder / CONFIG).read_text(encoding="utf-8"), _SafeLoader) or {})
+        values = leaves(read_yaml(folder / CONFIG) or {})
         shown = {name: str(value) for name, value in values if roles.get(name) == "science"}
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+    except (OSError, ValueError, AttributeError):
         return {}
     return {name: value for name, value in shown.items() if name not in IN_COLUMNS and not name.endswith("_target_")}
 

@@ -224,7 +224,7 @@ class _Screen:
         try:
             console, size = live.console, os.get_terminal_size(self._screens[2])
             if size.columns and size.lines:
-                console.size = size  # type: ignore[assignment]
+                console.size = size
             self._view.look()
             live.update(self._view.display(console.width, console.height), refresh=True)
         except RECORDS:

@@ -171,7 +171,9 @@ class RolloutQueue:
 
 
 class FirstComeQueue(RolloutQueue):
-    """A batch is the n chunks that were done first: nobody waits for a straggler.
+    """A batch is the n chunks that were done first, or (policy.turn) the freshest or oldest n of those done.
+
+    Nobody waits for a straggler.
 
     Admission promised it a place in an earlier batch, so it may be too stale when its turn comes. Then it is
     dropped and another chunk submitted in its place, or (policy.masks_excess) it takes its place and no token of
@@ -183,18 +185,20 @@ class FirstComeQueue(RolloutQueue):
         self._too_stale: list[int] = []
 
     def _choose(self, batch: int) -> list[tuple[int, bool]] | None:
-        chosen: list[tuple[int, bool]] = []
-        for index in [index for index in list(self._arrivals) if index not in self._too_stale]:
-            fresh = self._accepts(batch, self._look(index))
-            if fresh or self.policy.masks_excess:
-                chosen.append((index, fresh))
-            else:
-                self._too_stale.append(index)
-                self.dropped += 1
-            if len(chosen) == self._chunks:
-                return chosen
+        ready = [self._look(index) for index in list(self._arrivals) if index not in self._too_stale]
+        found = [(chunk.index, self._accepts(batch, chunk)) for chunk in sorted(ready, key=self._turn)]
+        if not self.policy.masks_excess:
+            late = [index for index, fresh in found if not fresh]
+            self._too_stale += late
+            self.dropped += len(late)
+            found = [(index, fresh) for index, fresh in found if fresh]
+        if len(found) >= self._chunks:
+            return found[: self._chunks]
         self.refill(self._version)
         return None
+
+    def _turn(self, chunk: Chunk) -> int:
+        return self.policy.turn(chunk.version)
 
     def _excess(self) -> Sequence[int]:
         return list(self._too_stale)

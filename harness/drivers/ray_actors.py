@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 
-from harness.config import Config, RayConfig
+from harness.config import Config
 from harness.drivers import ray_cluster
 from harness.drivers.generation import WorkerGeneration
 from harness.drivers.weight_store import SnapshotStore
 from harness.errors import RunFailed
+from harness.groups import RayConfig
 from harness.rollout.interface import Newer, RolloutEngine, StateDict
 from harness.types import Request, Rollouts
 

@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from harness import interrupts
-from harness.config import Config, RayConfig
+from harness.config import Config
 from harness.errors import UserError
+from harness.groups import RayConfig
 
 ANSWER_S = 12.0  # a cluster that has not answered by then is not there
 STORE_BYTES = 128 * 2**20  # of the local object store, beside the weights it holds

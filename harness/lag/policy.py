@@ -9,21 +9,25 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from harness.config import Config
 from harness.errors import UserError
 from harness.lag.schedule import ScheduledChunk, check_schedule, read_schedule
 
 ON_EXCESS = ("wait", "drop", "mask")
+FIRST = {"finished": 0, "freshest": -1, "oldest": 1}  # how `lag.first` orders chunks that are done, by version
 
 
 class Order(Enum):
-    """Which chunks make up a batch: the next ones submitted, the first ones finished, or those of a schedule."""
+    """Which chunks make up a batch: the next ones submitted, the first ones finished, those of a schedule; MIXED: none,
+    for each prompt has a version of its own; CONTINUED: the next ones, which two versions sample."""
 
     SUBMITTED = 1
     FINISHED = 2
     SCHEDULED = 3
+    MIXED = 4
+    CONTINUED = 5
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,26 @@ class StalenessPolicy(ABC):
         """
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of it beside the configuration."""
+        return {}
+
+    @property
+    def lag_steps(self) -> int:
+        """S, the largest staleness in rollout batches."""
+        return self.staleness // self.updates_per_step
+
+    @property
     def order(self) -> Order:
         """Which chunks make up a batch."""
         return Order.SUBMITTED
+
+    def turn(self, version: int) -> int:
+        """With Order.FINISHED, of chunks that are done those with the smallest number make up the next batch.
+
+        version: that sampled a chunk. Where all numbers are the same the first ones done do.
+        """
+        return 0
 
     @property
     def masks_excess(self) -> bool:
@@ -91,7 +112,7 @@ class ExactLag(StalenessPolicy):
     """
 
     def version_for(self, batch: int) -> int:
-        return self.updates_per_step * max(0, batch - self.staleness // self.updates_per_step)
+        return self.updates_per_step * max(0, batch - self.lag_steps)
 
     def accept(self, batch: int, version: int) -> bool:
         return version == self.version_for(batch)
@@ -117,9 +138,12 @@ class BoundedLag(StalenessPolicy):
 
     on_excess: wait for a straggler (then admission alone keeps the bound), or take the chunks that are done first
     and drop or mask one that comes too late.
+    first: with on_excess=drop, which of the chunks that are done are trained on next: the first ones finished, those of
+    the newest version, or those of the oldest. Freshest-first leaves old ones lying until they are over the bound.
     """
 
     on_excess: str = "wait"
+    first: str = "finished"
 
     free_running = True
 
@@ -127,12 +151,22 @@ class BoundedLag(StalenessPolicy):
         super().__post_init__()
         if self.on_excess not in ON_EXCESS:
             raise UserError(f"lag.on_excess={self.on_excess}: expected one of {', '.join(ON_EXCESS)}")
+        if self.first not in FIRST:
+            raise UserError(f"lag.first={self.first}: expected one of {', '.join(FIRST)}")
+        if self.first != "finished" and self.on_excess != "drop":
+            raise UserError(
+                f"lag.first={self.first} with lag.on_excess={self.on_excess}: "
+                "what is left lying must be dropped in the end; add lag.on_excess=drop"
+            )
 
     def version_for(self, batch: int) -> None:
         return None
 
     def accept(self, batch: int, version: int) -> bool:
         return version >= self.updates_per_step * (batch + 1) - 1 - self.staleness
+
+    def turn(self, version: int) -> int:
+        return FIRST[self.first] * version
 
     @property
     def order(self) -> Order:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from algorithms.reinforce import Reinforce
-from harness.config import LearnerConfig
+from harness.groups import LearnerConfig
 from harness.learner.batch import Estimate, minibatch
 from harness.learner.gradient import GradientMaker
 from harness.models.policy import Policy

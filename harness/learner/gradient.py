@@ -12,7 +12,7 @@ from torch import Tensor
 from algorithms import Algorithm, TokenStats, TokenWeights, compose, measure
 from algorithms.aggregation import totals
 from algorithms.token_weights import join_weights
-from harness.config import LearnerConfig
+from harness.groups import LearnerConfig
 from harness.learner.batch import MiniBatch, one_row
 from harness.learner.penalties import in_loss, k3, penalty
 from harness.learner.scope import total_in_scope, weights_in_scope

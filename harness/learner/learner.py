@@ -13,7 +13,7 @@ from torch import Tensor
 
 from algorithms import Algorithm
 from algorithms.advantages import advantages, zero_variance_groups
-from harness.config import LearnerConfig
+from harness.groups import LearnerConfig
 from harness.learner.batch import MiniBatch, minibatch
 from harness.learner.fidelity import Fidelity, Halves
 from harness.learner.gradient import Gradient, GradientMaker
@@ -93,12 +93,13 @@ class Learner:
     def step(self, graded: GradedRollouts, fresh: Halves | None = None) -> Iterator[Update]:
         """Learns from one rollout batch, an update at a time, in the order of its prompts.
 
-        graded: the batch, of updates_per_step mini-batches.
+        graded: the batch, of updates_per_step mini-batches; max_epochs times one of so many fewer, gone through anew.
         fresh: two sets of rollouts of the policy as it is now, which the first update's gradient is compared with.
         Returns an iterator; each update is made when it is asked for, and counts as a version even if it is refused.
         """
         self._ranks.order("step", graded, fresh)
-        parts = graded.minibatches(self._updates_per_step)
+        epochs = self._config.max_epochs
+        parts = graded.minibatches(self._updates_per_step // epochs) * epochs
         # All before the first update: the proximal policy is the one at the start of the step.
         batches = [self._prepared(part, version) for version, part in enumerate(parts, self.version)]
         for batch in batches:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from algorithms.aggregation import row_scale
-from harness.config import LearnerConfig
 from harness.errors import UserError
+from harness.groups import LearnerConfig
 from harness.models.logprobs import TokenScores
 
 

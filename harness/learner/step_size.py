@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from harness.config import LearnerConfig
+from harness.groups import LearnerConfig
 
 
 def learning_rate(config: LearnerConfig, done: int, updates: int | None) -> float:

@@ -26,8 +26,8 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as hf_logging
 
 from harness import PROJECT
-from harness.config import ModelConfig
 from harness.errors import UserError, first_line, printable
+from harness.groups import ModelConfig
 from harness.models import hub
 
 hf_logging.disable_progress_bar()  # one progress line a run is ours

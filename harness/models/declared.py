@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
-from harness.config import ModelConfig
+from harness.groups import ModelConfig
 from harness.models.checks import check_model, resolve_path
 from harness.models.positions import positions
 from harness.models.tokens import load_tokenizer
@@ -41,6 +41,11 @@ def room_of(config: ModelConfig, *, dry: bool = False) -> int | None:
     architecture = _at_hand(resolve_path(config.path))[0] if dry else check_model(config)
     most = positions(architecture).most
     return None if most is None else most // 2
+
+
+def architecture_at_hand(path: str) -> Any:
+    """A model's configuration without asking the hub; an empty one where it is not at hand. path: folder or name."""
+    return _at_hand(path)[0]
 
 
 def _checked(config: ModelConfig) -> tuple[Any, bool]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from harness.models.head_rows import UNFUSED_ROWS
 from harness.models.logprobs import CHUNK_ELEMENTS
 
 FLOAT = 4
@@ -144,41 +145,42 @@ def gathered_bytes(shape: Shape, ranks: int) -> float:
 # Activations ---------------------------------------------------------------------------------------------
 
 
-def layer_bytes(shape: Shape, batch: MicroBatch, compute: int, *, fused_norms: bool = True) -> float:
+def layer_bytes(shape: Shape, batch: MicroBatch, compute: int, *, on_cpu: bool = False) -> float:
     """What autograd keeps of one layer.
 
     n = rows, H hidden, A queries, K keys, I intermediate, s = compute:
     the norms' inputs 2·4·n·H; the inputs of the products 2·s·n·H (bfloat16: 5, each product of attention makes its
     own copy); queries, keys, values s·(A + 2·K)·n, keys and values repeated for the responses of a prompt
-    s·2·K·B·(P + T − 1); attention's output twice 2·s·n·A; the MLP's four 4·s·n·I; bfloat16: a copy of the mask.
+    s·2·K·B·(P + T − 1); attention's output twice 2·s·n·A; the MLP's four 4·s·n·I.
 
-    fused_norms: False counts the normalised values too, which the CPU's norm keeps.
+    on_cpu: there the norms keep the normalised values too, and attention in bfloat16 its copy of the mask.
     """
-    rows, narrow, norm = batch.tokens, compute < FLOAT, FLOAT * (1 if fused_norms else 2)
+    rows, narrow, norm = batch.tokens, compute < FLOAT, FLOAT * (2 if on_cpu else 1)
     norms = 2 * norm * rows * shape.hidden
     heads_norms = shape.qk_norm * norm * rows * (shape.queries + shape.keys)
     inputs = compute * rows * shape.hidden * (5 if narrow else 2)
     attention = compute * (rows * (3 * shape.queries + 2 * shape.keys) + 2 * shape.keys * batch.visible)
-    mask = compute * batch.mask_elements * narrow
+    mask = compute * batch.mask_elements * (narrow and on_cpu)
     return norms + heads_norms + inputs + attention + mask + 4 * compute * rows * shape.intermediate
 
 
-def ends_bytes(shape: Shape, batch: MicroBatch, compute: int, *, fused_norms: bool = True) -> float:
-    """Kept beside the layers: the last norm's 4·n·H, the head's input s·B·T·H, rotary tables 8·n·D, the mask."""
-    norm = FLOAT * batch.tokens * shape.hidden * (1 if fused_norms else 2)
-    rotary, mask = 2 * FLOAT * batch.tokens * shape.head_dim, FLOAT * batch.mask_elements
+def ends_bytes(shape: Shape, batch: MicroBatch, compute: int, *, on_cpu: bool = False) -> float:
+    """Kept beside the layers: the last norm's 4·n·H, the head's input s·B·T·H, rotary tables 8·n·D, a mask if any."""
+    norm = FLOAT * batch.tokens * shape.hidden * (2 if on_cpu else 1)
+    rotary, masked = 2 * FLOAT * batch.tokens * shape.head_dim, on_cpu or compute == FLOAT
+    mask = FLOAT * batch.mask_elements * masked
     return norm + compute * batch.scored * shape.hidden + rotary + mask
 
 
 def activation_bytes(
-    shape: Shape, batch: MicroBatch, compute: int, *, checkpointing: bool, fused_norms: bool = True
+    shape: Shape, batch: MicroBatch, compute: int, *, checkpointing: bool, on_cpu: bool = False
 ) -> float:
     """What autograd keeps of a micro-batch, the head's logits aside.
 
     Every layer; with checkpointing every layer's input 4·n·H, and one layer whole, which is computed again.
     """
-    layer = layer_bytes(shape, batch, compute, fused_norms=fused_norms)
-    ends = ends_bytes(shape, batch, compute, fused_norms=fused_norms)
+    layer = layer_bytes(shape, batch, compute, on_cpu=on_cpu)
+    ends = ends_bytes(shape, batch, compute, on_cpu=on_cpu)
     if checkpointing:
         return shape.layers * FLOAT * batch.tokens * shape.hidden + layer + ends
     return shape.layers * layer + ends
@@ -189,16 +191,16 @@ def backward_bytes(shape: Shape, batch: MicroBatch, compute: int) -> float:
     return batch.tokens * (2 * compute * shape.intermediate + 2 * FLOAT * shape.hidden)
 
 
-def head_bytes(shape: Shape, tokens: int, compute: int) -> float:
+def head_bytes(shape: Shape, tokens: int, compute: int, *, on_cpu: bool = False) -> float:
     """At the peak of the head's backward pass.
 
-    Few logits: four float32 copies, 16·n·V. Else in chunks: three of a chunk, the head's gradient summed in float32
-    and once more on its way to the parameter 8·V·H; bfloat16: a copy 2·V·H.
+    Few logits: four float32 copies, 16·n·V. Else the head's gradient (4 + s)·V·H (float32: 4·V·H), and three float32
+    copies of a chunk of rows, or with fused kernels as many bytes of twice the rows in bfloat16: 12·rows·V.
     """
     if tokens * shape.vocabulary <= CHUNK_ELEMENTS:
         return 4 * FLOAT * tokens * shape.vocabulary
-    gradient = (2 * FLOAT + (compute if compute < FLOAT else 0)) * embedding_parameters(shape)
-    return 3 * FLOAT * CHUNK_ELEMENTS + gradient
+    gradient = (FLOAT + (compute if compute < FLOAT else 0)) * embedding_parameters(shape)
+    return 3 * FLOAT * (CHUNK_ELEMENTS if on_cpu else UNFUSED_ROWS * shape.vocabulary) + gradient
 
 
 @dataclass(frozen=True)
@@ -216,18 +218,20 @@ class Learner:
         return self.master + self.casts + self.gathered + self.activations + self.head
 
 
-def learner(shape: Shape, batch: MicroBatch, compute: int, *, checkpointing: bool, ranks: int = 1) -> Learner:
+def learner(
+    shape: Shape, batch: MicroBatch, compute: int, *, checkpointing: bool, ranks: int = 1, on_cpu: bool = False
+) -> Learner:
     """A rank in the middle of the backward pass.
 
     batch: the largest micro-batch.
     """
-    kept = activation_bytes(shape, batch, compute, checkpointing=checkpointing)
+    kept = activation_bytes(shape, batch, compute, checkpointing=checkpointing, on_cpu=on_cpu)
     return Learner(
         master=master_bytes(parameters(shape), ranks),
         casts=cast_bytes(parameters(shape), compute),
         gathered=gathered_bytes(shape, ranks),
         activations=kept + backward_bytes(shape, batch, compute),
-        head=head_bytes(shape, batch.scored, compute),
+        head=head_bytes(shape, batch.scored, compute, on_cpu=on_cpu),
     )
 
 

@@ -13,8 +13,9 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.config import Config, ModelConfig
+from harness.config import Config
 from harness.errors import UserError, first_line, printable
+from harness.groups import ModelConfig
 from harness.models import decoder
 from harness.models.checks import FOLDER, INDEX, WEIGHTS, check_model, source_of
 from harness.models.policy import ComputePolicy, Policy, TransformersPolicy

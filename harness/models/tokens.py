@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from harness.config import ModelConfig
 from harness.errors import UserError, first_line, printable
+from harness.groups import ModelConfig
 from harness.models.checks import FOLDER, source_of
 
 READABLE = 0.9  # of a text's characters that must come back from its tokens

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from harness.records import limits
+
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
@@ -63,12 +65,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises OSError and ValueError."""
+    """What a JSON file holds. Raises OSError, and ValueError for one too large, too deep or not JSON."""
     with naming(path):
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except RecursionError as error:
-            raise ValueError(f"{path.name} is nested too deep") from error
+        return limits.read_json(path)
 
 
 def signed(value: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +173,7 @@ def lock_owner(path: Path) -> str:
 
 def is_held(path: Path) -> bool:
     """Whether a live process holds the flock on a file; reading alone is enough to ask."""
-    if not path.exists():
+    if not path.is_file():
         return False
     try:
         with path.open(errors="replace") as file:

@@ -19,7 +19,7 @@ from torch import Tensor
 from harness.config import Config
 from harness.errors import RunFailed, UserError, printable
 from harness.records.files import naming, read_signed, remove_partials, signed, sync_all, write_json, write_whole
-from harness.records.layout import CHECKPOINTS, CONFIG, DIFFS, HEARTBEAT, MANIFEST, REFUSED, STREAMS
+from harness.records.layout import CHECKPOINTS, CONFIG, DIFFS, FILES, FOLDERS, HEARTBEAT, MANIFEST, REFUSED, STREAMS
 from harness.records.secrets import recorded
 from harness.records.tensors import pieces
 from harness.records.token_parts import Marks, TokenParts, part_damage
@@ -30,6 +30,10 @@ LONGEST_DIFF = 2000  # characters of it in the manifest
 def check_folder(config: Config) -> None:
     """Refuses a place that holds another configuration or cannot be written. Raises UserError; writes nothing."""
     folder = config.folder
+    for is_kind, names, what in ((os.path.isfile, FILES, "plain file"), (os.path.isdir, FOLDERS, "folder")):
+        for path in (folder / name for name in names):
+            if os.path.lexists(path) and not is_kind(path):
+                raise UserError(printable(f"{path}: not a {what}; move it away or choose another runs_dir"))
     found = folder / MANIFEST
     if found.is_file():
         try:
@@ -73,7 +77,7 @@ class RunFolder:
         """Writes config.yaml, where it is not there as it should be."""
         path = self.path / CONFIG
         text = yaml.safe_dump(recorded(self._config), sort_keys=False, allow_unicode=True).encode()
-        if not (path.is_file() and path.read_bytes() == text):
+        if not (path.is_file() and path.stat().st_size == len(text) and path.read_bytes() == text):
             write_whole(path, [text])
 
     def update_manifest(self, **changes: Any) -> None:

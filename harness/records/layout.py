@@ -23,6 +23,8 @@ HEARTBEAT = "heartbeat"
 LOCK = "lock"  # held by whoever runs the folder
 ERROR = "error.txt"  # traceback of a failed run
 TRACKING = "tracking.json"  # where the run stands in MLflow
+FILES = (MANIFEST, CONFIG, *STREAMS, TOKENS, HEARTBEAT, LOCK, ERROR, TRACKING)
+FOLDERS = (TOKEN_PARTS, DIFFS, CHECKPOINTS, REFUSED)
 
 # A sweep's folder, and the folder of all runs.
 SWEEP = "sweep.json"

@@ -52,7 +52,8 @@ def code_state() -> dict[str, str]:
         result = subprocess.run(["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, check=False)
         return result.stdout if result.returncode == 0 else ""
 
-    sha = git("rev-parse", "HEAD").strip()
+    is_ours = (PROJECT / ".git").exists()  # an installed copy may lie inside somebody else's checkout
+    sha = git("rev-parse", "HEAD").strip() if is_ours else ""
     changes = git("diff", "HEAD", "--", "*.py", "*.yaml")[:MAX_DIFF] if sha else ""
     return {"sha": sha, "diff": changes}
 

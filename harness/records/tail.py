@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.records.limits import LARGEST_TEXT
+
 TAIL_BYTES = 16384  # more than two rows of metrics.jsonl
 
 
@@ -23,7 +25,7 @@ def rows(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
     with path.open("rb") as file:
         file.seek(start)
         end = start
-        for line in file:
+        for line in iter(lambda: file.readline(LARGEST_TEXT), b""):
             if not line.endswith(b"\n"):
                 return
             end += len(line)

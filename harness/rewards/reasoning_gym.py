@@ -15,6 +15,15 @@ Options = tuple[tuple[str, Any], ...]
 
 EVALUATORS = {builtins.eval, builtins.exec, builtins.__import__}
 PARSER = "sympy"  # its functions take text, and parse it with eval
+AT_ONCE = "makes all its problems at once, and training needs them without end"
+UNFIT = {
+    "acre": AT_ONCE,
+    "complex_arithmetic": "takes nan for a right answer",
+    "game_of_life_halting": "takes any answer for a right one",
+    "gsm_symbolic": AT_ONCE,
+    "list_functions": AT_ONCE,
+    "word_ladder": "has too few problems to train on without end",
+}
 
 _datasets: dict[tuple[str, str], Any] = {}
 
@@ -39,7 +48,9 @@ def _create(name: str, options: dict[str, Any]) -> Any:
     from reasoning_gym.factory import DATASETS
 
     if name not in DATASETS:
-        raise UserError(f"task.name={name}: no reasoning-gym task; {nearest(name, set(DATASETS) - set(refused()))}")
+        raise UserError(f"task.name={name}: no reasoning-gym task; {nearest(name, offered())}")
+    if name in UNFIT:
+        raise UserError(f"task.name={name}: not offered, for it {UNFIT[name]}; choose another than {', '.join(UNFIT)}")
     if name in refused():
         raise UserError(
             f"task.name={name}: not offered, for grading must not run what a model writes ({refused()[name]}); "
@@ -49,6 +60,13 @@ def _create(name: str, options: dict[str, Any]) -> Any:
         return reasoning_gym.create_dataset(name, seed=0, size=2**31 - 1, **options)
     except (ValueError, TypeError, AssertionError) as error:
         raise UserError(f"task.options={options}: refused by {name} ({error})") from error
+
+
+def offered() -> set[str]:
+    """Names of the tasks of reasoning-gym that can be trained on."""
+    from reasoning_gym.factory import DATASETS  # late: see _create
+
+    return set(DATASETS) - set(refused()) - set(UNFIT)
 
 
 @cache

@@ -44,12 +44,14 @@ class BaseEngine(ABC):
     holds_weights: it has a copy of the weights beside the trainer's, for the estimate of memory.
     probed: compared with the trainer after every load.
     emulates_mismatch: it knows rollout.mismatch.
+    continues: it knows request.begun, for staleness=partial.
     """
 
     updates_in_flight: ClassVar[bool] = False
     holds_weights: ClassVar[bool] = True
     probed: ClassVar[bool] = True
     emulates_mismatch: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
 
     def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
         self.version = version
@@ -70,6 +72,11 @@ class BaseEngine(ABC):
             raise UserError(
                 f"rollout.inflight={config.rollout.inflight} with rollout={config.choices['rollout']}: "
                 "only rollout=vllm can update in flight"
+            )
+        if str(config.staleness).startswith("partial") and not cls.continues:
+            raise UserError(
+                f"staleness={config.staleness} with rollout={config.choices['rollout']}: "
+                "only rollout=torch carries on a response that another version began"
             )
         if config.rollout.mismatch != "none" and not cls.emulates_mismatch:
             raise UserError(

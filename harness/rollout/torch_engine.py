@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from harness import randomness
 from harness.config import Config
 from harness.models.loading import LoadedModel
 from harness.models.policy import Policy
+from harness.models.sequences import pad
 from harness.rollout.base import BaseEngine
 from harness.rollout.interface import StateDict, to_rollouts
 from harness.rollout.mismatch import ROUNDINGS, RoundedPolicy, gaussian_noise
@@ -28,6 +30,7 @@ class TorchEngine(BaseEngine):
     holds_weights = False
     probed = False
     emulates_mismatch = True
+    continues = True
 
     def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
         super().__init__(config, trainer, version)
@@ -43,7 +46,7 @@ class TorchEngine(BaseEngine):
         rollouts = super().generate(request)
         if request.temperature > 0 and self.config.mismatch == "none":
             self.compare(rollouts if self.scores(request) else self.first_scored(rollouts, request))
-        return rollouts
+        return continued(rollouts, request)
 
     def first_scored(self, rollouts: Rollouts, request: Request) -> Rollouts:
         """The responses to the first prompt with the trainer's log-probs, where the batch goes without."""
@@ -84,12 +87,16 @@ def _decode(policy: Policy, end_tokens: Sequence[int], request: Request, sigma: 
     rows = torch.arange(count, device=device)  # the sequence in each row of the decoding state
     ends = torch.tensor(end_tokens, device=device)
     running = torch.ones(count, dtype=torch.bool, device=device)
+    begun, kept = _begun(request, device)
     state, logits = policy.start(prompt_ids, prompt_lengths, group, limit)
     step = 0
     for step in range(limit):
         if sigma:
             logits = logits + gaussian_noise(request.keys.reshape(-1)[rows.cpu()], step, sigma, logits)
         tokens, token_logp = sample(logits, uniforms[step, rows], request.temperature, request.top_p)
+        if begun is not None:
+            tokens = tokens.where(step >= kept[rows], begun[step, rows])
+            token_logp = torch.log_softmax(logits.float() / request.temperature, -1).gather(-1, tokens[:, None])[:, 0]
         ids[step, rows], logp[step, rows] = tokens, token_logp
         ended = running & torch.isin(tokens, ends)
         lengths[rows[ended]] = step + 1
@@ -104,6 +111,44 @@ def _decode(policy: Policy, end_tokens: Sequence[int], request: Request, sigma: 
             state.keep(kept)
         logits = policy.advance(state, tokens)
     return ids[: step + 1].T, lengths, logp[: step + 1].T
+
+
+def _begun(request: Request, device: torch.device | str) -> tuple[Tensor | None, Tensor]:
+    """What has been begun: token ids [max_new_tokens, B], None for nothing, and how many of each response stay, [B]."""
+    if request.begun is None:
+        return None, torch.zeros(0)
+    ids = pad(request.begun.response_ids, request.begun.response_lengths, request.max_new_tokens)
+    return ids.T.long().to(device), kept_lengths(request).to(device)
+
+
+def kept_lengths(request: Request) -> Tensor:
+    """Tokens of each begun response that stay: as many as its cut, all where it had ended before. int64 [B]."""
+    assert request.begun is not None and request.cuts is not None
+    return torch.minimum(torch.from_numpy(request.cuts).reshape(-1), request.begun.response_lengths)
+
+
+def continued(rollouts: Rollouts, request: Request) -> Rollouts:
+    """The rollouts with the log-probs and versions that the kept tokens were sampled with; as they are if none were.
+
+    rollouts: whole responses by a later version, which begin with the kept tokens.
+    """
+    if request.begun is None:
+        return rollouts
+    lengths, before, kept = (
+        rollouts.response_lengths.long(),
+        request.begun.response_lengths.long(),
+        kept_lengths(request),
+    )
+    row = torch.arange(len(lengths)).repeat_interleave(lengths)
+    position = torch.arange(len(row)) - (lengths.cumsum(0) - lengths)[row]
+    old = position < kept[row]
+    source = ((before.cumsum(0) - before)[row] + position)[old]
+    merged = {}
+    for name in ("logp_engine", "logp_behaviour", "version"):
+        values = getattr(rollouts, name).clone()
+        values[old] = getattr(request.begun, name)[source]
+        merged[name] = values
+    return replace(rollouts, **merged)
 
 
 def sample(logits: Tensor, uniform: Tensor, temperature: float, top_p: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -50,6 +50,10 @@ class Carry(GeneratedTask):
         """Room for every running total, of up to three digits, and what follows it."""
         return max(24, 4 * self.terms)
 
+    def expected_length(self, problem: Problem) -> float:
+        """Of a response to the problem: running totals."""
+        return len(problem.data["numbers"]) - 1
+
     def train(self, seed: int, indices: Sequence[int]) -> list[Problem]:
         """The training problems with these consumption indices."""
         return self._draw(seed, "problem", indices, "train")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from harness.config import ModelConfig
 from harness.errors import UserError
+from harness.groups import ModelConfig
 from harness.models.tokens import control_tokens, message_ids, text_ids
 from harness.types import Problem
 

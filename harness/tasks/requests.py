@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,21 +33,27 @@ class Requests:
     def problems(self, chunk: int) -> list[Problem]:
         """The problems of a chunk."""
         batch, prompts = self._prompts(chunk)
-        first = batch * self.config.rollout.prompts_per_step
-        return self.task.train(self.config.seed, range(first + prompts.start, first + prompts.stop))
+        return self.task.train(self.config.seed, [self._index(batch, prompt) for prompt in prompts])
 
     def request(self, chunk: int) -> Request:
         """The prompts of a chunk, each to be answered `rollout.group_size` times."""
-        rollout = self.config.rollout
         batch, prompts = self._prompts(chunk)
-        keys = randomness.keys(
-            self.config.seed,
-            "sample",
-            batch,
-            np.arange(prompts.start, prompts.stop)[:, None],
-            np.arange(rollout.group_size),
-        )
-        return Request(self.encode.all(self.problems(chunk)), keys, rollout.temperature, rollout.max_new_tokens)
+        return self.of([(batch, prompt) for prompt in prompts])
+
+    def of(self, places: Sequence[tuple[int, int]]) -> Request:
+        """Prompts of any batches, each to be answered `rollout.group_size` times. places: (batch, number in it)."""
+        rollout = self.config.rollout
+        problems = self.task.train(self.config.seed, [self._index(*place) for place in places])
+        batch, prompt = np.array(places).T
+        samples = np.arange(rollout.group_size)
+        keys = randomness.keys(self.config.seed, "sample", batch[:, None], prompt[:, None], samples)
+        return Request(self.encode.all(problems), keys, rollout.temperature, rollout.max_new_tokens)
+
+    def expected_lengths(self, batch: int) -> list[float]:
+        """Of each prompt of a batch, what its task expects of the responses' lengths."""
+        prompts = range(self.config.rollout.prompts_per_step)
+        problems = self.task.train(self.config.seed, [self._index(batch, prompt) for prompt in prompts])
+        return [self.task.expected_length(problem) for problem in problems]  # type: ignore[attr-defined]
 
     def fresh(self, problems: list[Problem], version: int, half: int) -> Request:
         """Problems asked once more, with random numbers of their own (record.fidelity).
@@ -57,6 +64,10 @@ class Requests:
         samples = np.arange(rollout.group_size)
         keys = randomness.keys(self.config.seed, "fidelity", version, half, np.arange(len(problems))[:, None], samples)
         return Request(self.encode.all(problems), keys, rollout.temperature, rollout.max_new_tokens)
+
+    def _index(self, batch: int, prompt: int) -> int:
+        """The consumption index of a prompt."""
+        return batch * self.config.rollout.prompts_per_step + prompt
 
     def _prompts(self, chunk: int) -> tuple[int, range]:
         """The batch a chunk is numbered in, and which of the batch's prompts are its own."""

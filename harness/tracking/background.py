@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness import PROJECT
-from harness.config import TrackingConfig
+from harness.groups import TrackingConfig
 from harness.tracking.notes import is_complete, warning
 from harness.tracking.store import store_uri
 

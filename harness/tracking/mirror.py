@@ -7,37 +7,22 @@ No process that trains imports this file.
 
 from __future__ import annotations
 
-import posixpath
-import re
-import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.records import tail
 from harness.records.files import read_json
 from harness.records.layout import CONFIG, ERROR, EVAL, MANIFEST, METRICS, REFUSED, SAMPLES, SCHEDULE, SWEEP, TOKENS
+from harness.records.limits import read_yaml
 from harness.records.state import status_of, sweep_status
-from harness.tracking import entries
-from harness.tracking.notes import read_note, write_note
-from harness.tracking.store import connect
+from harness.tracking import entries, saved_view, sweep_entries
+from harness.tracking.notes import write_note
+from harness.tracking.store import set_experiment_tags
+from harness.tracking.tracked_runs import STATUS, TrackedRuns, this_host
 
 BATCH = 1000  # metrics a call, MLflow's limit
-PARAMS_A_CALL = 100
-LONGEST_TAG = 5000
-STATUS = {
-    "running": "RUNNING",
-    "finished": "FINISHED",
-    "failed": "FAILED",
-    "damaged": "FAILED",
-    "interrupted": "KILLED",
-    "paused": "KILLED",
-    "waiting": "SCHEDULED",
-}
 # With these, run.json and the metrics, `python -m analysis … mlflow:EXPERIMENT` makes its tables. No manifest.json and
 # no sweep.json: a reader that looks for runs must not find copies among the artifacts.
 CELL_ARTIFACTS = (CONFIG, EVAL, SAMPLES, TOKENS, SCHEDULE, ERROR)
@@ -72,7 +57,7 @@ class Mirror:
         self._every = every
         self._cells: dict[Path, _Cell] = {}
         self._names: dict[Path, str] = {}
-        self._client, self._experiment = connect(uri, experiment)
+        self._runs = TrackedRuns(uri, experiment)
 
     # Cells -------------------------------------------------------------------------------------------
 
@@ -94,32 +79,32 @@ class Mirror:
         if ended or len(manifest["resumed"]) != cell.resumed:
             cell.resumed, cell.read = len(manifest["resumed"]), {}  # the streams were rewound, or need a last look
         if parent is not None and parent != cell.parent:
-            self._client.set_tag(cell.run_id, "mlflow.parentRunId", parent)
+            self._runs.client.set_tag(cell.run_id, "mlflow.parentRunId", parent)
             cell.parent = parent
         self._send(cell, folder, METRICS, self._update_metrics, manifest["started"], ended)
         self._send(cell, folder, EVAL, _evaluation_metrics, manifest["started"], ended)
-        self._upload(cell.run_id, folder, [folder / EVAL])
+        self._runs.upload(cell.run_id, folder, [folder / EVAL])
         if status != cell.status:
-            self._set_status(cell.run_id, status, manifest)
-            self._upload(cell.run_id, folder, [folder / name for name in CELL_ARTIFACTS] + _dumps(folder))
-            self._client.log_dict(cell.run_id, manifest, "run.json")
+            self._runs.set_status(cell.run_id, status, manifest)
+            self._runs.upload(cell.run_id, folder, [folder / name for name in CELL_ARTIFACTS] + _dumps(folder))
+            self._runs.client.log_dict(cell.run_id, manifest, "run.json")
             write_note(folder, self.uri, cell.run_id, status=STATUS[status])
             cell.status = status
         return status
 
     def _open_cell(self, folder: Path, manifest: dict[str, Any]) -> _Cell:
         identity = {"lagrange.folder": str(folder), "lagrange.config_sha256": manifest["config_sha256"]}
-        run_id = self._find(folder, identity)
+        run_id = self._runs.find(folder, identity)
         if run_id is None:
-            config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+            config = read_yaml(folder / CONFIG)
             facts = {name: manifest[name] for name in ("algorithm", "task", "staleness", "seed")}
             facts |= {"mlflow.source.name": "run.py", "mlflow.source.git.commit": manifest["git"]["sha"]}
-            run_id = self._create(self._names.get(folder, folder.name), identity | facts, manifest["started"])
-            self._log_params(run_id, entries.params(config, manifest.get("roles") or {}))
-            self._upload(run_id, folder, [folder / CONFIG])
+            run_id = self._runs.create(self._names.get(folder, folder.name), identity | facts, manifest["started"])
+            self._runs.log_params(run_id, entries.params(config, manifest.get("roles") or {}))
+            self._runs.upload(run_id, folder, [folder / CONFIG])
         splits = {row["split"] for row, _ in tail.rows(folder / EVAL, 0)}
-        evaluated = [self._last_step(run_id, f"{split}/sampled_accuracy") for split in splits]
-        last = {METRICS: self._last_step(run_id, "reward"), EVAL: min(evaluated, default=-1)}
+        evaluated = [self._runs.last_step(run_id, f"{split}/sampled_accuracy") for split in splits]
+        last = {METRICS: self._runs.last_step(run_id, "reward"), EVAL: min(evaluated, default=-1)}
         cell = self._cells[folder] = _Cell(run_id, last)
         return cell
 
@@ -136,12 +121,12 @@ class Mirror:
                 at = int(1000 * (started + float(row.get("time/elapsed_s") or 0)))
                 new = [Metric(k, v, at, update) for k, v in metrics_of(row, update == last_row).items()]
                 if len(batch) + len(new) > BATCH:
-                    self._client.log_batch(cell.run_id, metrics=batch)
+                    self._runs.client.log_batch(cell.run_id, metrics=batch)
                     cell.last[name] = max(metric.step for metric in batch)
                     batch = []
                 batch += new
         if batch:
-            self._client.log_batch(cell.run_id, metrics=batch)
+            self._runs.client.log_batch(cell.run_id, metrics=batch)
             cell.last[name] = max(metric.step for metric in batch)
         if rows:
             cell.read[name] = rows[-1][1]
@@ -161,35 +146,55 @@ class Mirror:
         described = read_json(folder / SWEEP)
         self._names |= entries.cell_names(folder, described["cells"])
         identity = {"lagrange.folder": str(folder), "lagrange.sweep": described["name"]}
-        run_id = self._find(folder, identity)
+        run_id = self._runs.find(folder, identity)
         if run_id is None:
             command = " ".join(str(word) for word in described["command"])
             about = {"lagrange.command": command, "lagrange.cells": str(len(described["cells"]))}
-            run_id = self._create(described["name"], identity | about, described["time"])
-            self._client.log_dict(run_id, described, "cells.json")
+            run_id = self._runs.create(described["name"], identity | about, described["time"])
+            self._runs.client.log_dict(run_id, described, "cells.json")
             write_note(folder, self.uri, run_id, status="RUNNING")
         return run_id
 
     def close_sweep(self, folder: Path, run_id: str) -> None:
-        """Sends the sweep's own status, and whatever lies in its folder (figures, tables, report) as artifacts.
+        """Sends the sweep's own status, params and metrics, and its figures, tables and report as artifacts.
 
         folder: of the sweep. run_id: what `sweep` returned.
         """
         folder = folder.resolve()
-        status = sweep_status(folder)
-        self._upload(run_id, folder, [p for p in sorted(folder.rglob("*")) if p.name.endswith(SWEEP_ARTIFACTS)])
-        self._client.log_dict(run_id, read_json(folder / SWEEP), "cells.json")
-        self._describe(run_id, folder / "tables" / "summary.md")
-        self._set_status(run_id, status, {"finished": _last_end(folder)})
+        status, described = sweep_status(folder), read_json(folder / SWEEP)
+        self._runs.upload(run_id, folder, [p for p in sorted(folder.rglob("*")) if p.name.endswith(SWEEP_ARTIFACTS)])
+        self._runs.client.log_dict(run_id, described, "cells.json")
+        metrics = sweep_entries.sweep_metrics(folder, described["cells"])
+        self._runs.log_params(run_id, sweep_entries.sweep_params(folder, described["cells"]))
+        self._log_sweep_metrics(run_id, metrics, _last_end(folder))
+        self._save_views(folder, run_id, described, metrics)
+        self._describe(run_id, folder)
+        self._runs.set_status(run_id, status, {"finished": _last_end(folder)})
         write_note(folder, self.uri, run_id, status=STATUS[status])
 
-    def _describe(self, run_id: str, table: Path) -> None:
-        """The summary on the sweep's page, unless somebody wrote there."""
-        written = self._client.get_run(run_id).data.tags.get("mlflow.note.content", "")
-        if table.is_file() and (not written or written.startswith("|")):
-            whole = table.read_text(encoding="utf-8")
-            text = whole if len(whole) <= LONGEST_TAG else whole[:LONGEST_TAG].rpartition("\n")[0]
-            self._client.set_tag(run_id, "mlflow.note.content", text)
+    def _log_sweep_metrics(self, run_id: str, metrics: dict[str, float], at: float) -> None:
+        from mlflow.entities import Metric
+
+        step, at_ms = int(metrics["cells_finished"]), int(1000 * at)
+        self._runs.client.log_batch(run_id, metrics=[Metric(k, v, at_ms, step) for k, v in metrics.items()])
+
+    def _save_views(self, folder: Path, run_id: str, described: dict[str, Any], metrics: dict[str, float]) -> None:
+        """A view of this sweep's cells, and the one of all cells with this sweep's keys as columns."""
+        swept = list(sweep_entries.swept_params(described["cells"]))
+        shown = {"swept": swept, "accuracy": sweep_entries.accuracy_of(metrics), "names": list(self._names.values())}
+        of_sweep = f"tags.`mlflow.parentRunId` = '{run_id}'"
+        views = {
+            saved_view.tag_of(folder.name): saved_view.saved_view(f"Sweep {described['name']}", of_sweep, **shown),
+            saved_view.ALL_CELLS: saved_view.saved_view(saved_view.TITLE, **shown),
+        }
+        set_experiment_tags(self._runs.client, self._runs.experiment, views)
+
+    def _describe(self, run_id: str, folder: Path) -> None:
+        """The report's link and the summary on the sweep's page, unless somebody wrote there."""
+        written = self._runs.client.get_run(run_id).data.tags.get("mlflow.note.content", "")
+        text = sweep_entries.description(folder, self._runs.experiment, run_id)
+        if text and (not written or written.startswith(sweep_entries.STARTS)):
+            self._runs.client.set_tag(run_id, "mlflow.note.content", text)
 
     # Runs that nobody runs any more ------------------------------------------------------------------
 
@@ -198,77 +203,17 @@ class Mirror:
 
         Returns how many.
         """
-        query = f"attributes.status = 'RUNNING' and tags.lagrange.host = '{_host()}'"
+        query = f"attributes.status = 'RUNNING' and tags.lagrange.host = '{this_host()}'"
         ended_now = 0
-        for run in self._client.search_runs([self._experiment], query, max_results=1000):
+        for run in self._runs.client.search_runs([self._runs.experiment], query, max_results=1000):
             folder = Path(run.data.tags.get("lagrange.folder", ""))
             status = sweep_status(folder) if (folder / SWEEP).is_file() else status_of(folder)
             if status != "running":
                 manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
                 ended = "interrupted" if status == "waiting" else status
-                self._set_status(run.info.run_id, ended, manifest)
+                self._runs.set_status(run.info.run_id, ended, manifest)
                 ended_now += 1
         return ended_now
-
-    # MLflow ------------------------------------------------------------------------------------------
-
-    def _find(self, folder: Path, tags: dict[str, str]) -> str | None:
-        from mlflow.exceptions import MlflowException
-
-        note = read_note(folder, self.uri)
-        if note:
-            try:
-                run = self._client.get_run(note["run_id"])
-                here = run.info.experiment_id == self._experiment and run.info.lifecycle_stage == "active"
-                if here and run.data.tags.get("lagrange.folder") == str(folder):
-                    return str(run.info.run_id)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-        query = " and ".join(f"tags.`{name}` = '{_quoted(value)}'" for name, value in tags.items())
-        matches = self._client.search_runs([self._experiment], query, max_results=1)
-        return str(matches[0].info.run_id) if matches else None
-
-    def _create(self, name: str, tags: dict[str, Any], started: float) -> str:
-        all_tags = {k: str(v)[:LONGEST_TAG] for k, v in tags.items()} | {"lagrange.host": _host()}
-        run = self._client.create_run(self._experiment, int(1000 * started), all_tags, name)
-        return str(run.info.run_id)
-
-    def _log_params(self, run_id: str, named: dict[str, str]) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(name, value) for name, value in named.items()]
-        for start in range(0, len(params), PARAMS_A_CALL):
-            self._client.log_batch(run_id, params=params[start : start + PARAMS_A_CALL])
-
-    def _set_status(self, run_id: str, status: str, manifest: dict[str, Any]) -> None:
-        from mlflow.entities import RunTag
-
-        facts = {"lagrange.status": status, "lagrange.error": manifest.get("error") or ""}
-        facts["lagrange.final_weights_sha256"] = manifest.get("final_weights_sha256") or ""
-        tags = [RunTag(name, str(value)[:LONGEST_TAG]) for name, value in facts.items()]
-        self._client.log_batch(run_id, tags=tags)
-        if status in ("running", "waiting"):
-            self._client.update_run(run_id, status="RUNNING")
-        else:
-            self._client.set_terminated(run_id, STATUS[status], int(1000 * (manifest.get("finished") or time.time())))
-
-    def _last_step(self, run_id: str, metric: str) -> int:
-        return max((m.step for m in self._client.get_metric_history(run_id, metric)), default=-1)
-
-    def _upload(self, run_id: str, folder: Path, files: list[Path]) -> None:
-        """Files that are there and have changed since they were sent."""
-        note = read_note(folder, self.uri)
-        sent: dict[str, list[int]] = note.get("artifacts", {}) if note.get("run_id") == run_id else {}
-        for path in files:
-            if not path.is_file() or not path.stat().st_size:
-                continue
-            name, stamp = str(path.relative_to(folder)), [path.stat().st_size, path.stat().st_mtime_ns]
-            if sent.get(name) != stamp:
-                below = posixpath.dirname(name)
-                self._client.log_artifact(run_id, str(path), below or None)
-                sent[name] = stamp
-        write_note(folder, self.uri, run_id, artifacts=sent)
 
 
 def _last_end(sweep: Path) -> float:
@@ -283,11 +228,3 @@ def _evaluation_metrics(row: dict[str, Any], _last: bool) -> dict[str, float]:
 
 def _dumps(folder: Path) -> list[Path]:
     return sorted((folder / REFUSED).glob("*.json"))
-
-
-def _quoted(value: str) -> str:
-    return str(value).replace("\\", "\\\\").replace("'", "\\'")
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())

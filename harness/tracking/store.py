@@ -60,6 +60,23 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         return client, _experiment_id(client, experiment, database)
 
 
+def experiments(uri: str) -> dict[str, str]:
+    """The experiments of a store that LagRange has written to: id → name."""
+    _silence()
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    return {each.experiment_id: each.name for each in client.search_experiments() if saved_view.ALL_CELLS in each.tags}
+
+
+def set_experiment_tags(client: MlflowClient, experiment: str, tags: dict[str, str]) -> None:
+    """Sets tags of an experiment; a view or a kind that somebody chose stays. experiment: its id."""
+    before = client.get_experiment(experiment).tags
+    for tag, value in tags.items():
+        if before.get(tag) != value and (tag not in before or saved_view.is_ours(tag, before[tag])):
+            client.set_experiment_tag(experiment, tag, value)
+
+
 def _experiment_id(client: MlflowClient, name: str, database: Path | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage != "active":
@@ -68,9 +85,10 @@ def _experiment_id(client: MlflowClient, name: str, database: Path | None) -> st
             "(--experiment of harness.sync)"
         )
     if found is not None:
-        for tag, value in saved_view.TAGS.items():
-            if tag not in found.tags:
-                client.set_experiment_tag(found.experiment_id, tag, value)
+        expected = {
+            tag: value for tag, value in saved_view.TAGS.items() if tag in saved_view.KIND or tag not in found.tags
+        }
+        set_experiment_tags(client, str(found.experiment_id), expected)
         return str(found.experiment_id)
     # Without a place MLflow would put artifacts into whatever folder the command was typed in.
     place = None if database is None else (database.resolve().parent / ARTIFACTS).as_uri()

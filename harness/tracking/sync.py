@@ -17,12 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from harness.errors import first_line, without_secrets
 from harness.records.files import read_json
 from harness.records.layout import CONFIG, MANIFEST, SWEEP
+from harness.records.limits import read_yaml
 from harness.records.state import find
 from harness.tracking.background import SyncJob
 from harness.tracking.mirror import Mirror
@@ -150,7 +150,7 @@ class LiveSync:
 
 
 def _settings(folder: Path, uri: str | None, experiment: str | None, every: int | None) -> tuple[str, str, int]:
-    config: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_yaml(folder / CONFIG)
     own = OmegaConf.create(config).get("tracking", {})  # what the environment says is recorded as ${oc.env:NAME}
     return (
         uri or store_uri(str(own.get("uri") or ""), folder.parents[1]),

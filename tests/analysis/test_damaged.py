@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pandas as pd
@@ -10,10 +11,11 @@ import pytest
 import synthetic
 import yaml
 
-from analysis import figures, limits, report, runs, tables
+from analysis import figures, report, runs, tables
 from analysis.__main__ import main
 from analysis.figures.common import Drawing
 from analysis.plain import csv_cells, markdown_cell, printable
+from harness.records import limits
 
 SHORT = {"updates": 8, "eval_every": 4}
 ALIASES = "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))])
@@ -62,6 +64,18 @@ def test_a_file_beyond_its_limit_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "LARGEST_TEXT", 20_000)
     (row,) = runs.load([tmp_path]).unused.itertuples()
     assert row.run == "run2" and "at most 20000 are read" in row.why_not
+
+
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path):
+    for name in ("good", *(files := ("manifest.json", "config.yaml", "metrics.jsonl", "eval.jsonl", "tokens.parquet"))):
+        synthetic.write_run(tmp_path / name, seed=len(name), **SHORT)
+    for name in files:
+        (tmp_path / name / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name / name)
+    study = runs.load([tmp_path])
+    assert set(study.used["run"]) == {"good", "tokens.parquet"}
+    for said in (*study.unused["why_not"], *study.notes):
+        assert "is no plain file" in said
 
 
 def test_a_damaged_sweep_record_costs_its_own_cells(tmp_path):

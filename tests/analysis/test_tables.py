@@ -156,6 +156,7 @@ def test_the_three_formats_say_the_same(study, tmp_path):
 
 
 def test_hostile_cells_break_neither_markdown_nor_latex():
-    table = tabular.Table(["a|b", "c_d"], [["x|y", "50 % & \\evil{$}"]], "a_caption")
-    assert "x\\|y" in tabular.markdown(table)
+    table = tabular.Table(["a|b", "c_d"], [["x|y", "50 % & \\evil{$}"]], "a_caption, n < 3 <img src=x> [a](b)")
+    markdown = tabular.markdown(table)
+    assert "a\\|b" in markdown and "x\\|y" in markdown and r"n < 3 \<img src=x> [a]\(b)" in markdown
     assert r"50 \% \& \textbackslash{}evil\{\$\}" in tabular.latex(table)

@@ -9,8 +9,8 @@ from short_runs import Ran, Run, configured
 
 from harness import build
 from harness.command.cell import run_cell
-from harness.config import RayConfig
 from harness.drivers import ray_cluster
+from harness.groups import RayConfig
 
 
 @pytest.fixture

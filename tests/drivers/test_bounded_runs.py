@@ -44,6 +44,13 @@ def test_the_schedule_replays_to_the_same_weights_on_every_driver(bounded: Any, 
     assert run(*replay, "driver=overlapped").sha256 == bounded.sha256
 
 
+def test_freshest_first_replays_to_the_same_weights(run: Any) -> None:
+    free = run(*FREE, "driver=overlapped", "lag.on_excess=drop", "lag.first=freshest")
+    assert max(row["staleness_max"] for row in rows(free.folder, "metrics.jsonl")) <= 11
+    replay = ("lag=replay", f"lag.schedule={free.folder / 'schedule.jsonl'}", *FREE[2:])
+    assert run(*replay).sha256 == free.sha256
+
+
 def test_a_schedule_of_another_configuration_is_refused(bounded: Any, tmp_path: Path) -> None:
     replay = ("lag=replay", f"lag.schedule={bounded.folder / 'schedule.jsonl'}", *FREE[2:])
     for other, message in (("seed=2", "seed=1 there, 2 here"), ("algo=grpo", "algo"),
@@ -73,6 +80,8 @@ def test_a_file_that_is_no_schedule_is_refused(bounded: Any, tmp_path: Path) -> 
         (("driver=overlapped", "staleness=-1"), "at least 0"),
         (("driver=overlapped", "staleness=2"), "3 updates stale by construction"),
         (("driver=overlapped", "staleness=8", "lag.on_excess=drop", "rollout.chunks=3"), "of one size"),
+        (("driver=overlapped", "staleness=8", "lag.first=freshest"), "add lag.on_excess=drop"),
+        (("driver=overlapped", "staleness=8", "lag.first=newest"), "expected one of finished, freshest, oldest"),
     ],
 )
 def test_bad_bounds_are_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:

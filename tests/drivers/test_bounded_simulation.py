@@ -14,7 +14,14 @@ from harness.types import part
 
 
 def simulated(
-    bound: int, per_step: int, chunks: int, workers: int, on_excess: str, seed: int, batches: int = 40
+    bound: int,
+    per_step: int,
+    chunks: int,
+    workers: int,
+    on_excess: str,
+    seed: int,
+    batches: int = 40,
+    first: str = "finished",
 ) -> tuple[list[RolloutQueue], list[int], Workers]:
     """The queue (alone in a list), the staleness of every chunk's last update, and the workers.
 
@@ -22,7 +29,7 @@ def simulated(
     """
     rng = random.Random(seed)
     world = Workers(workers, lambda: 0.5 * rng.paretovariate(1.3))
-    policy = BoundedLag(bound, per_step, on_excess=on_excess)
+    policy = BoundedLag(bound, per_step, on_excess=on_excess, first=first)
     queues: list[RolloutQueue] = []
 
     def conserved(queue: RolloutQueue) -> None:
@@ -50,12 +57,14 @@ def simulated(
     chunks=st.integers(1, 8),
     workers=st.integers(1, 12),
     on_excess=st.sampled_from(["wait", "drop", "mask"]),
+    first=st.sampled_from(["finished", "freshest", "oldest"]),
     seed=st.integers(0, 2**32),
 )
 def test_the_bound_holds_nothing_is_lost_nothing_hangs(
-    per_step: int, slack: int, chunks: int, workers: int, on_excess: str, seed: int
+    per_step: int, slack: int, chunks: int, workers: int, on_excess: str, first: str, seed: int
 ) -> None:
-    (queue,), _, _ = simulated(per_step - 1 + slack, per_step, chunks, workers, on_excess, seed)
+    first = first if on_excess == "drop" else "finished"
+    (queue,), _, _ = simulated(per_step - 1 + slack, per_step, chunks, workers, on_excess, seed, first=first)
     assert queue.trained == 40 * chunks
 
 
@@ -72,6 +81,13 @@ def test_not_waiting_for_stragglers_saves_time() -> None:
         sum(simulated(15, 4, 4, 8, on_excess, seed)[2].now for seed in range(10)) for on_excess in ("wait", "drop")
     )
     assert dropped < waited
+
+
+def test_the_freshest_first_is_fresher_and_drops_more() -> None:
+    ran = {first: simulated(31, 4, 4, 16, "drop", 1, 200, first) for first in ("freshest", "finished", "oldest")}
+    means = [np.mean(worst) for _, worst, _ in ran.values()]
+    assert means[0] < means[1] - 1 and means[1] <= means[2] + 1
+    assert ran["freshest"][0][0].dropped > ran["oldest"][0][0].dropped
 
 
 def test_the_same_bound_is_not_the_same_staleness() -> None:

@@ -9,8 +9,9 @@ import pytest
 from elsewhere.engine import PlainEngine
 from short_runs import PROJECT, SHORT, configured
 
-from harness.config import Config, ModelConfig, RolloutConfig
+from harness.config import Config
 from harness.errors import UserError
+from harness.groups import ModelConfig, RolloutConfig
 from harness.models.loading import load_model
 
 HERE = Path(__file__).parent

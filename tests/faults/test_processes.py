@@ -132,6 +132,27 @@ def test_ctrl_c_before_a_run_has_begun_says_nothing(tmp_path: Path, start: Start
     assert "Traceback" not in errors
 
 
+def test_a_run_needs_no_standard_streams(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), *SMALL]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+    assert subprocess.run(closed, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode == 0
+    assert [m["status"] for m in manifests(tmp_path).values()] == ["finished"]
+
+
+def test_what_cannot_be_printed_is_one_line(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, str(ROOT / "run.py"), "--help"]
+        shown = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert shown.returncode == 2 and "No space left on device" in shown.stderr and "Traceback" not in shown.stderr
+
+
+def test_a_folder_that_is_gone_is_named_in_one_line(tmp_path: Path) -> None:
+    command = f"mkdir gone; cd gone; rmdir ../gone; '{sys.executable}' '{ROOT}/run.py' updates=8"
+    ran = subprocess.run(["sh", "-c", command], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 2 and ran.stderr.startswith("run.py: the folder that this is typed in does not exist")
+    assert len(ran.stderr.splitlines()) == 1
+
+
 def test_a_closed_pipe_ends_no_run(tmp_path: Path, start: Start) -> None:
     run = start(*SMALL)
     assert run.stdout is not None and run.stderr is not None

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from harness.command.plan import plan
-from harness.config import Config, ModelConfig, RolloutConfig
+from harness.config import Config
 from harness.errors import RunFailed, UserError
+from harness.groups import ModelConfig, RolloutConfig
 from harness.models.checks import check_model
 from harness.models.loading import load_model, longest_prompt
 from harness.models.tokens import load_tokenizer, message_ids, text_ids

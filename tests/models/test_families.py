@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness import randomness
-from harness.config import ModelConfig
+from harness.groups import ModelConfig
 from harness.models.decoder import SharedPrefixPolicy
 from harness.models.loading import LoadedModel, load_model
 from harness.models.policy import ComputePolicy, TransformersPolicy

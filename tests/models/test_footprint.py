@@ -95,9 +95,7 @@ def test_activations_are_what_autograd_keeps(family: str, dtype: torch.dtype, si
     architecture = config(family)
     logits = 4 * sizes.scored * architecture.vocab_size
     kept = kept_bytes(module(architecture), sizes, dtype) - logits
-    said = footprint.activation_bytes(
-        shape(architecture), sizes, dtype.itemsize, checkpointing=False, fused_norms=False
-    )
+    said = footprint.activation_bytes(shape(architecture), sizes, dtype.itemsize, checkpointing=False, on_cpu=True)
     assert said == pytest.approx(kept, rel=0.15)
 
 
@@ -108,8 +106,8 @@ def test_checkpointing_keeps_the_inputs_of_the_layers(dtype: torch.dtype) -> Non
     made.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     kept = kept_bytes(made, sizes, dtype) - 4 * sizes.scored * architecture.vocab_size
     one = shape(architecture)
-    said = footprint.activation_bytes(one, sizes, dtype.itemsize, checkpointing=True, fused_norms=False)
-    said -= footprint.layer_bytes(one, sizes, dtype.itemsize, fused_norms=False)  # comes later, in the backward pass
+    said = footprint.activation_bytes(one, sizes, dtype.itemsize, checkpointing=True, on_cpu=True)
+    said -= footprint.layer_bytes(one, sizes, dtype.itemsize, on_cpu=True)  # comes later, in the backward pass
     assert said - 4 * sizes.mask_elements == pytest.approx(kept, rel=0.15)  # the mask is kept by the closure
 
 
@@ -127,7 +125,7 @@ def test_the_head_takes_what_is_said_at_its_peak(tokens: int, vocabulary: int) -
             now += event.nbytes()
             peak = max(peak, now)
     one = Shape(1, 64, 1, 1, 1, 64, vocabulary, tied=True)
-    assert footprint.head_bytes(one, tokens, 4) == pytest.approx(peak, rel=0.25)
+    assert footprint.head_bytes(one, tokens, 4, on_cpu=True) == pytest.approx(peak, rel=0.25)
 
 
 # Measured on an H200: 1.5 B parameters, 128 responses of 256 to 1,024 tokens after 200 of prompt, bfloat16.
@@ -141,9 +139,9 @@ def test_the_learners_peak_is_the_measured_one(checkpointing: bool, sizes: Micro
 
 
 def test_the_head_alone_takes_the_measured_memory() -> None:
-    """8,192 tokens, with its weights and its input in bfloat16, on an H200."""
+    """8,192 tokens in chunks of 2,048 with fused kernels, its weights and its input in bfloat16, on an H200."""
     copies = 2 * footprint.embedding_parameters(QWEN_1_5B) + 2 * 2 * 8192 * QWEN_1_5B.hidden
-    assert (footprint.head_bytes(QWEN_1_5B, 8192, 2) + copies) / GIB == pytest.approx(2.9, rel=0.15)
+    assert (footprint.head_bytes(QWEN_1_5B, 8192, 2) + copies) / GIB == pytest.approx(3.1, rel=0.15)
 
 
 def test_ranks_divide_what_lies_in_slices_and_nothing_else() -> None:

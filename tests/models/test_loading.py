@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness.config import Config, ModelConfig, RolloutConfig
+from harness.config import Config
 from harness.errors import UserError
+from harness.groups import ModelConfig, RolloutConfig
 from harness.models import logprobs
 from harness.models.checks import check_model
 from harness.models.loading import load_model, longest_prompt

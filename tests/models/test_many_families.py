@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from harness import randomness
-from harness.config import ModelConfig
 from harness.errors import UserError
+from harness.groups import ModelConfig
 from harness.models.checks import check_model
 from harness.models.loading import load_model
 from harness.models.sequences import SequenceBatch

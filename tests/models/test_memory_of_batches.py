@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 import algorithms
-from harness.config import LearnerConfig, ModelConfig
+from harness.groups import LearnerConfig, ModelConfig
 from harness.learner.learner import Learner
 from harness.models.loading import LoadedModel, load_model
 from harness.rollout.base import scored

@@ -9,11 +9,20 @@ from typing import Any
 import yaml
 
 
-def make_run(runs: Path, name: str, status: str = "finished", updates: int = 25, **manifest: Any) -> Path:
-    """A run folder with `updates` rows and an evaluation at the start and the end."""
+def make_run(
+    runs: Path,
+    name: str,
+    status: str = "finished",
+    updates: int = 25,
+    config: dict[str, Any] | None = None,
+    **manifest: Any,
+) -> Path:
+    """A run folder with `updates` rows and an evaluation at the start and the end. config: more keys of config.yaml."""
     folder = runs / "carry" / name
     folder.mkdir(parents=True)
-    config = {"algo": {"_target_": "algorithms.m2po.M2PO"}, "seed": 1, "updates": updates, "long": "x" * 7000}
+    config = {"algo": {"_target_": "algorithms.m2po.M2PO"}, "seed": 1, "updates": updates, "long": "x" * 7000} | (
+        config or {}
+    )
     config["tracking"] = {"backend": "mlflow", "uri": "", "experiment": "lagrange", "every": 10}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     facts = {
@@ -43,21 +52,31 @@ def make_run(runs: Path, name: str, status: str = "finished", updates: int = 25,
 def add_rows(folder: Path, first: int, last: int) -> None:
     with (folder / "metrics.jsonl").open("a") as file:
         for update in range(first, last + 1):
-            row = {"update": update, "reward": update / 100, "m2_before": None, "time/elapsed_s": 0.1 * update}
+            row = {
+                "update": update,
+                "reward": update / 100,
+                "m2_before": None,
+                "masked_fraction": 0.1,
+                "time/elapsed_s": 0.1 * update,
+            }
             file.write(json.dumps(row) + "\n")
 
 
-def add_evaluation(folder: Path, update: int) -> None:
+def add_evaluation(folder: Path, update: int, accuracy: float = 0.5) -> None:
     with (folder / "eval.jsonl").open("a") as file:
         for split in ("validation", "test"):
-            row = {"update": update, "split": split, "n": 8, "sampled_accuracy": 0.5, "pass_at_k": {"1": 0.5}}
+            row = {"update": update, "split": split, "n": 8, "sampled_accuracy": accuracy, "pass_at_k": {"1": 0.5}}
             file.write(json.dumps(row) + "\n")
 
 
-def make_sweep(runs: Path, name: str, cells: list[Path]) -> Path:
+def make_sweep(runs: Path, name: str, cells: list[Path], given: list[list[str]] | None = None) -> Path:
+    """A sweep's folder. given: the overrides of each cell."""
     folder = runs / "sweeps" / name
     folder.mkdir(parents=True)
-    described = [{"folder": f"../../carry/{cell.name}", "overrides": [], "config_sha256": ""} for cell in cells]
+    described = [
+        {"folder": f"../../carry/{cell.name}", "overrides": overrides, "config_sha256": ""}
+        for cell, overrides in zip(cells, given or [[]] * len(cells), strict=True)
+    ]
     (folder / "sweep.json").write_text(json.dumps({"name": name, "command": ["-m"], "cells": described, "time": 1.7e9}))
     (folder / "figure.png").write_bytes(b"\x89PNG")
     return folder

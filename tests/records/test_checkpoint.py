@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.checkpoints import batch_of
-from harness.config import ModelConfig
 from harness.errors import RunFailed
+from harness.groups import ModelConfig
 from harness.models.loading import LoadedModel, load_model
 from harness.records import flat
 from harness.records.checkpoint import Checkpoints, RunState, defect, newest_good

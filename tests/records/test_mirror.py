@@ -113,7 +113,11 @@ def test_after_a_sweep_its_run_holds_figures_tables_and_report(
     assert {"figures/accuracy_vs_updates.png", "figures/figures.json"} <= artifacts["figures"]
     assert {"tables/summary.md", "tables/table1.tex"} <= artifacts["tables"]
     assert artifacts["report"] == {"report/index.html"}
-    assert sweep.data.tags["mlflow.note.content"].startswith("| algorithm")
+    note = sweep.data.tags["mlflow.note.content"]
+    report = f"#/experiments/{sweep.info.experiment_id}/runs/{sweep.info.run_id}/artifacts/report/index.html"
+    assert note.startswith(f"[Report]({report})") and "| algorithm" in note
+    assert sweep.data.params.items() >= {"algorithm": "grpo, m2po", "updates": "16", "staleness": "0"}.items()
+    assert sweep.data.metrics["cells_finished"] == 2 and 0 <= sweep.data.metrics["mean/test/sampled_accuracy"] <= 1
     cells = {run.info.run_name: run.data for run in held if run is not sweep}
     assert set(cells) == {"grpo-s0-seed1", "m2po-s0-seed1"}
     assert cells["m2po-s0-seed1"].params.items() >= {"algorithm": "m2po", "algo.m2_threshold": "0.04"}.items()
@@ -141,7 +145,46 @@ def test_an_experiment_that_was_there_gets_the_view_too(runs: Path) -> None:
     tags = client.get_experiment_by_name("old").tags
     assert tags["whose"] == "mine"
     saved = json.loads(tags["mlflow.sharedViewState.lagrange"])
-    assert json.loads(saved["state"])["selectedColumns"][0] == "params.`algorithm`"
+    assert json.loads(saved["state"])["selectedColumns"][:2] == [
+        "metrics.`test/sampled_accuracy`",
+        "params.`algorithm`",
+    ]
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_views_and_kinds_that_somebody_chose_stay(runs: Path) -> None:
+    make_sweep(runs, "lags", [make_run(runs, "a")])
+    view = json.dumps({"name": "mine", "createdAt": 0, "updatedAt": 1_700_000_000_000, "state": "{}"})
+    client = mlflow_client(runs)
+    chosen = {"mlflow.sharedViewState.lagrange": view, "mlflow.experimentKind": "genai_development"}
+    client.create_experiment("lagrange", tags=chosen)
+    client.create_experiment("guessed", tags={"mlflow.experimentKind": "no_inferred_type"})
+    Mirror(default_uri(runs), "guessed", 10)
+    assert client.get_experiment_by_name("guessed").tags["mlflow.experimentKind"] == "custom_model_development"
+    assert sync.main([str(runs)]) == 0
+    tags = client.get_experiment_by_name("lagrange").tags
+    assert chosen.items() <= tags.items() and "mlflow.sharedViewState.lagrange-lags" in tags
+
+
+def test_a_sweep_s_run_says_what_was_swept_and_what_came_out(runs: Path) -> None:
+    cells = [make_run(runs, "a"), make_run(runs, "b"), make_run(runs, "c", status="failed")]
+    add_evaluation(cells[1], 26, accuracy=0.75)
+    given = [
+        ["algo=m2po", f"staleness={s}", "updates=25", "runs_dir=runs", "hydra/launcher=joblib"] for s in (0, 64, 64)
+    ]
+    make_sweep(runs, "lags", cells, given)
+    assert sync.main([str(runs)]) == 0
+    client = mlflow_client(runs)
+    sweep = client.get_run(str(contents(default_uri(runs))["lags"]["id"]))
+    assert sweep.data.params.items() >= {"algorithm": "m2po", "staleness": "0, 64", "updates": "25"}.items()
+    assert not {"runs_dir", "hydra/launcher"} & set(sweep.data.params)
+    counts = {"cells": 3, "cells_finished": 2, "cells_failed": 1}
+    spread = {
+        "mean/test/sampled_accuracy": 0.625,
+        "lowest/test/sampled_accuracy": 0.5,
+        "highest/test/sampled_accuracy": 0.75,
+    }
+    assert sweep.data.metrics.items() >= (counts | spread).items()
 
 
 def test_cells_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
@@ -196,7 +239,7 @@ def test_a_killed_run_is_not_left_running(runs: Path) -> None:
     folder = make_run(runs, "a", status="running")
     mirror = Mirror(default_uri(runs), "lagrange", 10)
     mirror.cell(folder)  # nobody holds its lock: interrupted
-    mirror._client.update_run(mirror._cells[folder.resolve()].run_id, status="RUNNING")
+    mirror._runs.client.update_run(mirror._cells[folder.resolve()].run_id, status="RUNNING")
     assert Mirror(default_uri(runs), "lagrange", 10).end_dead_runs() == 1
     assert contents(default_uri(runs))["a"]["status"] == "KILLED"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ from harness.errors import RunFailed, UserError
 from harness.progress import Progress
 from harness.records.files import exclusive, is_held, naming, read_signed
 from harness.records.folder import RunFolder, check_folder
-from harness.records.layout import CONFIG, LOCK, MANIFEST, TOKENS
+from harness.records.layout import CONFIG, FILES, FOLDERS, LOCK, MANIFEST, TOKENS
 from harness.records.state import status_of
 from harness.records.token_parts import drop
 
@@ -75,6 +76,15 @@ def test_a_manifest_that_was_changed_is_refused_in_one_line(tmp_path: Path, how:
         check_folder(config)
     assert "\n" not in str(refused.value)
     assert status_of(config.folder) == "damaged"
+
+
+@pytest.mark.parametrize("name", [*FILES, *FOLDERS])
+def test_what_is_no_file_or_folder_where_one_belongs_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    (config,) = plan([f"runs_dir={tmp_path}"]).cells
+    config.folder.mkdir(parents=True)
+    os.mkfifo(config.folder / name)
+    with pytest.raises(UserError, match=rf"{name}: not a (plain file|folder); move it away"):
+        check_folder(config)
 
 
 def test_a_damaged_configuration_is_written_again(tmp_path: Path) -> None:

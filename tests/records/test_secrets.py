@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from harness.command.compose import compose_cells
 from harness.command.interpolations import from_environment
 from harness.command.plan import plan
-from harness.errors import without_secrets
+from harness.errors import UserError, without_secrets
 from harness.records.secrets import recorded
 from tests.conftest import SMALL, only_run
 
@@ -28,6 +28,8 @@ SECRET = "s3cr3t-of-mine"
         (f"http://me:{SECRET}@more@host", "http://***@host"),
         (f"tracking.uri=postgresql://u:{SECRET}@h/db and then", "tracking.uri=postgresql://***@h/db and then"),
         (f"https://host/x?a=1&api_key={SECRET}&b=2", "https://host/x?a=1&api_key=***&b=2"),
+        (f"ray.address=me:{SECRET}@host:6379", "ray.address=***@host:6379"),
+        ("model.path=owner/name@main", "model.path=owner/name@main"),
         ("sqlite:////tmp/a@b/mlflow.db", "sqlite:////tmp/a@b/mlflow.db"),
         ("hf://datasets/owner/x@main", "hf://datasets/owner/x@main"),
     ],
@@ -91,6 +93,30 @@ def test_no_file_of_a_sweep_holds_a_password(
     assert yaml.safe_load((run / "config.yaml").read_text())["tracking"]["uri"] == "http://***@127.0.0.1:1"
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["task=gsm8k", "task.path=/data/${oc.env:LAGRANGE_TEST_TOKEN}/x.jsonl"],
+            "/data/${oc.env:LAGRANGE_TEST_TOKEN}",
+        ),
+        (["task=gsm8k", "task.reward=${task.path}", "task.path=${oc.env:LAGRANGE_TEST_TOKEN}"], "${"),
+        (["model=hf", "model.path=${oc.env:LAGRANGE_TEST_TOKEN}/x"], "${oc.env:LAGRANGE_TEST_TOKEN}/x"),
+        (["device=${oc.env:LAGRANGE_TEST_TOKEN}"], "device=${oc.env:LAGRANGE_TEST_TOKEN}"),
+        (["seed=${oc.env:LAGRANGE_TEST_TOKEN}"], "seed: while dereferencing"),
+        (["driver=ray", f"ray.address=me:{SECRET}@127.0.0.1:1"], "ray.address=me"),
+    ],
+)
+def test_no_refusal_says_what_the_environment_holds(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LAGRANGE_TEST_TOKEN", SECRET)
+    with pytest.raises(UserError) as refusal:
+        plan([*SMALL, f"runs_dir={tmp_path}", *words])
+    assert said in str(refusal.value)
+    assert SECRET not in without_secrets(str(refusal.value))
 
 
 @pytest.mark.parametrize("shows", [("--cfg", "job"), ("--help",)])

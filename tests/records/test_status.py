@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,23 @@ def test_a_tree_that_may_not_be_written_is_read(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "open", refusing)
     assert status.look(folder).status == "interrupted"
+
+
+def test_no_file_of_a_run_ends_or_stops_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damages = {
+        "pipe": os.mkfifo,
+        "device": lambda path: path.symlink_to("/dev/zero"),
+        "deep": lambda path: path.write_text("- " * 30_000),  # libyaml ends the process over it
+        "deep JSON": lambda path: path.write_text("[" * 300_000),
+        "huge": lambda path: (path.touch(), os.truncate(path, 2**36)),
+    }
+    for how, damage in damages.items():
+        for name in ("manifest.json", "config.yaml", "metrics.jsonl", "eval.jsonl", "lock", "heartbeat"):
+            file = make_run(tmp_path, f"{how} {name}", status="running", roles={"long": "science"}) / name
+            file.unlink(missing_ok=True)
+            damage(file)
+    assert status.main([str(tmp_path)]) == 0
+    assert "30 cells: " in capsys.readouterr().out
 
 
 def test_the_last_whole_row_counts(tmp_path: Path) -> None:

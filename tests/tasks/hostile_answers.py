@@ -14,10 +14,9 @@ import sys
 from typing import Any
 
 import reasoning_gym
-from reasoning_gym.factory import DATASETS
 
 from harness.rewards import sandbox
-from harness.rewards.reasoning_gym import refused
+from harness.rewards.reasoning_gym import offered
 
 LIMIT_S = 5.0  # CPU time to make a problem and grade all answers
 MARK = "pwned"
@@ -53,7 +52,7 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 def tried(name: str) -> dict[str, Any]:
     """What grading hostile answers to a problem of a task did."""
-    data = reasoning_gym.create_dataset(name, seed=0, size=8)
+    data = reasoning_gym.create_dataset(name, seed=0, size=2**31 - 1)  # as the task does
     entry, scores = data[3], {}
     right = data.score_answer(answer=str(entry["answer"]).strip(), entry=entry)
     watching[0] = True
@@ -67,7 +66,7 @@ def tried(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    names = sys.argv[1:] or sorted(set(DATASETS) - set(refused()))
+    names = sys.argv[1:] or sorted(offered())
     for name in names:
         if not (child := os.fork()):
             sys.addaudithook(hook)

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness import build
-from harness.config import Config, EvalConfig, ModelConfig
+from harness.config import Config
 from harness.errors import UserError
+from harness.groups import EvalConfig, ModelConfig
 from harness.tasks import suites
 from harness.tasks.columns import read_answer
 from harness.tasks.corpus import Corpus

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.config import Config, ModelConfig
+from harness.config import Config
 from harness.errors import UserError
+from harness.groups import ModelConfig
 from harness.tasks import files, readable
 from harness.tasks.columns import is_verl, messages_of, read_answer, value_of
 from harness.tasks.corpus import Corpus, newlines

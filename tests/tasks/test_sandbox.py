@@ -13,7 +13,7 @@ import pytest
 from harness.command.plan import plan
 from harness.errors import UserError
 from harness.rewards import sandbox
-from harness.rewards.reasoning_gym import evaluates, refused
+from harness.rewards.reasoning_gym import UNFIT, evaluates, refused
 from tests.conftest import ROOT, SMALL
 
 ATTACKS = {
@@ -107,6 +107,12 @@ def test_what_is_reached_through_others_counts() -> None:
     assert evaluates(BitwiseArithmeticDataset) == "verify_solution calls eval"
 
 
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_task_that_cannot_be_trained_on_is_refused_at_once(name: str) -> None:
+    with pytest.raises(UserError, match=f"task.name={name}: not offered, for it {UNFIT[name]}"):
+        plan(["task=reasoning_gym", f"task.name={name}", "dry_run=true", *SMALL])
+
+
 @pytest.mark.parametrize("name", ["n_queens", "countdown", "puzzle24", "composite"])
 def test_a_task_whose_verifier_evaluates_is_refused_by_name(name: str) -> None:
     with pytest.raises(UserError, match=f"task.name={name}: not offered.*calls .*choose another than") as refusal:
@@ -118,9 +124,11 @@ def test_no_offered_verifier_runs_a_hostile_answer() -> None:
     command = [sys.executable, "-m", "tests.tasks.hostile_answers"]
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=sandbox.environment(), check=True)
     rows = [json.loads(line[line.index("{") :]) for line in ran.stdout.splitlines() if "{" in line]  # one prints a dot
-    assert len(rows) == 106 - len(refused())
+    assert len(rows) == 106 - len(refused()) - len(UNFIT)
     for row in rows:
         assert not row.get("events"), row
+        assert 1 not in row.get("scores", {}).values(), row
+    assert {row["task"] for row in rows if "status" in row} <= {"coin_flip", "mahjong_puzzle", "zebra_puzzles"}  # slow
 
 
 def test_the_watch_sees_an_answer_that_runs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,19 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """A file's bytes. Raises OSError, and ValueError for a file larger than `most` bytes."""
-    size = path.stat().st_size
+    """A file's bytes. Raises OSError, and ValueError for one larger than `most` bytes, a pipe, a device or a folder."""
+    size = plain_size(path)
     if size > most:
         raise ValueError(f"{path.name} has {size} bytes, at most {most} are read")
     return path.read_bytes()
+
+
+def plain_size(path: Path) -> int:
+    """Size of a file in bytes. Raises OSError, and ValueError for a pipe or a device, which may have no end."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path.name} is no plain file")
+    return found.st_size
 
 
 def read_json(path: Path) -> Any:

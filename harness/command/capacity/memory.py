@@ -1,0 +1,116 @@
+"""Does it fit? The bytes of a learner's device and of an engine's, for a device of any size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness import build
+from harness.command.capacity.devices import Device
+from harness.config import Config
+from harness.models import footprint
+from harness.models.footprint import FLOAT, MicroBatch, Shape
+
+HOST_BYTES = 12  # a parameter in a checkpoint: float32 weight and two moments
+
+
+def compute_bytes(config: Config) -> int:
+    """Of a number in the type of computation."""
+    return 2 if config.model.dtype == "bfloat16" else FLOAT
+
+
+def largest_micro_batch(config: Config) -> MicroBatch:
+    """What fits into learner.micro_batch_tokens where every prompt and response is as long as it may be."""
+    rollout = config.rollout
+    prompt, response, group = rollout.max_prompt_tokens, rollout.max_new_tokens, rollout.group_size
+    most = rollout.prompts_per_step * group // config.updates_per_step
+    responses = min(most, group, max(1, (config.learner.micro_batch_tokens - prompt) // response))
+    if responses == group:
+        prompts = min(most // group, max(1, config.learner.micro_batch_tokens // (prompt + group * response)))
+        return MicroBatch(prompts, prompt, prompts * group, response)
+    return MicroBatch(1, prompt, responses, response)
+
+
+def learner(config: Config, shape: Shape) -> footprint.Learner:
+    """Bytes of a rank of the learner at its peak."""
+    return footprint.learner(
+        shape,
+        largest_micro_batch(config),
+        compute_bytes(config),
+        checkpointing=config.model.gradient_checkpointing,
+        ranks=config.ranks,
+        on_cpu=config.device == "cpu",
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run needs on devices of one kind.
+
+    learner, engine: bytes on the learner's device and on an engine's; one sum where they share it.
+    sequences: of full length that the engine's cache holds at once.
+    """
+
+    device: Device
+    learner: float
+    engine: float
+    sequences: int
+
+    @property
+    def fits(self) -> bool:
+        return max(self.learner, self.engine) <= self.device.usable and self.sequences >= 1
+
+
+def verdict(config: Config, shape: Shape, device: Device) -> Verdict:
+    """Whether learner and engines fit on devices of a kind, each rank and each engine's part on one of them.
+
+    serial: the engine is beside the learner; overlapped: so are a replica and the published versions; ray: replica and
+    engine have a device of their own.
+    """
+    own, engine, sequences = learner(config, shape).total, *_engine(config, shape, device)
+    if config.driver == "ray":
+        return Verdict(device, own, engine + _replica(config, shape), sequences)
+    together = own + engine + _beside(config, shape)
+    return Verdict(device, together, together, sequences)
+
+
+def _beside(config: Config, shape: Shape) -> float:
+    """The replica and the published versions of driver=overlapped."""
+    if config.driver == "serial":
+        return 0.0
+    versions = build.staleness_policy(config).max_versions
+    return _replica(config, shape) + versions * footprint.replica_bytes(footprint.parameters(shape))
+
+
+def _replica(config: Config, shape: Shape) -> float:
+    """The trainer's model beside an engine that asks it for anything."""
+    needed = build.engine_class(config).needs_replica(config)
+    return footprint.replica_bytes(footprint.parameters(shape)) if needed else 0.0
+
+
+def _engine(config: Config, shape: Shape, device: Device) -> tuple[float, int]:
+    """Bytes of an engine on each of its devices, its model's replica aside, and how many full sequences it holds.
+
+    vLLM takes a share of the device, and its weights out of that; rollout=torch makes room for a whole chunk.
+    """
+    prompts, prompt_tokens, responses, tokens = _chunk(config)
+    weights = footprint.engine_weight_bytes(footprint.parameters(shape), compute_bytes(config))
+    if config.choices["rollout"] == "torch":
+        return footprint.decoding_bytes(shape, prompts, prompt_tokens, responses, tokens), responses
+    if config.choices["rollout"] != "vllm":
+        return weights, responses
+    ways, share = config.rollout.vllm.tensor_parallel_size, config.rollout.vllm.gpu_memory_utilization * device.usable
+    sequence = footprint.cache_token_bytes(shape, compute_bytes(config)) * (prompt_tokens + tokens)
+    return share, max(0, math.floor((ways * share - weights) / sequence))
+
+
+def _chunk(config: Config) -> tuple[int, int, int, int]:
+    """Prompts, their tokens, responses, their tokens of a chunk."""
+    rollout = config.rollout
+    prompts = math.ceil(rollout.prompts_per_step / rollout.chunks)
+    return prompts, rollout.max_prompt_tokens, prompts * rollout.group_size, rollout.max_new_tokens
+
+
+def checkpoint_bytes(shape: Shape) -> float:
+    """12·N on the disk: weights and AdamW's moments."""
+    return HOST_BYTES * footprint.parameters(shape)

@@ -1,0 +1,106 @@
+"""How long things take: by arithmetic for a device of the table, checked against what was measured on an H200."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness import build
+from harness.command.capacity.devices import Device
+from harness.command.capacity.memory import checkpoint_bytes, compute_bytes
+from harness.config import Config
+from harness.models import footprint
+from harness.models.footprint import Shape
+
+LEARNER_SHARE = 0.25  # of the product of matrices that a learner reaches
+ENGINE_S = {"vllm": (15e-3, 15e-6), "torch": (20e-3, 25e-6)}  # a step beside its products, and for every sequence
+SEQUENCES = 1024  # that an engine samples at once, at most
+PUBLISH_S = 0.25 / 1.54e9  # a parameter: weights, cache and probe
+GRADE_S = 1e-3  # a response
+DISK = 1e9  # bytes a second
+POINTS = 16  # at which the running sequences of a chunk are looked at
+SPREAD = 0.3  # standard deviation over mean of a duration, where none was measured
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds of the parts of a run.
+
+    update: an update.
+    chunk: an engine's time for a chunk.
+    publish: handing over the weights, after every step.
+    evaluation_sampling, evaluation_grading: an evaluation, by one engine and in the learner's thread.
+    checkpoint: writing one.
+    spread: of chunk and update, standard deviation over mean.
+    """
+
+    update: float
+    chunk: float
+    publish: float
+    evaluation_sampling: float
+    evaluation_grading: float
+    checkpoint: float
+    spread: float = SPREAD
+
+
+def estimated(config: Config, shape: Shape, device: Device, answers: int) -> Rates:
+    """For engines and ranks on devices of a kind; a response is taken to be half as long as it may be.
+
+    answers: responses of an evaluation.
+    """
+    rollout, size = config.rollout, footprint.parameters(shape)
+    prompts, responses = rollout.prompts_per_step, rollout.prompts_per_step * rollout.group_size
+    tokens = prompts * rollout.max_prompt_tokens / 2 + responses * rollout.max_new_tokens / 2
+    chunk = sampling_s(config, shape, device, math.ceil(responses / rollout.chunks))
+    if rollout.behaviour == "trainer":
+        chunk += 2 * size * tokens / rollout.chunks / (LEARNER_SHARE * device.flops)
+    rates = Rates(
+        update=update_s(config, shape, device, tokens / config.updates_per_step),
+        chunk=chunk,
+        publish=PUBLISH_S * size,
+        evaluation_sampling=sampling_s(config, shape, device, answers),
+        evaluation_grading=GRADE_S * answers,
+        checkpoint=checkpoint_bytes(shape) / DISK,
+    )
+    return shared(rates, config) if config.driver == "overlapped" else rates
+
+
+def update_s(config: Config, shape: Shape, device: Device, tokens: float) -> float:
+    """k·N·tokens / (W·F·share); k = 6, + 2 with checkpointing, + 2 for the extra pass of a batch-scope method."""
+    extra = getattr(build.algorithm(config), "scope", "token") == "batch" and tokens > config.learner.micro_batch_tokens
+    passes = 6 + 2 * config.model.gradient_checkpointing + 2 * extra
+    return passes * footprint.parameters(shape) * tokens / (config.ranks * device.flops * LEARNER_SHARE)
+
+
+def sampling_s(config: Config, shape: Shape, device: Device, responses: int) -> float:
+    """Of responses whose lengths are spread evenly up to the longest, so that ever fewer are running."""
+    rollout = config.rollout
+    at_once = rollout.vllm.max_num_seqs or SEQUENCES
+    waves, first = max(1.0, responses / at_once), min(responses, at_once)
+    shares = [(point + 0.5) / POINTS for point in range(POINTS)]
+    lengths = [rollout.max_prompt_tokens / 2 + rollout.max_new_tokens * share for share in shares]
+    steps = [
+        step_s(config, shape, device, first * (1 - share), length)
+        for share, length in zip(shares, lengths, strict=True)
+    ]
+    return waves * rollout.max_new_tokens * sum(steps) / POINTS
+
+
+def step_s(config: Config, shape: Shape, device: Device, running: float, length: float) -> float:
+    """A token for each running sequence: max(bytes of weights and cache / copy, 4·N·b / flops) / tp, and the engine's.
+
+    running: b, sequences. length: of each, in tokens.
+    """
+    engine = config.choices["rollout"]
+    ways = config.rollout.vllm.tensor_parallel_size if engine == "vllm" else 1
+    fixed, each = ENGINE_S.get(engine, ENGINE_S["torch"])
+    size, compute = footprint.parameters(shape), compute_bytes(config)
+    moved = compute * size + running * length * footprint.cache_token_bytes(shape, compute)
+    return max(moved / device.copy, 4 * size * running / device.flops) / ways + fixed + each * running
+
+
+def shared(rates: Rates, config: Config) -> Rates:
+    """Where learner and engine work on one device at once: each is slowed down until their times add up."""
+    generating, learning = rates.chunk * config.rollout.chunks, rates.update * config.updates_per_step
+    slower = (generating + learning) / max(generating, learning)
+    return Rates(**{**vars(rates), "chunk": rates.chunk * slower, "update": rates.update * slower})
