@@ -138,7 +138,7 @@ def learner(shape: Shape, device: str, model: Path) -> Iterator[str]:
         ("m2po", True, shape.budget),
         ("grpo", False, shape.budget // 2),
     ):
-        work = shapes.smaller(shape, budget=budget)
+        work = replace(shape, budget=budget)
         made = shapes.learner(shapes.loaded(model, device, checkpointing=checkpointing), work, method)
         found = measured(partial(_step, made, batch), device)
         rate = 6 * shape.products * tokens / found.seconds / 1e12
