@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from harness.command.cell import run_cell
 from harness.command.compose import set_project_root
 from harness.command.plan import plan
 from harness.config import Config
+from harness.learner.learner import Learner
 from harness.models.logprobs import head_scores
 from harness.models.sequences import micro_batches, sequence_batch
 from harness.rollout.torch_engine import TorchEngine
+from harness.types import GradedRollouts
 
 Section = Callable[[Shape, str, Path], Iterator[str]]  # shape, device, a folder with its model → lines
 
@@ -135,9 +138,9 @@ def learner(shape: Shape, device: str, model: Path) -> Iterator[str]:
         ("m2po", True, shape.budget),
         ("grpo", False, shape.budget // 2),
     ):
-        work = shapes.smaller(shape, budget=budget)
+        work = replace(shape, budget=budget)
         made = shapes.learner(shapes.loaded(model, device, checkpointing=checkpointing), work, method)
-        found = measured(lambda made=made: list(made.step(batch)), device)
+        found = measured(partial(_step, made, batch), device)
         rate = 6 * shape.products * tokens / found.seconds / 1e12
         name = f"{method}{', checkpointing' if checkpointing else f', micro-batches of {budget:,}'}"
         memory = f"{found.in_use} | {predicted(work, model, checkpointing)}"
@@ -145,6 +148,11 @@ def learner(shape: Shape, device: str, model: Path) -> Iterator[str]:
         del made
         if device != "cpu":
             torch.cuda.empty_cache()
+
+
+def _step(made: Learner, batch: GradedRollouts) -> None:
+    for _ in made.step(batch):
+        pass
 
 
 def predicted(shape: Shape, model: Path, checkpointing: bool) -> str:
@@ -178,7 +186,8 @@ def engines(shape: Shape, device: str, model: Path) -> Iterator[str]:
 def _generate(engine: TorchEngine, work: Any, device: str) -> None:
     prompts = torch.tensor(work.prompts, device=device).repeat_interleave(work.samples, 0)
     with torch.autocast(device, torch.bfloat16):
-        engine.trainer.module.generate(
+        module: Any = engine.trainer.module
+        module.generate(
             prompts, max_new_tokens=work.max_new_tokens, min_new_tokens=work.max_new_tokens, do_sample=True, top_k=0,
             attention_mask=torch.ones_like(prompts),
         )  # fmt: skip
@@ -199,11 +208,9 @@ def vllm(shape: Shape, device: str, model: Path) -> Iterator[str]:
     yield "| vLLM | tokens/s |\n|---|---|"
     for name, used in (("with log-probs", True), ("without", False)):
         asked = replace(work, logprobs=used)
-        lengths: list[int] = []
-        found = measured(
-            lambda asked=asked, lengths=lengths: lengths.append(len(engine.sample(asked).response_ids)), device, 1
-        )
-        yield f"| {name} | {lengths[-1] / found.seconds:,.0f} |"
+        found = measured(partial(engine.sample, asked), device, 1)
+        count = len(engine.sample(asked).response_ids)
+        yield f"| {name} | {count / found.seconds:,.0f} |"
     weights = trainer.module.state_dict()
     loading = measured(lambda: engine.load(1, weights), device)
     yield f"\nNew weights, with cache and probe: {1000 * loading.seconds:.0f} ms."
@@ -242,7 +249,7 @@ def determinism(shape: Shape, device: str, model: Path) -> Iterator[str]:
         gradients, seconds = [], []
         for _ in range(2):
             made = shapes.learner(shapes.loaded(model, device, checkpointing=True), shape, deterministic=switch)
-            found = measured(lambda made=made: list(made.step(batch)), device, 1)
+            found = measured(partial(_step, made, batch), device, 1)
             seconds.append(found.seconds)
             gradients.append([p.grad.cpu() for p in made.policy.model.parameters() if p.grad is not None])
             del made

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -194,8 +194,3 @@ def plain_head() -> Iterator[None]:
         yield
     finally:
         logprobs.CHUNK_ELEMENTS = before
-
-
-def smaller(shape: Shape, **changes: int) -> Shape:
-    """The shape with other work."""
-    return replace(shape, **changes)
