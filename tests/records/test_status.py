@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_a_tree_that_may_not_be_written_is_read(tmp_path: Path, monkeypatch: pyt
 
 
 def test_no_file_of_a_run_ends_or_stops_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    damages = {
+    damages: dict[str, Callable[[Path], object]] = {
         "pipe": os.mkfifo,
         "device": lambda path: path.symlink_to("/dev/zero"),
         "deep": lambda path: path.write_text("- " * 30_000),  # libyaml ends the process over it
