@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from harness.command import points
+import analysis.__main__
+from harness.command import grade, points
 from harness.command.cell import run_cell
 from harness.command.compose import compose_cells
 from harness.command.plan import plan
@@ -21,7 +23,7 @@ from tests.tiny import gsm8k_rows, make_model, write_jsonl
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"python run\.py ((?:[^`#\n]|\\\n)+)")
 FETCHED = ("checkpoint=", "fork=", "schedule=", "searchpath", "mine", "RUN", "PATH", "…", "--help", "VALUE", "tuned/")
 
@@ -65,7 +67,9 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"train.jsonl": str(train), "test.jsonl": str(test), "my-model": str(model)}
 
 
-@pytest.mark.parametrize("typed", [command for command in COMMANDS if "my-model" in command])
+@pytest.mark.parametrize(
+    "typed", [command for command in COMMANDS if "my-model" in command and "dry_run" not in command]
+)
 def test_your_own_model_and_data_run_at_lengths_that_fit(
     tmp_path: Path, monkeypatch: Any, stand_ins: dict[str, str], typed: str
 ) -> None:
@@ -112,3 +116,55 @@ def test_a_first_evaluation_that_is_cut_off_says_which_key(command: Command) -> 
     assert result.returncode == 0, result.stderr
     lines = [line for line in result.stderr.splitlines() if "cut off at rollout.max_new_tokens=1;" in line]
     assert len(lines) == 2  # validation and test
+
+
+TYPED = re.compile(r"(?:^ *|`)python -m (\S+?)(?:`| +(.*?)(?:`| {2,}|$))", re.M)  # what follows two spaces explains
+MADE = re.compile(r"(?:^|`)make ([a-z][a-z-]*)", re.M)
+STABILISERS = str(ROOT / "docs/records/stabilisers.parquet")  # every method at s = 64
+
+
+def typed_behind(module: str) -> list[str]:
+    """What the pages type behind `python -m MODULE`, each once."""
+    pages = (TYPED.findall(page.read_text()) for page in PAGES)
+    return list(dict.fromkeys(words.strip() for found in pages for name, words in found if name == module and words))
+
+
+def test_every_module_and_target_that_is_typed_is_there() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    modules = {name for name, _ in TYPED.findall(text)}
+    assert len(modules) > 10
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+    files = set(re.findall(r"python ((?:benchmarks|parity|tests)/\S+\.py)", text))
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(MADE.findall(text)) - targets == set()
+
+
+def of_analysis() -> list[list[str]]:
+    """The pages' whole commands of the analysis as words: what is optional is given, RUNS are STABILISERS."""
+    plain = (
+        re.sub(r"[\[\]…]", "", words) for words in typed_behind("analysis") if "… " not in words.replace("S…", "S")
+    )
+    return [[STABILISERS if word in ("RUNS", "runs") else word for word in shlex.split(words)] for words in plain]
+
+
+def test_the_commands_of_the_analysis_parse() -> None:
+    commands = of_analysis()
+    assert len(commands) > 10
+    for words in commands:
+        analysis.__main__._parser().parse_args(words)
+
+
+@pytest.mark.parametrize("name", ["table", "leaderboard", "compare"])
+def test_the_commands_of_the_analysis_run(name: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (words, *_) = [each for each in of_analysis() if each[0] == name and STABILISERS in each]
+    assert analysis.__main__.main(words) == 0
+
+
+def test_the_graded_examples_are_graded(capsys: pytest.CaptureFixture[str]) -> None:
+    examples = [words for words in typed_behind("harness.grade") if "--answer" in words and "allow-code" not in words]
+    assert len(examples) >= 3
+    for words in examples:
+        assert grade.main(shlex.split(words)) == 0
+        assert capsys.readouterr().out.strip()

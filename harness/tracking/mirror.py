@@ -181,7 +181,11 @@ class Mirror:
     def _save_views(self, folder: Path, run_id: str, described: dict[str, Any], metrics: dict[str, float]) -> None:
         """A view of this sweep's cells, and the one of all cells with this sweep's keys as columns."""
         swept = list(sweep_entries.swept_params(described["cells"]))
-        shown = {"swept": swept, "accuracy": sweep_entries.accuracy_of(metrics), "names": list(self._names.values())}
+        shown: dict[str, Any] = {
+            "swept": swept,
+            "accuracy": sweep_entries.accuracy_of(metrics),
+            "names": list(self._names.values()),
+        }
         of_sweep = f"tags.`mlflow.parentRunId` = '{run_id}'"
         views = {
             saved_view.tag_of(folder.name): saved_view.saved_view(f"Sweep {described['name']}", of_sweep, **shown),

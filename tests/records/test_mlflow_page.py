@@ -74,7 +74,9 @@ def test_the_first_charts_are_accuracy_and_masked_fraction(page: Any, address: s
     page.goto(address + "&compareRunsMode=CHART")
     page.reload()
     page.wait_for_selector("text=First look")
-    cards = page.wait_for_selector("[data-testid='experiment-view-compare-runs-chart-area']").inner_text()
+    area = "document.querySelector(\"[data-testid='experiment-view-compare-runs-chart-area']\").innerText"
+    page.wait_for_function(f"{area}.includes('masked_fraction')")
+    cards = page.evaluate(area)
     assert cards.index("First look") < cards.index("test/sampled_accuracy") < cards.index("masked_fraction")
 
 
