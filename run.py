@@ -69,11 +69,16 @@ def drive(arguments: list[str]) -> int:
         return estimate(planned) if planned.only_estimated else run(planned)
     except UserError as error:
         status("")
-        print(f"{Path(sys.argv[0]).name}: {without_secrets(str(error))}", file=sys.stderr)
+        complain(str(error))
         return 2
     except OSError as error:  # of the disk, of rights: what a cell meets, its folder says
-        print(f"run.py: {printable(first_line(error))}", file=sys.stderr)
+        complain(printable(first_line(error)))
         return 2
+
+
+def complain(text: str) -> None:
+    """Says in one line what was wrong, in the name of what was typed: run.py, or `lagrange`."""
+    print(f"{Path(sys.argv[0]).name}: {without_secrets(text)}", file=sys.stderr)
 
 
 def show_only() -> int:
@@ -101,7 +106,7 @@ def estimate(planned: Plan) -> int:
     show(dry_run.report(planned))
     refusals = dry_run.refusals(planned)
     for line in refusals:
-        print(f"run.py: {without_secrets(line)}", file=sys.stderr)
+        complain(line)
     return 2 if refusals else 0
 
 
@@ -154,7 +159,7 @@ def climb(planned: Plan) -> None:
             cells = tuning.going_on(planned.sweep_folder, update)
             tell(f"{len(cells)} of {len(planned.cells)} runs go on past update {update}", sys.stderr)
     except AnalysisError as error:
-        print(f"run.py: {error}", file=sys.stderr)
+        complain(str(error))
     else:
         launch.run_due(planned, cell, cells)
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+LIMIT_S = 240.0  # for what takes seconds on an idle machine
 
 # A run of seconds: 8 prompts × 4 responses a step, a few problems to evaluate on.
 SMALL = (
@@ -77,3 +79,16 @@ def without_clock(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def manifest(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "manifest.json").read_text()))
+
+
+def manifests(folder: Path) -> dict[str, dict[str, Any]]:
+    """The manifest of every run of carry that was typed in `folder`, by the name of its run folder."""
+    return {path.parent.name: manifest(path.parent) for path in sorted(folder.glob("runs/carry/*/manifest.json"))}
+
+
+def until(holds: Callable[[], object], what: str = "nothing happened", limit_s: float = LIMIT_S) -> None:
+    """Waits until something holds, and fails with `what` where it does not come to hold."""
+    deadline = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)

@@ -69,6 +69,7 @@ def test_the_wheel_holds_every_package_and_every_configuration(installed: Path) 
     for top in ("conf", "sweeps"):
         ours, theirs = ({p.relative_to(base) for p in (base / top).rglob("*.yaml")} for base in (ROOT, settings))
         assert ours and ours == theirs and settings != ROOT
+    assert (settings / "run.py").is_file()  # what a job of Slurm runs
 
 
 def test_the_installed_command_does_what_run_py_does(installed: Path, place: Path) -> None:

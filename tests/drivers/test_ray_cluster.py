@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from harness.records.files import read_json
 from harness.records.layout import MANIFEST, METRICS
 from harness.records.state import status_of
 from harness.records.tail import last_row
+from tests.conftest import LIMIT_S, until
 
-LIMIT_S = 240  # for what takes seconds on an idle machine
 RESERVE = """
 import sys, ray
 from harness.drivers import ray_cluster, ray_room
@@ -64,13 +64,6 @@ def two_nodes() -> Iterator[TwoNodes]:
 
 def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"} | more
-
-
-def until(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 def test_more_actors_than_there_is_room_for_are_refused_in_one_line(two_nodes: TwoNodes, tmp_path: Path) -> None:

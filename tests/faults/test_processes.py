@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from harness.records.layout import LOCK
-from tests.conftest import ROOT, SMALL
+from tests.conftest import LIMIT_S, ROOT, SMALL, manifests, until
 
 LONG = (*SMALL, "updates=4000", "eval.every=4000")
 SWEEP = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-LIMIT_S = 240.0
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -55,17 +53,6 @@ def members(session: int) -> list[int]:
     return [int(pid) for pid, sid, state in rows if int(sid) == session and not state.startswith("Z")]
 
 
-def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.2)
-
-
-def manifests(folder: Path) -> dict[str, dict[str, object]]:
-    return {p.parent.name: json.loads(p.read_text()) for p in sorted(folder.glob("runs/carry/*/manifest.json"))}
-
-
 def with_checkpoint(folder: Path) -> list[Path]:
     return [path.parents[2] for path in sorted(folder.glob("runs/carry/*/checkpoints/*/checkpoint.json"))]
 
@@ -82,7 +69,7 @@ def test_cells_stop_with_a_checkpoint_when_their_launcher_alone_is_ended(
     until(lambda: len({run.name for run in with_checkpoint(tmp_path)}) == 2)
     launcher.send_signal(number)
     launcher.wait(60)
-    until(lambda: not members(launcher.pid), 20)
+    until(lambda: not members(launcher.pid), limit_s=20)
     assert [m["status"] for m in manifests(tmp_path).values()] == ["interrupted"] * 2
     if number == signal.SIGTERM:
         assert launcher.stdout is not None and "2 interrupted, 1 waiting" in launcher.stdout.read()
@@ -169,4 +156,4 @@ def test_a_killed_run_leaves_no_process_behind(tmp_path: Path, start: Start, dri
     until(lambda: with_checkpoint(tmp_path))
     run.kill()
     run.wait()
-    until(lambda: not members(run.pid), limit_s)
+    until(lambda: not members(run.pid), limit_s=limit_s)

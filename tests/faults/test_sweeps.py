@@ -16,14 +16,10 @@ import pytest
 from harness.command.cell import run_cell
 from harness.command.plan import plan
 from harness.progress import Progress
-from tests.conftest import ROOT, SMALL
+from tests.conftest import ROOT, SMALL, manifests
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SWEEP = ("-m", "algo=grpo,m2po", "staleness=0,4", *SMALL)
-
-
-def manifests(folder: Path) -> dict[str, dict[str, object]]:
-    return {p.parent.name: json.loads(p.read_text()) for p in sorted(folder.glob("runs/carry/*/manifest.json"))}
 
 
 def popen(folder: Path, *arguments: str) -> subprocess.Popen[str]:

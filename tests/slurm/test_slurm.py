@@ -5,11 +5,9 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,11 +18,10 @@ from harness.errors import UserError
 from harness.records.files import read_json
 from harness.records.layout import MANIFEST, METRICS
 from harness.records.tail import last_row
-from tests.conftest import ROOT, SMALL
+from tests.conftest import LIMIT_S, ROOT, SMALL, until
 
 HERE = Path(__file__).parent
 CELLS = (*SMALL, "task._target_=paced.Paced", "allow_code=[paced]", "algo=grpo", "updates=48", "eval.every=48")
-LIMIT_S = 240  # for what takes seconds on an idle machine
 
 pytestmark = pytest.mark.xdist_group("slurm")
 
@@ -42,13 +39,6 @@ def launched(*words: str, by: Path = HERE / "submit.py") -> Iterator[subprocess.
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()  # one that a failed test has left
-
-
-def until(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
 
 
 def updates(cell: Config) -> int:

@@ -32,7 +32,7 @@ if [ "$1" = show ]; then echo "JobId=7 JobState=$STATE Restarts=0"; fi
 JOB = """
 import pathlib, sys
 from harness.command import slurm_job
-slurm_job.PROJECT = pathlib.Path(sys.argv[1])
+slurm_job.SETTINGS = pathlib.Path(sys.argv[1])
 slurm_job.work(["seed=1", "hydra/launcher=slurm", "hydra.launcher.time=5"], sys.argv[1])
 """
 
