@@ -15,7 +15,7 @@ from analysis.statistics import SEED
 from analysis.tabular import Table
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-SIMULATIONS = 2000
+SIMULATIONS = 1000
 BLOCK = 20  # families at once, to bound memory
 PROBLEMS, SAMPLES = 256, 4
 PAGE = """# Calibration

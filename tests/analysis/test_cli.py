@@ -36,7 +36,9 @@ def test_the_analysis_imports_neither_torch_nor_the_harness():
     code = f"import sys, importlib\nfor name in {modules}: importlib.import_module(name)\n"
     code += "print(sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'harness', 'algorithms')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(["harness", "harness.records", "harness.records.layout", "harness.records.limits"])
+    assert done.stdout.strip() == str(
+        ["harness", "harness.records", "harness.records.layout", "harness.records.limits"]
+    )
 
 
 @pytest.fixture
