@@ -47,6 +47,12 @@ def test_a_change_counts_from_the_fork_on(parent: Ran, tmp_path: Path) -> None:
         assert list(row["staleness_hist"]) == [str(age)]
 
 
+def test_a_fork_of_a_fork_that_began_anew_carries_on_with_its_queue(parent: Ran, tmp_path: Path) -> None:
+    anew = (f"fork={parent.folder}@8", "staleness=uniform:8:8", "checkpoint_every=8", "record.keep_checkpoints=all")
+    first = forked(tmp_path, *anew)
+    assert forked(tmp_path, f"fork={first.folder}@16").sha256 == first.sha256
+
+
 def test_what_cannot_be_forked_is_refused(parent: Ran, tmp_path: Path) -> None:
     for overrides, message in (
         ((f"fork={parent.folder}@12",), "there are 8, 16, 24"),
