@@ -69,10 +69,10 @@ def drive(arguments: list[str]) -> int:
         return estimate(planned) if planned.only_estimated else run(planned)
     except UserError as error:
         status("")
-        print(f"{Path(sys.argv[0]).name}: {without_secrets(str(error))}", file=sys.stderr)
+        complain(str(error))
         return 2
     except OSError as error:  # of the disk, of rights: what a cell meets, its folder says
-        print(f"run.py: {printable(first_line(error))}", file=sys.stderr)
+        complain(printable(first_line(error)))
         return 2
 
 
@@ -101,7 +101,7 @@ def estimate(planned: Plan) -> int:
     show(dry_run.report(planned))
     refusals = dry_run.refusals(planned)
     for line in refusals:
-        print(f"run.py: {without_secrets(line)}", file=sys.stderr)
+        complain(line)
     return 2 if refusals else 0
 
 
@@ -141,6 +141,10 @@ def tell(text: str, stream: TextIO) -> None:
         print(without_secrets(text), file=stream)
 
 
+def complain(line: str) -> None:
+    print(f"{Path(sys.argv[0]).name}: {without_secrets(line)}", file=sys.stderr)
+
+
 def climb(planned: Plan) -> None:
     """A sweep that lists its points: launch them to a rung, ask the analysis which go on, to the next, to the end."""
     from analysis import tuning
@@ -154,7 +158,7 @@ def climb(planned: Plan) -> None:
             cells = tuning.going_on(planned.sweep_folder, update)
             tell(f"{len(cells)} of {len(planned.cells)} runs go on past update {update}", sys.stderr)
     except AnalysisError as error:
-        print(f"run.py: {error}", file=sys.stderr)
+        complain(str(error))
     else:
         launch.run_due(planned, cell, cells)
 
