@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness import build
 from harness.command.capacity.devices import Device
-from harness.command.capacity.memory import checkpoint_bytes, compute_bytes
+from harness.command.capacity.memory import checkpoint_bytes, compute_bytes, mini_batches
 from harness.config import Config
 from harness.models import footprint
 from harness.models.footprint import Shape
@@ -55,7 +55,7 @@ def estimated(config: Config, shape: Shape, device: Device, answers: int) -> Rat
     if rollout.behaviour == "trainer":
         chunk += 2 * size * tokens / rollout.chunks / (LEARNER_SHARE * device.flops)
     rates = Rates(
-        update=update_s(config, shape, device, tokens / config.updates_per_step),
+        update=update_s(config, shape, device, tokens / mini_batches(config)),
         chunk=chunk,
         publish=PUBLISH_S * size,
         evaluation_sampling=sampling_s(config, shape, device, answers),
