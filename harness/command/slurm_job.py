@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from harness import PROJECT
+from harness import SETTINGS
 from harness.progress import QUIET
 from harness.records.state import status_of
 from harness.records.tail import last_update
@@ -47,7 +47,7 @@ def _run(words: Sequence[str], first: bool) -> list[str]:
             run.terminate()
 
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # what is ignored stays so in all processes of the run
-    command = [sys.executable, str(PROJECT / "run.py"), *words, "hydra.mode=RUN"]
+    command = [sys.executable, str(SETTINGS / "run.py"), *words, "hydra.mode=RUN"]
     run = subprocess.Popen(command, env=os.environ | {QUIET: "1", MIRRORED: "1"} | _meeting(), process_group=0)
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, pass_on)
