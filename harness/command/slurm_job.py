@@ -84,7 +84,7 @@ def _give_back(folder: str, timed_out: bool) -> None:
 
 
 def _number() -> str:
-    """Of this job. Of an array, the last job's plain number also names the whole array."""
+    """What scontrol knows this job by. Of an array, the last job's plain number also names the whole array."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
     return f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
 

@@ -15,12 +15,12 @@ CHECKPOINT_BYTES = 12  # a parameter in a checkpoint: float32 weight and two mom
 
 
 def compute_bytes(config: Config) -> int:
-    """Of a number in the type of computation."""
+    """Bytes of a number in the type of computation."""
     return 2 if config.model.dtype == "bfloat16" else FLOAT
 
 
 def mini_batches(config: Config) -> int:
-    """That a rollout batch is cut into; with several epochs each makes several updates."""
+    """Mini-batches that a rollout batch is cut into; with several epochs each makes several updates."""
     return config.updates_per_step // config.learner.max_epochs
 
 
@@ -117,5 +117,5 @@ def _chunk(config: Config) -> tuple[int, int, int, int]:
 
 
 def checkpoint_bytes(shape: Shape) -> float:
-    """12·N on the disk: weights and AdamW's moments."""
+    """12·N: a checkpoint on the disk, weights and AdamW's moments."""
     return CHECKPOINT_BYTES * footprint.parameters(shape)

@@ -54,7 +54,7 @@ def refusals(config: Config, answers: int, measured: Rates | None = None) -> lis
 
 
 def run_seconds(config: Config, answers: int, measured: Rates | None = None) -> dict[str, float]:
-    """Of a whole run, by what it runs on. Parameters as `facts` takes them."""
+    """Seconds of a whole run, by what it runs on. Parameters as `facts` takes them."""
     if config.mode == "evaluate":
         return {}
     shape = shape_at_hand(config.served_model.path)
@@ -68,7 +68,7 @@ def total(cells: list[dict[str, float]]) -> str:
 
 
 def micro_batches(config: Config) -> int:
-    """Of an update, at most: where every prompt and response is as long as it may be."""
+    """Micro-batches of an update, at most: where every prompt and response is as long as it may be."""
     responses = config.rollout.prompts_per_step * config.rollout.group_size // mini_batches(config)
     return math.ceil(responses / largest_micro_batch(config).responses)
 
