@@ -33,7 +33,9 @@ def inherit(config: Config, given: Sequence[str]) -> Config:
         raise UserError(
             f"fork={config.fork} with {whole}=: a fork takes over the run's settings; type the keys that change"
         )
-    tree = OmegaConf.create(fork.recorded(config.fork))  # what the environment says is recorded as ${oc.env:NAME}
+    held = fork.recorded(config.fork)
+    held.pop("tracking", None)  # of which nothing is taken over
+    tree = OmegaConf.create(held)  # what the environment says is recorded as ${oc.env:NAME}
     try:
         before: Any = OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:
