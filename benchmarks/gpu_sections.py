@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -27,6 +25,7 @@ from harness.command.compose import set_project_root
 from harness.command.plan import plan
 from harness.config import Config
 from harness.learner.learner import Learner
+from harness.models import footprint
 from harness.models.logprobs import head_scores
 from harness.models.sequences import micro_batches, sequence_batch
 from harness.rollout.torch_engine import TorchEngine
@@ -156,14 +155,12 @@ def _step(made: Learner, batch: GradedRollouts) -> None:
 
 
 def predicted(shape: Shape, model: Path, checkpointing: bool) -> str:
-    """What the model of memory says of the learner, where there is one."""
-    if importlib.util.find_spec("harness.models.footprint") is None:
-        return "no prediction"
-    footprint = importlib.import_module("harness.models.footprint")
+    """What the model of memory says of the learner."""
     sequences = sequence_batch(shapes.graded(shape).rollouts, "cpu")
     _, largest = max(micro_batches(sequences, shape.budget), key=lambda part: part[1].padded_tokens)
     micro = footprint.MicroBatch(*largest.prompt_ids.shape, *largest.response_ids.shape)
     size = footprint.shape_of(AutoConfig.from_pretrained(model))
+    assert size is not None
     return f"{footprint.learner(size, micro, 2, checkpointing=checkpointing).total / shapes.GIB:.1f} GiB"
 
 

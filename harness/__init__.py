@@ -3,7 +3,5 @@
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]  # the folder that holds the packages
-INSTALLED = (
-    PROJECT / "lagrange"
-)  # of an installed copy run.py, conf/ and sweeps/, which lie beside the packages in a checkout
-SETTINGS = INSTALLED if (INSTALLED / "conf" / "config.yaml").is_file() else PROJECT
+INSTALLED = PROJECT / "lagrange"  # in an installed copy: run.py, conf/ and sweeps/
+SETTINGS = INSTALLED if (INSTALLED / "conf" / "config.yaml").is_file() else PROJECT  # the folder that holds run.py

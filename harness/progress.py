@@ -6,17 +6,22 @@ import os
 import shutil
 import sys
 
-QUIET = "LAGRANGE_QUIET"  # set where only warnings are wanted: quiet=true, and processes that another one displays
+QUIET = "LAGRANGE_QUIET"  # set where only warnings are wanted: quiet=true
+DISPLAYED = "LAGRANGE_DISPLAYED"  # set for processes whose runs another one displays
 
 _now: list[str] = [""]  # what the run in this process is at; a process has one at a time
 
 
 def status(text: str) -> None:
     """Shows what the command is at, on a terminal, until the next text; "" takes it away."""
-    if QUIET not in os.environ and sys.stderr.isatty():
+    if _speaks() and sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
         sys.stderr.write("\r\x1b[K" + text[:width])
         sys.stderr.flush()
+
+
+def _speaks() -> bool:
+    return QUIET not in os.environ and DISPLAYED not in os.environ
 
 
 def now() -> str:
@@ -40,7 +45,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays, also in a log; not where another display shows the run."""
-        if QUIET not in os.environ:
+        if _speaks():
             self.warn(text)
 
     def warn(self, text: str) -> None:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from harness import build
 from harness.command import pace
 from harness.command.plan import plan
 from harness.command.watch import View, labels
@@ -83,7 +84,7 @@ def cell(tmp_path, *words, answers=160):
 
 def simulate(config, until, evaluation=2.0, batch=0.5, train=0.5):
     """Rows up to an update, and the seconds that the whole run takes."""
-    step, ahead = config.updates_per_step, config.lag_steps
+    step, ahead = config.updates_per_step, build.staleness_policy(config).lag_steps
     elapsed, rows, generated = evaluation, [], 0
     for number in range(config.batches):
         wanted = min(config.batches, number + ahead + 1)
@@ -120,6 +121,18 @@ def test_a_run_that_carries_on_counts_from_where_it_did(tmp_path):
         (config.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*old, *new[:n]]))
         one.look()
     assert 170 <= one.left_s() <= 181
+
+
+def test_a_fork_counts_from_the_update_that_it_starts_at(tmp_path):
+    config = cell(tmp_path, "staleness=0")
+    truth = simulate(config, 200)
+    for name in ("metrics.jsonl", "eval.jsonl"):
+        rows = [json.loads(line) for line in (config.folder / name).read_text().splitlines()]
+        own = [row | {"update": row["update"] + 180} for row in rows[:20]]
+        (config.folder / name).write_text("".join(json.dumps(row) + "\n" for row in own))
+    one = pace.Pace(config)
+    one.look()
+    assert one.update == 200 and truth / 2 <= one.left_s() <= truth * 2
 
 
 def test_what_has_not_begun_takes_as_long_as_what_runs(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,16 @@ def test_a_batch_gives_the_tokens_of_one_at_a_time(policy: Policy) -> None:
     for name in ("logp_engine", "logp_behaviour"):
         expected = torch.cat([getattr(one, name) for one in alone])
         assert torch.allclose(getattr(together, name), expected, atol=1e-6)
+
+
+@every_policy
+@pytest.mark.parametrize("cut", [0, 5, LIMIT])
+def test_a_beginning_stays_though_other_responses_end_early(policy: Policy, cut: int) -> None:
+    full = request(samples=8)
+    begun = generate(policy, full)
+    other = replace(full, keys=full.keys[::-1, ::-1].copy(), begun=begun, cuts=np.full(full.keys.shape, cut))
+    for before, after in zip(begun.responses(), generate(policy, other).responses(), strict=True):
+        assert after[:cut] == before[:cut] and (len(before) > cut or after == before)
 
 
 @every_policy

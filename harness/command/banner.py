@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.command.plan import Plan
 from harness.command.watch import labels
 from harness.config import Config
 from harness.errors import printable
-from harness.records.layout import EVAL
 from harness.records.state import status_of
-
-Row = dict[str, Any]
+from harness.records.tail import validation_scores
+from harness.tracking.store import default_uri, store_uri
 
 
 def program() -> str:
@@ -36,7 +33,8 @@ def header(plan: Plan) -> str:
     model = f", model {first.model.path}" if first.mode == "train" else ""
     task = f"task {first.choices['task']}{model}, {first.device}"
     how_long = "the time left is shown after ten updates; " if first.mode == "train" else ""
-    lines = (f"{_count(plan, due)}: {task}", f"into {where}", f"{how_long}Ctrl-C stops, the same command carries on")
+    stop = "Slurm's jobs go on after Ctrl-C" if plan.on_slurm else "Ctrl-C stops"
+    lines = (f"{_count(plan, due)}: {task}", f"into {where}", f"{how_long}{stop}, the same command carries on")
     return "\n".join(wrapped(printable(line)) for line in lines)
 
 
@@ -51,15 +49,15 @@ def _count(plan: Plan, due: int) -> str:
     done = len(plan.cells) - due
     lengths = sorted({cell.updates for cell in plan.cells})
     length = str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    what = "evaluations" if plan.cells[0].mode == "evaluate" else f"runs of {length} updates"
     jobs = f", {plan.jobs} at a time" if plan.jobs > 1 else ""
     finished = f" ({done} finished before)" if done else ""
-    return f"{len(plan.cells)} runs of {length} updates{finished}{jobs}"
+    return f"{len(plan.cells)} {what}{finished}{jobs}"
 
 
 def learned(folder: Path) -> str:
     """What one finished training run shows, in a sentence; "" where it was never evaluated."""
-    rows: list[Row] = [json.loads(line) for line in (folder / EVAL).read_text().splitlines()]
-    scores = {row["update"]: row["sampled_accuracy"] for row in rows if row["split"] == "validation"}
+    scores = validation_scores(folder)
     if not scores:
         return ""
     first, last = min(scores), max(scores)
@@ -94,13 +92,13 @@ def _steps(plan: Plan, first: Config, folder: Path) -> Iterator[tuple[str, str]]
 
 
 def _browser(config: Config) -> str:
-    from_project = Path("Makefile").is_file() and Path("run.py").is_file()
-    runs = "" if config.runs_dir == "runs" else f" RUNS={shlex.quote(config.runs_dir)}"
-    if from_project and not config.tracking.uri:
-        return f"make ui{runs}"
-    database = (Path(config.runs_dir) / "mlflow.db").absolute()
-    store = config.tracking.uri or f"sqlite:///{database}"
-    return f"mlflow ui --backend-store-uri {shlex.quote(store)}"
+    runs = Path(config.runs_dir)
+    uri = store_uri(config.tracking.uri, runs)
+    if uri != default_uri(runs):
+        return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    if Path("Makefile").is_file() and Path("run.py").is_file():
+        return "make ui" + ("" if config.runs_dir == "runs" else f" RUNS={shlex.quote(config.runs_dir)}")
+    return f"python -m harness.ui --runs {shlex.quote(config.runs_dir)}"
 
 
 def wrapped(text: str) -> str:

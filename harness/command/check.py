@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,7 @@ def check(config: Config, *, elsewhere: bool = False) -> None:
     build.task(config)
     build.staleness_policy(config).check(config)
     build.engine_class(config).check(config)
-    if not elsewhere:
-        build.check_driver(config)
+    build.check_driver(replace(config, dry_run=True) if elsewhere else config)
     _check_deterministic(config)
     check_kept(config)
     fork.check(config)

@@ -16,16 +16,18 @@ from safetensors import safe_open
 from harness import build
 from harness.command.capacity import report as capacity
 from harness.command.capacity.calibrate import measured
+from harness.command.capacity.memory import compute_bytes, mini_batches
+from harness.command.capacity.outlook import can_be_simulated
 from harness.command.capacity.rates import Rates
 from harness.command.plan import Plan
 from harness.config import Config
 from harness.lag.mixture import MixedLag
+from harness.lag.partial import PartialLag
+from harness.models import footprint
 from harness.models.checks import resolve_path
 from harness.models.published import shape_at_hand
 from harness.tasks.suites import BENCHMARKS
 
-MASTER_BYTES = 16  # a parameter: float32 weight, gradient and two AdamW moments
-SNAPSHOT_BYTES = 4  # a parameter of a published version
 TOKEN_BYTES = 16  # a stored response token: id, two log-probs, version
 TASK_SPLITS = 2  # validation and test; their sizes are known only with the data
 GUESSED_PROBLEMS = 256  # a split
@@ -55,8 +57,8 @@ def refusals(plan: Plan) -> list[str]:
 
 
 def rates_of(config: Config) -> Rates | None:
-    """The seconds of this machine, where they are asked for."""
-    return measured(config, _answers(config)) if config.calibrate else None
+    """The seconds of this machine, where they are asked for and there is a use for them."""
+    return measured(config, _answers(config)) if config.calibrate and can_be_simulated(config) else None
 
 
 # Estimates -----------------------------------------------------------------------------------------------
@@ -93,17 +95,16 @@ def estimate(config: Config) -> Estimate:
     size = known or 0.0
     responses = rollout.prompts_per_step * rollout.group_size
     step_tokens = responses * rollout.max_new_tokens
-    compute_bytes = 2 if config.model.dtype == "bfloat16" else 4
-    copy_bytes = compute_bytes if compute_bytes < SNAPSHOT_BYTES else 0  # the learner's, in the type of computation
+    compute = compute_bytes(config)
     return Estimate(
         responses=responses,
         training_tokens=config.batches * step_tokens,
         evaluation_tokens=_evaluations(config) * _answers(config) * rollout.max_new_tokens,
-        micro_batches=_micro_batches(config, step_tokens),
+        micro_batches=capacity.micro_batches(config),
         parameters=known,
-        learner_bytes=(MASTER_BYTES / config.ranks + copy_bytes) * size,
+        learner_bytes=footprint.master_bytes(size, config.ranks) + footprint.cast_bytes(size, compute),
         ranks=config.ranks,
-        engine_bytes=_engine_bytes(config, compute_bytes) * size,
+        engine_bytes=_engine_bytes(config, compute) * size,
         queue_bytes=_queued(config) * step_tokens * TOKEN_BYTES,
     )
 
@@ -137,24 +138,11 @@ def _answers(config: Config) -> int:
     return own + sum(s.problems * ((evaluation.suite_samples or s.samples) + evaluation.greedy) for s in suites)
 
 
-def _cuts(config: Config) -> int:
-    """Mini-batches that a rollout batch is cut into."""
-    return config.updates_per_step // config.learner.max_epochs
-
-
-def _micro_batches(config: Config, step_tokens: int) -> int:
-    """Of an update, where every prompt and response is as long as it may be."""
-    rollout = config.rollout
-    padded = (rollout.prompts_per_step * rollout.max_prompt_tokens + step_tokens) // _cuts(config)
-    longest = rollout.max_prompt_tokens + rollout.max_new_tokens
-    return math.ceil(padded / max(config.learner.micro_batch_tokens, longest))
-
-
-def _engine_bytes(config: Config, compute_bytes: int) -> int:
-    """Bytes a parameter that generation needs beside the learner."""
+def _engine_bytes(config: Config, compute: int) -> int:
+    """Bytes a parameter that generation needs beside the learner. compute: of a number in the type of computation."""
     if config.driver == "serial":
-        return compute_bytes if build.engine_class(config).holds_weights else 0
-    return compute_bytes + SNAPSHOT_BYTES * build.staleness_policy(config).max_versions
+        return compute if build.engine_class(config).holds_weights else 0
+    return compute + footprint.FLOAT * build.staleness_policy(config).max_versions
 
 
 def _queued(config: Config) -> int:
@@ -179,7 +167,7 @@ def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
     if config.mode == "evaluate":
         return
     prompts = f"{rollout.prompts_per_step} prompts × {rollout.group_size} = {e.responses} responses a step"
-    yield "batch", f"{prompts}; {_count(per_step, 'update')} of {e.responses // _cuts(config)}"
+    yield "batch", f"{prompts}; {_count(per_step, 'update')} of {e.responses // mini_batches(config)}"
     micro = f"{e.micro_batches} micro-batches of {config.learner.micro_batch_tokens} tokens"
     yield "learner", f"{_count(config.updates, 'update')}, each in at most about {micro}"
     policy = build.staleness_policy(config)
@@ -189,6 +177,8 @@ def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
     yield "generation", f"{_count(config.batches, 'batch', 'batches')}, {first}; {tokens}"
     if isinstance(policy, MixedLag):
         yield "staleness", _ages(policy)
+    if isinstance(policy, PartialLag):
+        yield "staleness", f"{policy.spelt}: a response begins {policy.staleness} updates older than it ends"
     yield "rollout queue", f"{_count(ahead, 'batch', 'batches')}, ≤ {_bytes(e.queue_bytes)} on the host"
     if shape_at_hand(config.served_model.path) is None:
         yield "memory", _memory(e)

@@ -12,9 +12,9 @@ from harness.errors import UserError
 from harness.groups import ModelConfig, RolloutConfig
 from harness.models.checks import FOLDER, resolve_path
 from harness.records.files import read_json
-from harness.records.layout import CHECKPOINT, CHECKPOINTS, CONFIG, EVAL, MANIFEST
+from harness.records.layout import CHECKPOINT, CHECKPOINTS, CONFIG, MANIFEST
 from harness.records.limits import read_yaml
-from harness.records.tail import rows
+from harness.records.tail import validation_scores
 
 OF_MODEL = ("dtype", "template", "system_prompt", "pad_token", "end_token", "attention")
 OF_ROLLOUT = ("max_new_tokens", "max_prompt_tokens")
@@ -76,11 +76,7 @@ def chosen(run: Path, which: Any) -> int:
 
 def best(run: Path) -> int | None:
     """The update of a run's best evaluation on validation, the base model's apart; None where there is none."""
-    scores = {
-        row["update"]: row["sampled_accuracy"]
-        for row, _ in rows(run / EVAL)
-        if row.get("split") == "validation" and row.get("update", 0) > 0
-    }
+    scores = {update: score for update, score in validation_scores(run).items() if update > 0}
     return max(scores, key=lambda update: scores[update], default=None)
 
 

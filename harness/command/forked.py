@@ -6,9 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.command.interpolations import from_environment
+from harness.command.mistakes import about
 from harness.config import Config, role_of
 from harness.errors import UserError
 from harness.records import fork
+from harness.schema import leaves
 
 OWN = ("fork", "mode", "checkpoint")  # of every run
 
@@ -27,9 +33,18 @@ def inherit(config: Config, given: Sequence[str]) -> Config:
         raise UserError(
             f"fork={config.fork} with {whole}=: a fork takes over the run's settings; type the keys that change"
         )
-    before = fork.recorded(config.fork)
+    held = fork.recorded(config.fork)
+    held.pop("tracking", None)  # of which nothing is taken over
+    tree = OmegaConf.create(held)  # what the environment says is recorded as ${oc.env:NAME}
+    try:
+        before: Any = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"fork={config.fork}: {about(error)}") from error
     choices = {group: name for group, name in before.get("choices", {}).items() if group not in typed}
-    return replace(_taken(config, before, typed), choices=config.choices | choices)
+    taken: Config = replace(_taken(config, before, typed), choices=config.choices | choices)
+    old, new = dict(leaves(before)), taken.flat()
+    written = {name: text for name, text in from_environment(tree).items() if new.get(name) == old[name]}
+    return replace(taken, interpolated=written | config.interpolated)
 
 
 def _taken(node: Any, before: Mapping[str, Any], typed: set[str], prefix: str = "") -> Any:

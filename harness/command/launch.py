@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -25,9 +24,9 @@ from harness.config import Config
 from harness.drivers.ray_cluster import private_cluster
 from harness.errors import UserError, first_line, without_secrets
 from harness.records.files import read_json, write_json
-from harness.records.layout import EVAL, MANIFEST, METRICS, SWEEP
+from harness.records.layout import EVAL, MANIFEST, SWEEP
 from harness.records.state import status_of
-from harness.records.tail import last_row
+from harness.records.tail import last_update, rows
 from harness.tracking.background import mlflow_sync
 
 
@@ -136,7 +135,7 @@ def _is_there(config: Config, stop_at: int | None) -> bool:
     """Whether a cell has ended, or is paused where it should be or further."""
     status = status_of(config.folder)
     if status == "paused" and stop_at is not None:
-        return int((last_row(config.folder / METRICS) or {}).get("update", 0)) >= stop_at
+        return last_update(config.folder) >= stop_at
     return status == "finished" or (status == "failed" and not config.retry_failed)
 
 
@@ -179,8 +178,7 @@ def _never_acted(folder: Path) -> bool:
 
 def _accuracies(folder: Path) -> Iterator[str]:
     """A line for each split and suite of a finished evaluation."""
-    for line in (folder / EVAL).read_text().splitlines():
-        row = json.loads(line)
+    for row, _ in rows(folder / EVAL):
         most, passed = list(row["pass_at_k"].items())[-1]
         greedy = "" if row["greedy_accuracy"] is None else f"  greedy {row['greedy_accuracy']:.3f}"
         truncated = {name.removeprefix("accuracy_"): row[name] for name in row if name.startswith("accuracy_top_p_")}

@@ -76,12 +76,13 @@ class Pace:
         if resumed or first is None:
             self.start = self.update, float(self.row["time/elapsed_s"])
             return
-        self.start = step, float(first["time/elapsed_s"])
+        self.start = int(first["update"]), float(first["time/elapsed_s"])
         evaluated, batch = (
             _evaluated(self.config),
             self.config.rollout.prompts_per_step * self.config.rollout.group_size,
         )
-        answers = evaluated + (self._generated(step) + 1) * batch  # training counts as one batch more
+        before = self.start[0] // step - 1  # of a fork: batches that its parent trained on
+        answers = evaluated + (self._generated(self.start[0]) - before + 1) * batch  # training counts as one batch more
         self.evaluation_s, self.batch_s = (self.start[1] * part / answers for part in (evaluated, batch))
 
     def _generated(self, update: int) -> int:
@@ -108,10 +109,11 @@ def evaluations_from(config: Config, update: int) -> int:
 
 
 def _evaluated(config: Config) -> int:
-    """Answers of one evaluation, as eval.jsonl counts them."""
+    """Answers of the first evaluation, as eval.jsonl counts them."""
     ways = 1 + len(config.eval.top_p)
-    found = [row for row, _ in rows(config.folder / EVAL) if row["update"] == 0]
-    return sum(row["n"] * (row["k"] * ways + config.eval.greedy) for row in found)
+    found = [row for row, _ in rows(config.folder / EVAL)]
+    first = [row for row in found if row["update"] == found[0]["update"]]
+    return sum(row["n"] * (row["k"] * ways + config.eval.greedy) for row in first)
 
 
 def together_s(running: list[Pace], finished: list[Pace], waiting: list[Config], at_once: int) -> float | None:

@@ -115,6 +115,13 @@ def _check_launcher(planned: Plan, arguments: Sequence[str]) -> None:
         return
     if not planned.is_sweep:
         raise UserError("hydra/launcher=slurm: a launcher starts the cells of a sweep; put -m in front")
+    tasks = int(planned.launcher.nodes or 1) * int(planned.launcher.tasks_per_node or 1)
+    for cell in planned.cells:
+        if tasks not in (1, cell.ranks):
+            raise UserError(
+                f"hydra/launcher=slurm: nodes · tasks_per_node = {tasks} tasks with ranks={cell.ranks}; "
+                "expected one task, or as many as ranks"
+            )
     slurm.check()
 
 

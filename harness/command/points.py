@@ -26,6 +26,7 @@ from harness.command.compose import (
     search_path,
     set_project_root,
 )
+from harness.command.help import typed
 from harness.config import Config
 from harness.errors import UserError, nearest, require
 
@@ -63,7 +64,7 @@ class Points:
     def overrides(self, method: str, number: int) -> list[str]:
         """Of a point's cells, staleness and seed aside."""
         values = {**self.settings, **self.methods[method][number]}
-        return [f"algo={method}", *(f"{key}={_typed(value)}" for key, value in values.items() if key != "staleness")]
+        return [f"algo={method}", *(f"{key}={typed(value)}" for key, value in values.items() if key != "staleness")]
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,3 @@ def _check_rungs(points: Points, config: Config) -> None:
     for rung in points.rungs:
         fits = 0 < rung < config.updates and rung % config.eval.every == 0
         require(fits, "rungs", rung, f"multiples of eval.every={config.eval.every} below updates={config.updates}")
-
-
-def _typed(value: Any) -> str:
-    """A value as one types it."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()

@@ -19,6 +19,7 @@ from typing import Any
 from harness import PROJECT, interrupts
 from harness.command.slurm_job import work
 from harness.errors import UserError, first_line
+from harness.progress import QUIET
 from harness.records.state import status_of
 
 TARGET = "harness.command.slurm.run_cells"  # of conf/hydra/launcher/slurm.yaml
@@ -46,7 +47,8 @@ def run_cells(settings: Mapping[str, Any], name: str, runs_dir: Path, cells: Seq
         return
     jobs = _submit(settings, name, runs_dir.resolve() / JOBS, cells)
     array = next(iter(jobs)).partition("_")[0]
-    print(f"{len(jobs)} jobs of Slurm: {array}, output in {runs_dir / JOBS}", file=sys.stderr, flush=True)
+    if QUIET not in os.environ:
+        print(f"{len(jobs)} jobs of Slurm: {array}, output in {runs_dir / JOBS}", file=sys.stderr, flush=True)
     with interrupts.graceful():
         while _listed(array):
             if interrupts.requested():

@@ -18,9 +18,8 @@ from types import FrameType
 
 from harness import SETTINGS
 from harness.progress import QUIET
-from harness.records.layout import METRICS
 from harness.records.state import status_of
-from harness.records.tail import last_row
+from harness.records.tail import last_update
 
 LAUNCHER = ("hydra/launcher", "hydra.launcher")
 MIRRORED = "LAGRANGE_MIRRORED"  # set where another command writes the sweep and mirrors its cells
@@ -29,10 +28,10 @@ FIRST_PORT, PORTS = 20000, 20000  # where the ranks of a job meet: below the por
 
 def work(words: Sequence[str], folder: str) -> None:
     """Runs a cell. words: its overrides. folder: its run folder."""
-    first, before = int(os.environ.get("SLURM_PROCID", "0")) == 0, _updates(folder)
+    first, before = int(os.environ.get("SLURM_PROCID", "0")) == 0, last_update(Path(folder))
     asked = _run([word for word in words if not word.lstrip("+~").startswith(LAUNCHER)], first)
     if first and asked and status_of(Path(folder)) in ("interrupted", "waiting"):
-        _give_back(folder, timed_out="SIGUSR2" in asked and _updates(folder) == before)
+        _give_back(folder, timed_out="SIGUSR2" in asked and last_update(Path(folder)) == before)
 
 
 def _run(words: Sequence[str], first: bool) -> list[str]:
@@ -85,7 +84,7 @@ def _give_back(folder: str, timed_out: bool) -> None:
 
 
 def _number() -> str:
-    """Of this job. Of an array, the last job's plain number also names the whole array."""
+    """What scontrol knows this job by. Of an array, the last job's plain number also names the whole array."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
     return f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
 
@@ -93,8 +92,3 @@ def _number() -> str:
 def _scontrol(*words: str) -> str:
     """What `scontrol` answers; what it complains of goes into the job's output."""
     return subprocess.run(["scontrol", *words], stdout=subprocess.PIPE, text=True, check=False).stdout
-
-
-def _updates(folder: str) -> int:
-    """Updates that a run has recorded."""
-    return int((last_row(Path(folder) / METRICS) or {}).get("update", 0))

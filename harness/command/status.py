@@ -20,10 +20,10 @@ from rich.text import Text
 
 from harness.errors import printable
 from harness.records.files import lock_owner, read_json
-from harness.records.layout import CONFIG, EVAL, HEARTBEAT, LOCK, MANIFEST, METRICS, SWEEP
+from harness.records.layout import CONFIG, HEARTBEAT, LOCK, MANIFEST, SWEEP
 from harness.records.limits import read_yaml
 from harness.records.state import find, status_of
-from harness.records.tail import last_row, rows
+from harness.records.tail import last_update, validation_scores
 from harness.schema import leaves
 
 COLOUR = {
@@ -120,9 +120,7 @@ def look(folder: Path) -> Cell:
 
 def _accuracy(folder: Path) -> str:
     """The best and the last accuracy on validation: "best .512 at 80, last .498"."""
-    scores = {
-        row["update"]: row["sampled_accuracy"] for row, _ in rows(folder / EVAL) if row.get("split") == "validation"
-    }
+    scores = validation_scores(folder)
     if not scores:
         return ""
     best, last = max(scores, key=lambda update: scores[update]), max(scores)
@@ -144,11 +142,6 @@ def different(cells: Sequence[Cell]) -> list[str]:
     configs = [cell.config for cell in cells if cell.config]
     names = set.intersection(*(set(config) for config in configs)) if configs else set()
     return sorted(name for name in names if len({config[name] for config in configs}) > 1)
-
-
-def last_update(folder: Path) -> int:
-    """The update of the last whole row of metrics.jsonl; 0 where there is none."""
-    return int((last_row(folder / METRICS) or {}).get("update", 0))
 
 
 def _detail(folder: Path, status: str, manifest: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.command.slurm import TARGET as SLURM
 from harness.errors import UserError
 
 STOCK = {
@@ -20,7 +21,7 @@ STOCK = {
     "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
-    "harness.command.slurm.run_cells",
+    SLURM,
     "logging.StreamHandler",
     "colorlog.ColoredFormatter",
 }

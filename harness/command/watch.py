@@ -25,7 +25,7 @@ from rich.text import Text
 from harness.command.pace import Pace, clock, together_s
 from harness.command.plan import Plan
 from harness.errors import printable
-from harness.progress import QUIET, now
+from harness.progress import DISPLAYED, QUIET, now
 from harness.records.layout import EVAL
 from harness.records.state import status_of
 from harness.records.tail import last_row, rows
@@ -48,11 +48,11 @@ def watching(plan: Plan, every_s: float = SECONDS_BETWEEN_LINES) -> Iterator[Non
     thread = threading.Thread(target=show.until, args=(stop,), name="watch", daemon=True)
     thread.start()
     if plan.parallel:
-        os.environ[QUIET] = "1"  # inherited by the processes of the cells: one display, not one a cell
+        os.environ[DISPLAYED] = "1"  # inherited by the processes of the cells: one display, not one a cell
     try:
         yield
     finally:
-        os.environ.pop(QUIET, None)
+        os.environ.pop(DISPLAYED, None)
         stop.set()
         thread.join()
 

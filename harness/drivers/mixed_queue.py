@@ -140,9 +140,16 @@ class MixedQueue(RolloutQueue):
         return {batch: concatenate(parts) for batch, parts in batches.items()}
 
     def counters(self) -> dict[str, Any]:
-        return {"submitted": self.submitted, "trained": self.trained, "dropped": 0, "asked": self._asked}
+        return {
+            "submitted": self.submitted,
+            "trained": self.trained,
+            "dropped": 0,
+            "start": self._start,
+            "asked": self._asked,
+        }
 
     def restore(self, rollouts: Mapping[int, Rollouts], counters: Mapping[str, Any]) -> None:
+        self._start = counters.get("start", self._start)
         self.submitted, self.trained, self._asked = (counters[name] for name in ("submitted", "trained", "asked"))
         for batch, held in rollouts.items():
             prompts = np.flatnonzero(self._expected(batch) <= self._asked).tolist()

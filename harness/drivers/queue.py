@@ -170,11 +170,13 @@ class RolloutQueue:
             "submitted": self.submitted,
             "trained": self.trained,
             "dropped": self.dropped - len(self._excess()),
+            "start": self._start,
             "order": list(self._arrivals),
         }
 
     def restore(self, rollouts: Mapping[int, Rollouts], counters: Mapping[str, Any]) -> None:
         """The queue of a checkpoint: what `rollouts` and `counters` gave when it was saved."""
+        self._start = counters.get("start", self._start)
         self.submitted, self.trained, self.dropped = (counters[name] for name in ("submitted", "trained", "dropped"))
         order = [index for index in counters["order"] if index in rollouts]
         for index in [*order, *sorted(rollouts.keys() - set(order))]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import os
 import sys
 import threading
@@ -21,7 +22,6 @@ from typing import Any
 
 import torch
 
-from harness import PROJECT
 from harness.config import Config
 from harness.drivers import ray_cluster, ray_room
 from harness.drivers.generation import ATTEMPTS, EngineLost, WorkerGeneration
@@ -181,10 +181,12 @@ def generation(
 @functools.cache
 def digest(path: str) -> str:
     """SHA-256 of our code, and of a model's configuration and tokenizer; its weights an engine is sent."""
-    code = [file for package in ray_cluster.OURS for file in (PROJECT / package).rglob("*.py")]
+    # Ray gives each package that is sent a folder of its own.
+    folders = [Path(str(importlib.import_module(package).__file__)).parent for package in ray_cluster.OURS]
+    code = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
     model = [file for file in Path(resolve_path(path)).glob("*.json") if not file.name.endswith(".index.json")]
     made = hashlib.sha256()
-    for file in [*sorted(code), *sorted(model)]:
+    for file in [*code, *sorted(model)]:
         made.update(file.name.encode() + file.read_bytes())
     return made.hexdigest()
 

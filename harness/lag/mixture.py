@@ -56,7 +56,7 @@ class MixedLag(StalenessPolicy):
 
     @property
     def mean(self) -> float:
-        """Of a batch's ages, updates."""
+        """Mean of a batch's ages, updates."""
         return float(self.ages.ascending(self.prompts, self.updates_per_step).mean())
 
     @property

@@ -20,8 +20,14 @@ FIRST = {"finished": 0, "freshest": -1, "oldest": 1}  # how `lag.first` orders c
 
 
 class Order(Enum):
-    """Which chunks make up a batch: the next ones submitted, the first ones finished, those of a schedule; MIXED: none,
-    for each prompt has a version of its own; CONTINUED: the next ones, which two versions sample."""
+    """What makes up a batch.
+
+    SUBMITTED: the next chunks in the order of submission.
+    FINISHED: the chunks that are done first.
+    SCHEDULED: the chunks that a schedule names.
+    MIXED: its own prompts, each sampled by a version of its own.
+    CONTINUED: the next chunks, each begun by one version and carried on by a later one.
+    """
 
     SUBMITTED = 1
     FINISHED = 2
@@ -73,7 +79,7 @@ class StalenessPolicy(ABC):
 
     @property
     def order(self) -> Order:
-        """Which chunks make up a batch."""
+        """What makes up a batch."""
         return Order.SUBMITTED
 
     def turn(self, version: int) -> int:

@@ -31,6 +31,7 @@ class Fidelity:
     max_length: tokens, as GradientMaker takes it.
     estimate: of the advantages.
     ranks: that share the gradient.
+    deterministic: as GradientMaker takes it.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Fidelity:
         max_length: int | None,
         estimate: Estimate,
         ranks: Alone,
+        deterministic: bool = False,
     ) -> None:
         plain = replace(config, entropy_bonus=0.0, kl_coefficient=0.0)
         method = Reinforce(aggregation=aggregation)
-        self._gradient = GradientMaker(policy, method, plain, temperature, max_length, ranks)
+        self._gradient = GradientMaker(policy, method, plain, temperature, max_length, ranks, deterministic)
         self._ranks = ranks
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self._estimate = estimate

@@ -79,7 +79,7 @@ class Learner:
             policy, loss, config, temperature, max_new_tokens, self._ranks, deterministic=deterministic
         )
         self._fidelity = Fidelity(
-            policy, config, loss.aggregation, temperature, max_new_tokens, self._advantages, self._ranks
+            policy, config, loss.aggregation, temperature, max_new_tokens, self._advantages, self._ranks, deterministic
         )
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.config import Config, role_of
 from harness.errors import UserError, printable
+from harness.records import secrets
 from harness.records.checkpoint import Checkpoint, defect, read_checkpoint
 from harness.records.layout import CHECKPOINT, CHECKPOINTS, CONFIG
+from harness.records.limits import read_yaml
 
 QUEUE_DEPENDS_ON = ("task", "model", "rollout", "lag", "staleness", "updates_per_step", "seed")
 
@@ -34,12 +34,11 @@ def place(text: str) -> tuple[Path, int]:
 
 
 def recorded(text: str) -> dict[str, Any]:
-    """The configuration of the run that `fork` names, nested. Raises UserError."""
+    """The configuration of the run that `fork` names, nested, as its folder has it. Raises UserError."""
     run, _ = place(text)
     try:
-        found = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-        return dict(found)
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        return dict(read_yaml(run / CONFIG))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"fork={text}: its {CONFIG} cannot be read ({type(error).__name__})") from error
 
 
@@ -77,7 +76,7 @@ def read(config: Config) -> Checkpoint:
 
 def keeps_queue(config: Config) -> bool:
     """Whether what waited to be trained on is what this run would have sampled: nothing about rollouts has changed."""
-    return _of_rollouts(recorded(str(config.fork))) == _of_rollouts(config.as_dict())
+    return _of_rollouts(recorded(str(config.fork))) == _of_rollouts(secrets.recorded(config))
 
 
 def _of_rollouts(tree: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.records.layout import EVAL, METRICS
 from harness.records.limits import LARGEST_TEXT
 
 TAIL_BYTES = 16384  # more than two rows of metrics.jsonl
@@ -46,6 +47,17 @@ def last_row(path: Path) -> dict[str, Any] | None:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         lines = file.read().split(b"\n")[:-1]
     return next((row for row in map(_parsed, reversed(lines)) if row is not None), None)
+
+
+def last_update(folder: Path) -> int:
+    """The update of the last whole row of a run folder's metrics.jsonl; 0 where there is none."""
+    return int((last_row(folder / METRICS) or {}).get("update", 0))
+
+
+def validation_scores(folder: Path) -> dict[int, float]:
+    """Accuracy on validation by update, of a run folder's eval.jsonl."""
+    found = (row for row, _ in rows(folder / EVAL) if row.get("split") == "validation")
+    return {row["update"]: row["sampled_accuracy"] for row in found if {"update", "sampled_accuracy"} <= row.keys()}
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -106,9 +106,9 @@ def _decode(policy: Policy, end_tokens: Sequence[int], request: Request, sigma: 
             break
         # Ended sequences are carried along until they are half of all: moving the cache costs more.
         if left <= len(rows) // 2:
-            kept = running.nonzero()[:, 0]
-            rows, tokens, running = rows[kept], tokens[kept], running[kept]
-            state.keep(kept)
+            going_on = running.nonzero()[:, 0]
+            rows, tokens, running = rows[going_on], tokens[going_on], running[going_on]
+            state.keep(going_on)
         logits = policy.advance(state, tokens)
     return ids[: step + 1].T, lengths, logp[: step + 1].T
 

@@ -51,7 +51,7 @@ class Carry(GeneratedTask):
         return max(24, 4 * self.terms)
 
     def expected_length(self, problem: Problem) -> float:
-        """Of a response to the problem: running totals."""
+        """How long a response is expected to be: its running totals."""
         return len(problem.data["numbers"]) - 1
 
     def train(self, seed: int, indices: Sequence[int]) -> list[Problem]:

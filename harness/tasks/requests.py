@@ -50,7 +50,7 @@ class Requests:
         return Request(self.encode.all(problems), keys, rollout.temperature, rollout.max_new_tokens)
 
     def expected_lengths(self, batch: int) -> list[float]:
-        """Of each prompt of a batch, what its task expects of the responses' lengths."""
+        """How long a response to each prompt of a batch is expected to be, in the task's unit."""
         prompts = range(self.config.rollout.prompts_per_step)
         problems = self.task.train(self.config.seed, [self._index(batch, prompt) for prompt in prompts])
         return [self.task.expected_length(problem) for problem in problems]  # type: ignore[attr-defined]

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.config import role_of
 from harness.records import tail
 from harness.records.files import read_json
 from harness.records.layout import CONFIG, EVAL, MANIFEST
+from harness.records.limits import read_yaml
 from harness.records.state import status_of
 from harness.tracking import entries
 
@@ -96,8 +95,7 @@ def _given(cell: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _params(folder: Path) -> dict[str, str]:
     manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    return entries.params(config, manifest.get("roles") or {})
+    return entries.params(read_yaml(folder / CONFIG), manifest.get("roles") or {})
 
 
 def _accuracies(folder: Path) -> dict[str, float]:

@@ -1,12 +1,15 @@
 """A run that starts from another's checkpoint: with nothing changed it is that run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from short_runs import Ran, configured
 
 from harness.command.cell import run_cell
+from harness.command.forked import inherit
 from harness.errors import UserError
+from harness.records.secrets import recorded
 from tests.conftest import read_rows
 
 LENGTH = ("updates=24", "eval.every=8")
@@ -45,6 +48,25 @@ def test_a_change_counts_from_the_fork_on(parent: Ran, tmp_path: Path) -> None:
     ):  # as at the beginning of a run: nothing is older than the fork
         age = min(row["version"] // 4 * 4 - 8, 8) + row["version"] % 4
         assert list(row["staleness_hist"]) == [str(age)]
+
+
+def test_a_fork_of_a_fork_that_began_anew_carries_on_with_its_queue(parent: Ran, tmp_path: Path) -> None:
+    anew = (f"fork={parent.folder}@8", "staleness=uniform:8:8", "checkpoint_every=8", "record.keep_checkpoints=all")
+    first = forked(tmp_path, *anew)
+    assert forked(tmp_path, f"fork={first.folder}@16").sha256 == first.sha256
+
+
+def test_what_the_environment_said_is_asked_of_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoints" / "000008").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "000008" / "checkpoint.json").touch()
+    (tmp_path / "config.yaml").write_text("task:\n  path: ${oc.env:LAGRANGE_TEST_DATA}/x.jsonl\nseed: 3\n")
+    config = replace(configured(tmp_path), fork=f"{tmp_path}@8")
+    with pytest.raises(UserError, match="LAGRANGE_TEST_DATA"):
+        inherit(config, [])
+    monkeypatch.setenv("LAGRANGE_TEST_DATA", "/data")
+    taken = inherit(config, [])
+    assert taken.task["path"] == "/data/x.jsonl" and taken.seed == 3
+    assert recorded(taken)["task"]["path"] == "${oc.env:LAGRANGE_TEST_DATA}/x.jsonl"
 
 
 def test_what_cannot_be_forked_is_refused(parent: Ran, tmp_path: Path) -> None:

@@ -149,6 +149,8 @@ def test_what_sbatch_refuses_is_said(slurm: None, tmp_path: Path) -> None:
 def test_a_launcher_needs_a_sweep_and_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="put -m in front"):
         plan(["hydra/launcher=slurm", *SMALL])
+    with pytest.raises(UserError, match="= 2 tasks with ranks=1"):
+        plan(["-m", "hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2", *SMALL])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="no sbatch here"):
         plan(["-m", "hydra/launcher=slurm", *SMALL])
@@ -160,6 +162,8 @@ def test_a_gpu_is_looked_for_where_the_run_will_be(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", str(tmp_path))
     words = ["-m", *SMALL, "device=cuda", "ranks=2", "driver=overlapped", f"runs_dir={tmp_path}"]
     plan([*words, "hydra/launcher=slurm"])
+    with pytest.raises(UserError, match="ranks=2 with driver=serial"):  # which no machine can serve
+        plan([*words, "hydra/launcher=slurm", "driver=serial"])
     with pytest.raises(UserError):
         plan(words)
 

@@ -11,7 +11,7 @@ from statistics import fmean, pstdev
 import torch
 
 from harness import build
-from harness.command.capacity.memory import HOST_BYTES
+from harness.command.capacity.memory import CHECKPOINT_BYTES
 from harness.command.capacity.rates import DISK, Rates, shared
 from harness.config import Config
 from harness.drivers.weight_store import copied
@@ -73,7 +73,7 @@ def _timed(config: Config, model: LoadedModel, engine: BaseEngine, answers: int)
         publish=clock.mean("publishing"),
         evaluation_sampling=chunk * config.rollout.chunks * answers / responses,
         evaluation_grading=grading * answers / responses,
-        checkpoint=HOST_BYTES * size / DISK,
+        checkpoint=CHECKPOINT_BYTES * size / DISK,
         spread=max(clock.spread("chunk"), clock.spread("update")),
     )
 

@@ -11,19 +11,24 @@ from harness.config import Config
 from harness.models import footprint
 from harness.models.footprint import FLOAT, MicroBatch, Shape
 
-HOST_BYTES = 12  # a parameter in a checkpoint: float32 weight and two moments
+CHECKPOINT_BYTES = 12  # a parameter in a checkpoint: float32 weight and two moments
 
 
 def compute_bytes(config: Config) -> int:
-    """Of a number in the type of computation."""
+    """Bytes of a number in the type of computation."""
     return 2 if config.model.dtype == "bfloat16" else FLOAT
+
+
+def mini_batches(config: Config) -> int:
+    """Mini-batches that a rollout batch is cut into; with several epochs each makes several updates."""
+    return config.updates_per_step // config.learner.max_epochs
 
 
 def largest_micro_batch(config: Config) -> MicroBatch:
     """What fits into learner.micro_batch_tokens where every prompt and response is as long as it may be."""
     rollout = config.rollout
     prompt, response, group = rollout.max_prompt_tokens, rollout.max_new_tokens, rollout.group_size
-    most = rollout.prompts_per_step * group // config.updates_per_step
+    most = rollout.prompts_per_step * group // mini_batches(config)
     responses = min(most, group, max(1, (config.learner.micro_batch_tokens - prompt) // response))
     if responses == group:
         prompts = min(most // group, max(1, config.learner.micro_batch_tokens // (prompt + group * response)))
@@ -112,5 +117,5 @@ def _chunk(config: Config) -> tuple[int, int, int, int]:
 
 
 def checkpoint_bytes(shape: Shape) -> float:
-    """12·N on the disk: weights and AdamW's moments."""
-    return HOST_BYTES * footprint.parameters(shape)
+    """12·N: a checkpoint on the disk, weights and AdamW's moments."""
+    return CHECKPOINT_BYTES * footprint.parameters(shape)

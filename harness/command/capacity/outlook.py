@@ -94,8 +94,9 @@ def _at_once(config: Config, rates: Rates) -> Outlook:
 
 
 def can_be_simulated(config: Config) -> bool:
-    """Whether the queue is one whose virtual time is known: batches of whole chunks, in no recorded order."""
-    return config.mode == "train" and build.staleness_policy(config).order in (Order.SUBMITTED, Order.FINISHED)
+    """Whether the run's virtual time is known: batches of whole chunks in no recorded order, or driver=serial."""
+    orders = (Order.SUBMITTED, Order.FINISHED, *([Order.MIXED] if config.driver == "serial" else []))
+    return config.mode == "train" and build.staleness_policy(config).order in orders
 
 
 def _in_turns(config: Config, rates: Rates) -> Outlook:

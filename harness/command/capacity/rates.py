@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness import build
 from harness.command.capacity.devices import Device
-from harness.command.capacity.memory import checkpoint_bytes, compute_bytes
+from harness.command.capacity.memory import checkpoint_bytes, compute_bytes, mini_batches
 from harness.config import Config
 from harness.models import footprint
 from harness.models.footprint import Shape
@@ -55,7 +55,7 @@ def estimated(config: Config, shape: Shape, device: Device, answers: int) -> Rat
     if rollout.behaviour == "trainer":
         chunk += 2 * size * tokens / rollout.chunks / (LEARNER_SHARE * device.flops)
     rates = Rates(
-        update=update_s(config, shape, device, tokens / config.updates_per_step),
+        update=update_s(config, shape, device, tokens / mini_batches(config)),
         chunk=chunk,
         publish=PUBLISH_S * size,
         evaluation_sampling=sampling_s(config, shape, device, answers),
@@ -66,14 +66,17 @@ def estimated(config: Config, shape: Shape, device: Device, answers: int) -> Rat
 
 
 def update_s(config: Config, shape: Shape, device: Device, tokens: float) -> float:
-    """k·N·tokens / (W·F·share); k = 6, + 2 with checkpointing, + 2 for the extra pass of a batch-scope method."""
+    """Seconds of an update, k·N·tokens / (W·F·share).
+
+    k = 6, + 2 with checkpointing, + 2 for the extra pass of a batch-scope method.
+    """
     extra = getattr(build.algorithm(config), "scope", "token") == "batch" and tokens > config.learner.micro_batch_tokens
     passes = 6 + 2 * config.model.gradient_checkpointing + 2 * extra
     return passes * footprint.parameters(shape) * tokens / (config.ranks * device.flops * LEARNER_SHARE)
 
 
 def sampling_s(config: Config, shape: Shape, device: Device, responses: int) -> float:
-    """Of responses whose lengths are spread evenly up to the longest, so that ever fewer are running."""
+    """Seconds to sample responses whose lengths are spread evenly up to the longest, so that ever fewer are running."""
     rollout = config.rollout
     at_once = rollout.vllm.max_num_seqs or SEQUENCES
     waves, first = max(1.0, responses / at_once), min(responses, at_once)
@@ -87,7 +90,9 @@ def sampling_s(config: Config, shape: Shape, device: Device, responses: int) -> 
 
 
 def step_s(config: Config, shape: Shape, device: Device, running: float, length: float) -> float:
-    """A token for each running sequence: max(bytes of weights and cache / copy, 4·N·b / flops) / tp, and the engine's.
+    """Seconds in which every running sequence gets a token.
+
+    max(bytes of weights and cache / copy, 4·N·b / flops) / tp, and what the engine takes beside its products.
 
     running: b, sequences. length: of each, in tokens.
     """

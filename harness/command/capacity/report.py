@@ -7,7 +7,14 @@ from collections.abc import Iterator
 
 from harness import build
 from harness.command.capacity.devices import DEVICES, GIB
-from harness.command.capacity.memory import Verdict, checkpoint_bytes, largest_micro_batch, learner, verdict
+from harness.command.capacity.memory import (
+    Verdict,
+    checkpoint_bytes,
+    largest_micro_batch,
+    learner,
+    mini_batches,
+    verdict,
+)
 from harness.command.capacity.outlook import Outlook, can_be_simulated, engines, outlook
 from harness.command.capacity.rates import Rates, estimated
 from harness.config import Config
@@ -30,6 +37,8 @@ def facts(config: Config, answers: int, measured: Rates | None) -> Iterator[Fact
         yield "fits", " · ".join(_verdict(verdict(config, shape, device)) for device in DEVICES)
     for where, rates in _rates(config, shape, answers, measured):
         yield where, _outlook(config, outlook(config, rates))
+    if not can_be_simulated(config) and (config.calibrate or config.device != "cpu"):
+        yield "seconds", f"not estimated for lag={config.choices['lag']} staleness={config.staleness}"
     if shape is not None:
         yield "checkpoint", f"{_size(checkpoint_bytes(shape))} on the disk"
 
@@ -45,7 +54,7 @@ def refusals(config: Config, answers: int, measured: Rates | None = None) -> lis
 
 
 def run_seconds(config: Config, answers: int, measured: Rates | None = None) -> dict[str, float]:
-    """Of a whole run, by what it runs on. Parameters as `facts` takes them."""
+    """Seconds of a whole run, by what it runs on. Parameters as `facts` takes them."""
     if config.mode == "evaluate":
         return {}
     shape = shape_at_hand(config.served_model.path)
@@ -59,8 +68,8 @@ def total(cells: list[dict[str, float]]) -> str:
 
 
 def micro_batches(config: Config) -> int:
-    """Of an update, at most: where every prompt and response is as long as it may be."""
-    responses = config.rollout.prompts_per_step * config.rollout.group_size // config.updates_per_step
+    """Micro-batches of an update, at most: where every prompt and response is as long as it may be."""
+    responses = config.rollout.prompts_per_step * config.rollout.group_size // mini_batches(config)
     return math.ceil(responses / largest_micro_batch(config).responses)
 
 

@@ -76,7 +76,7 @@ class Workers:
     def submit(
         self, request: Request, version: int | None, *, urgent: bool = False, seconds: float | None = None
     ) -> Future[Rollouts]:
-        """As a Generation's. seconds: that it takes; None: those of a chunk."""
+        """Queues work as `Generation.submit` does. seconds: that it takes; None: as many as a chunk."""
         ticket = _Ticket(Future(), version, seconds)
         if urgent:
             self._waiting.appendleft(ticket)
