@@ -146,10 +146,6 @@ def tell(text: str, stream: TextIO) -> None:
         print(without_secrets(text), file=stream)
 
 
-def complain(line: str) -> None:
-    print(f"{Path(sys.argv[0]).name}: {without_secrets(line)}", file=sys.stderr)
-
-
 def climb(planned: Plan) -> None:
     """A sweep that lists its points: launch them to a rung, ask the analysis which go on, to the next, to the end."""
     from analysis import tuning
