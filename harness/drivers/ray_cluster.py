@@ -29,6 +29,7 @@ OURS = ("algorithms", "harness")
 def import_ray() -> ModuleType:
     """Ray, set up to report no usage. Raises UserError with the command that installs it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # at its 15 actors starve beside other work
     try:
         import ray
     except ImportError as error:
