@@ -14,7 +14,7 @@ _now: list[str] = [""]  # what the run in this process is at; a process has one 
 
 def status(text: str) -> None:
     """Shows what the command is at, on a terminal, until the next text; "" takes it away."""
-    if _speaks() and sys.stderr.isatty():
+    if _speaks() and sys.stderr is not None and sys.stderr.isatty():  # None: started without standard streams
         width = shutil.get_terminal_size().columns - 1
         sys.stderr.write("\r\x1b[K" + text[:width])
         sys.stderr.flush()

@@ -322,7 +322,7 @@ def test_a_run_leaves_the_promised_records(finished):
 
 def test_a_few_lines_where_nobody_watches(finished):
     lines = finished[2].stderr.splitlines()
-    assert len(lines) <= 6
+    assert len(lines) <= 8  # one more a minute
     (line,) = (line for line in lines if "the first prompt" in line)
     assert "problems without end to train on, to evaluate 8 validation, 8 test; the first prompt: " in line
 

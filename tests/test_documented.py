@@ -142,9 +142,8 @@ def test_every_module_and_target_that_is_typed_is_there() -> None:
 
 def of_analysis() -> list[list[str]]:
     """The pages' whole commands of the analysis as words: what is optional is given, RUNS are STABILISERS."""
-    plain = (
-        re.sub(r"[\[\]…]", "", words) for words in typed_behind("analysis") if "… " not in words.replace("S…", "S")
-    )
+    whole = (words for words in typed_behind("analysis") if "… " not in words.replace("S…", "S") and " " in words)
+    plain = (re.sub(r"[\[\]…]", "", words) for words in whole)
     return [[STABILISERS if word in ("RUNS", "runs") else word for word in shlex.split(words)] for words in plain]
 
 

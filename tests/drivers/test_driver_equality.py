@@ -17,7 +17,7 @@ class Delayed:
     """An engine that takes a random time; delays come from the request's own seeds, so they differ by chunk."""
 
     def __init__(self, engine: Any) -> None:
-        self._engine = engine
+        self._engine, self.seconds = engine, engine.seconds
 
     @property
     def version(self) -> int:

@@ -27,6 +27,7 @@ class Failing:
 
     def __init__(self, engine: Any, folder: str, ways: tuple[str, ...]) -> None:
         self._engine, self._folder, self._ways = engine, folder, ways
+        self.seconds = engine.seconds
 
     @property
     def version(self) -> int:
