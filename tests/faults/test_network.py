@@ -100,7 +100,7 @@ def local_ray() -> None:
     """Starts one, looks at its address and environment, and tries to join it without its token."""
     ray = ray_cluster.import_ray()
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "192.0.2.1:6379"}
-    stop = ray_cluster.connect(RayConfig(), weights_bytes=10**6, max_versions=2)
+    stop = ray_cluster.connect(RayConfig(address="local"), weights_bytes=10**6, max_versions=2)
     try:
         address = ray.get_runtime_context().gcs_address
         assert address.startswith("127.")
