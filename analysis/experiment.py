@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import AnalysisError, first_line, unknown
-from analysis.records import cache_folder, read_rows
-from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS, SAMPLES, TOKENS
+from analysis.records import read_rows
+from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS, SAMPLES, TOKENS, cache_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

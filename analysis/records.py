@@ -24,7 +24,7 @@ from analysis.errors import first_line, masked
 from analysis.old_names import current
 from analysis.plain import printable
 from harness.records import limits
-from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS
+from harness.records.layout import CONFIG, EVAL, MANIFEST, METRICS, cache_folder
 
 _FILES = (MANIFEST, CONFIG, METRICS, EVAL)
 _COUNTS = pa.list_(pa.int64())  # right answers of each problem
@@ -246,13 +246,6 @@ def _signature(folder: Path) -> str:
         else:
             parts.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
     return "\n".join(parts)
-
-
-def cache_folder() -> Path:
-    """Where what was read is kept: $LAGRANGE_CACHE, else lagrange in the user's cache folder."""
-    if chosen := os.environ.get("LAGRANGE_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lagrange"
 
 
 def _from_cache(entry: Path, folder: Path, signature: str) -> Record | None:

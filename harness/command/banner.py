@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.command.output import program
 from harness.command.plan import Plan
 from harness.command.watch import labels
 from harness.config import Config
@@ -16,12 +16,6 @@ from harness.errors import printable
 from harness.records.state import status_of
 from harness.records.tail import validation_scores
 from harness.tracking.store import default_uri, store_uri
-
-
-def program() -> str:
-    """What starts LagRange, as it was typed: `python run.py`, or `lagrange` where it is installed."""
-    path = Path(sys.argv[0])
-    return f"python {shlex.quote(sys.argv[0])}" if path.suffix == ".py" else "lagrange"
 
 
 def header(plan: Plan) -> str:

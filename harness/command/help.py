@@ -20,19 +20,20 @@ from omegaconf import OmegaConf
 
 from harness.command import parameters
 from harness.command.compose import CONF, compose_one, options, overrides_of, search_path, set_project_root
+from harness.command.output import program
 from harness.config import Config, known_keys, schema
 from harness.errors import UserError, nearest
 from harness.schema import Key
 
 HEAD = """How stale may rollouts be? One run, or a sweep with -m.
 
-  python run.py algo=m2po staleness=64 seed=1 updates=400     one run
-  python run.py -m algo=grpo,m2po staleness=0,64,256          a sweep
-  python run.py sweep=staleness hydra/launcher=joblib         a named sweep, as many runs at once as cores
-  python run.py mode=evaluate checkpoint=RUN                  the best checkpoint of a run folder
-  python run.py --cfg job algo=m2po                           the whole configuration
-  python run.py --help learner                                one group, or one key
-  python run.py --help algo=m2po                              a method, a task or a policy with its parameters
+  {run} algo=m2po staleness=64 seed=1 updates=400     one run
+  {run} -m algo=grpo,m2po staleness=0,64,256          a sweep
+  {run} sweep=staleness hydra/launcher=joblib         a named sweep, as many runs at once as cores
+  {run} mode=evaluate checkpoint=RUN                  the best checkpoint of a run folder
+  {run} --cfg job algo=m2po                           the whole configuration
+  {run} --help learner                                one group, or one key
+  {run} --help algo=m2po                              a method, a task or a policy with its parameters
 
 """
 WIDTH = 112
@@ -64,7 +65,9 @@ def help_text(arguments: Sequence[str]) -> str:
     listed = "\n".join(_group(name, groups[name]) for name in sorted(groups) if name in shown)
     parts = [f"== Groups and their options (GROUP=OPTION) ==\n{listed}\n\n"] if listed else []
     parts += [f"{_class(name, choices[name], values)}\n\n" for name in detailed if name in names]
-    return ("" if names else HEAD) + "".join(parts) + (f"== Keys (KEY=VALUE) ==\n{told}" if told else "")
+    head = [] if names else [HEAD.replace("{run}", program())]
+    keys = [f"== Keys (KEY=VALUE) ==\n{told}"] if told else []
+    return "".join([*head, *parts, *keys])
 
 
 def defaults() -> tuple[dict[str, Any], dict[str, str]]:

@@ -1,11 +1,19 @@
-"""Standard output and error that outlive their readers: `run.py … | head`, a terminal that was closed."""
+"""The program as it was started: its name, and standard streams that outlive their readers (`run.py … | head`)."""
 
 from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
+from pathlib import Path
 from typing import Any
+
+
+def program() -> str:
+    """What starts LagRange, as it was typed: `python run.py`, or `lagrange` where it is installed."""
+    path = Path(sys.argv[0])
+    return f"python {shlex.quote(sys.argv[0])}" if path.suffix == ".py" else "lagrange"
 
 
 class _Lasting(io.FileIO):

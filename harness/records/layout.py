@@ -1,9 +1,12 @@
 """Names of the files in a run folder and in a sweep's folder: one place for whoever writes or reads them.
 
-Imports nothing, so that `analysis` can share it without loading what training needs.
+Imports nothing of the harness, so that `analysis` can share it without loading what training needs.
 """
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 # A run folder.
 MANIFEST = "manifest.json"  # what the run is, on what it ran, how far it got
@@ -30,3 +33,10 @@ FOLDERS = (TOKEN_PARTS, DIFFS, CHECKPOINTS, REFUSED)
 SWEEP = "sweep.json"
 SWEEPS = "sweeps"
 ARTIFACTS = "mlartifacts"  # MLflow's, beside a sqlite database: copies, no runs
+
+
+def cache_folder() -> Path:
+    """What can be found out again at the price of time: $LAGRANGE_CACHE, else lagrange in the user's cache folder."""
+    if chosen := os.environ.get("LAGRANGE_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lagrange"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from harness.progress import Progress
+from harness.records.layout import cache_folder
 from harness.rewards import answers as reading
 from harness.rewards import numbers, verifiers
 from harness.rewards.pool import shared_pool
@@ -37,7 +37,7 @@ def comparable(answers: Sequence[str | None], workers: int, timeout_s: float) ->
 
 @lru_cache(maxsize=16)
 def _tried(answers: tuple[str, ...], workers: int, timeout_s: float) -> frozenset[str]:
-    file = cache_folder() / f"{_key(answers)}.json"
+    file = cache_folder() / "answers" / f"{_key(answers)}.json"
     with suppress(OSError, ValueError):  # no cache, or half of one: it is tried
         flags = json.loads(file.read_bytes())
         if len(flags) == len(answers):
@@ -61,11 +61,6 @@ def _try(answers: Sequence[str], workers: int, timeout_s: float) -> list[bool]:
             is_said = True
     progress.note("")
     return flags
-
-
-def cache_folder() -> Path:
-    """Where what was found out is kept between commands: $XDG_CACHE_HOME/lagrange-rl, or ~/.cache/lagrange-rl."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lagrange-rl" / "answers"
 
 
 def _key(answers: Sequence[str]) -> str:
