@@ -3,7 +3,9 @@
 tests/golden_hashes.json holds, for each processor model and torch version it was made on, the hash that every method
 ends with after 40 updates at staleness 0 and 16. Floating-point sums depend on the processor, so on a machine that is
 not in the file the only fair comparison is with the same machine: this command checks the file's commit out beside
-the working tree, runs both, and names every case that differs. `--write` adds this machine to the file.
+the working tree, runs both, and names every case that differs. `--write` adds this machine and new methods to the file
+and names the commit that is checked out; a hash that stands there for this machine and differs is named, and nothing is
+written: delete it by hand if it should differ.
 """
 
 from __future__ import annotations
@@ -87,18 +89,21 @@ def checkout(commit: str) -> Iterator[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.golden", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="add this machine's hashes to the file")
+    parser.add_argument("--write", action="store_true", help="add this machine and new methods to the file")
     options = parser.parse_args()
     known: dict[str, Any] = stored() if FILE.is_file() else {"commit": "", "machines": {}}
     mine = hashes(PROJECT)
     if options.write:
+        expected = known["machines"].get(machine(), {})
+    else:
+        with checkout(known["commit"]) as tree:
+            expected = hashes(tree)
+    differing = [case for case in expected if mine.get(case) != expected[case]]
+    if options.write and not differing:
+        known["commit"] = subprocess.check_output(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], text=True).strip()
         known["machines"][machine()] = mine
         FILE.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
         print(f"{len(mine)} hashes of {machine()} written to {FILE}")
-        return 0
-    with checkout(known["commit"]) as tree:
-        expected = hashes(tree)
-    differing = [case for case in expected if mine.get(case) != expected[case]]
     print(f"{len(expected) - len(differing)} of {len(expected)} cases end with the hash of {known['commit'][:10]}")
     print("".join(f"differs: {case}\n" for case in differing), end="")
     return 1 if differing else 0
