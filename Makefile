@@ -92,6 +92,7 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	$(BIN)/python -m benchmarks.twin_curves
 	$(BIN)/python -m analysis figures docs/records/demo.parquet --only accuracy_vs_updates --out docs/figures/demo
 	$(BIN)/python -m analysis figures docs/records/stabilisers.parquet --only stabilisers --out docs/figures/stabilisers
+	$(BIN)/python -m analysis figures docs/records/gradients.parquet --only shadow_agreement,fidelity_vs_staleness --out docs/figures/gradients
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study
 	$(BIN)/python -m analysis figures docs/records/protocols.parquet docs/records/study.parquet \
 	    --only staleness_protocols,accuracy_by_protocol --out docs/figures/protocols

@@ -45,10 +45,9 @@ def shadow_agreement(study: Study) -> Drawing:
         ax.set_xlabel("staleness s (updates)")
         ax.grid(visible=False)
     figure.colorbar(image, ax=axes[-1], label="agreement")
-    counts = means.groupby(["algorithm", "staleness"])["run"].nunique()
     caption = (
         "Cosine of the coefficients (w·A + c)/D that a method would have given the tokens with those of the method "
-        f"that trains, mean over the second half of the run; n = {counts.min()} to {counts.max()} runs a cell."
+        f"that trains, mean over the second half of the run. {_counted(means)}"
     )
     data = table.reset_index().melt(["algorithm", "staleness"], var_name="asked", value_name="agreement")
     return common.finish(figure, data, caption, missing)
@@ -76,12 +75,10 @@ def fidelity_vs_staleness(study: Study) -> Drawing:
                 ax.plot(part["staleness"], part["fidelity/ceiling"], color=look.colour, linestyle=":", linewidth=1.0)
         ax.set_title(title)
         common.staleness_axis(ax, table["staleness"])
-    counts = means.groupby(["algorithm", "staleness"])["run"].nunique()
     caption = (
         "The method's gradient on its stale mini-batch against two gradients of fresh rollouts of the same prompts, "
         "means over the second half of the run (points: runs). Dotted: the cosine of the two fresh gradients with each "
-        "other, which is what noise "
-        f"leaves. n = {counts.min()} to {counts.max()} runs."
+        f"other, which is what noise leaves. {_counted(means)}"
     )
     return common.finish(figure, table, caption, missing, list(reversed(handles.values())))
 
@@ -92,3 +89,10 @@ def _means(study: Study, columns: list[str]) -> pd.DataFrame:
     half = rows.groupby("run", observed=True)["update"].transform("max") / 2
     there = [column for column in columns if column in rows]
     return study.used.merge(rows[rows["update"] > half].groupby("run", observed=True)[there].mean(), on="run")
+
+
+def _counted(runs: pd.DataFrame) -> str:
+    """How many runs stand behind a cell."""
+    counts = runs.groupby(["algorithm", "staleness"])["run"].nunique()
+    low, high = counts.min(), counts.max()
+    return f"n = {low}{'' if low == high else f' to {high}'} run{'s' if high > 1 else ''} a cell."
