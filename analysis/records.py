@@ -226,7 +226,7 @@ def _last_of_each(table: pa.Table, key: tuple[str, ...], name: str, notes: list[
     if len(keep) == len(rows):
         return table
     notes.append(f"{name}: {len(rows) - len(keep)} repeated or unnumbered rows; the last of each counts")
-    return table.take(keep)
+    return table.take(pa.array(keep, pa.int64()))  # of none, too
 
 
 def _is_key(part: Any) -> bool:

@@ -9,6 +9,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -189,14 +190,20 @@ def mlflow_down(strike: Strike) -> bool:
 
 
 def grading_workers(parent: int) -> list[int]:
-    """Ids of a process's grading workers that live."""
+    """Ids of a process's grading workers that live; a thread or a worker may end while one looks."""
     found = []
     for children in Path(f"/proc/{parent}/task").glob("*/children"):
-        for child in children.read_text().split():
-            command = Path(f"/proc/{child}/cmdline")
-            if command.exists() and b"harness.rewards.worker" in command.read_bytes():
-                found.append(int(child))
+        with suppress(OSError):
+            workers = [int(child) for child in children.read_text().split()]
+            found += [worker for worker in workers if b"harness.rewards.worker" in _command(worker)]
     return found
+
+
+def _command(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def grader_killed(strike: Strike) -> bool:

@@ -51,7 +51,7 @@ class Pace:
     @property
     def update(self) -> int:
         """Updates done."""
-        return int(self.row.get("update", 0))
+        return self.row.get("update", 0)
 
     def left_s(self) -> float | None:
         """Seconds to the end of the cell; None as long as nothing is known of its pace."""
@@ -76,7 +76,7 @@ class Pace:
         if resumed or first is None:
             self.start = self.update, float(self.row["time/elapsed_s"])
             return
-        self.start = int(first["update"]), float(first["time/elapsed_s"])
+        self.start = first["update"], float(first["time/elapsed_s"])
         evaluated, batch = (
             _evaluated(self.config),
             self.config.rollout.prompts_per_step * self.config.rollout.group_size,

@@ -47,9 +47,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def remove_partials(path: Path) -> None:
-    """Removes what killed processes left beside a file that they were replacing."""
-    for left in path.parent.glob(f".{path.name}.*.partial"):
+def remove_partials(folder: Path) -> None:
+    """Removes what killed processes left in a folder beside files that they were replacing."""
+    for left in folder.glob(".*.partial"):
         left.unlink(missing_ok=True)
 
 

@@ -66,8 +66,8 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / CHECKPOINTS
         path.mkdir(parents=True, exist_ok=True)
-        for name in (MANIFEST, CONFIG):
-            remove_partials(path / name)
+        for folder in (path, path / DIFFS, path / REFUSED):
+            remove_partials(folder)
         self._config = config
         self.tokens = TokenParts(path)
         self._files = {name: (path / name).open("ab") for name in STREAMS}

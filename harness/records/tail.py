@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ def rows(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
 
     path: the JSONL file; one that does not exist has no rows.
     start: offset in bytes, 0 or one that this function returned.
-    Returns (row, end) in the order of the file; lines that are no JSON object are left out, and a half-written
-    last line is left for later.
+    Returns (row, end) in the order of the file; lines that are no row (no JSON object, or no count for an update) are
+    left out, and a half-written last line is left for later.
     """
     if not path.is_file():
         return
@@ -51,13 +52,14 @@ def last_row(path: Path) -> dict[str, Any] | None:
 
 def last_update(folder: Path) -> int:
     """The update of the last whole row of a run folder's metrics.jsonl; 0 where there is none."""
-    return int((last_row(folder / METRICS) or {}).get("update", 0))
+    return (last_row(folder / METRICS) or {}).get("update", 0)
 
 
 def validation_scores(folder: Path) -> dict[int, float]:
     """Accuracy on validation by update, of a run folder's eval.jsonl."""
-    found = (row for row, _ in rows(folder / EVAL) if row.get("split") == "validation")
-    return {row["update"]: row["sampled_accuracy"] for row in found if {"update", "sampled_accuracy"} <= row.keys()}
+    found = (row for row, _ in rows(folder / EVAL) if row.get("split") == "validation" and "update" in row)
+    scores = {row["update"]: row.get("sampled_accuracy") for row in found}
+    return {update: float(score) for update, score in scores.items() if type(score) in (int, float) and isfinite(score)}
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
@@ -65,4 +67,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) else None
+    return row if isinstance(row, dict) and _is_count(row.get("update", 0)) else None
+
+
+def _is_count(update: object) -> bool:
+    return type(update) is int and 0 <= update < 2**53

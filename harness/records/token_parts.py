@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from harness.errors import RunFailed
-from harness.records.files import file_sha256, remove_partials, replacing, write_whole
+from harness.records.files import file_sha256, replacing, write_whole
 from harness.records.layout import TOKEN_PARTS, TOKENS
 
 Marks = dict[str, dict[str, Any]]  # path below the run folder → {"bytes", "sha256"}
@@ -56,7 +56,6 @@ class TokenParts:
 
     def join(self) -> None:
         """Makes `tokens.parquet` of the parts, which stay until `drop`. Raises RunFailed naming a damaged one."""
-        remove_partials(self._folder / TOKENS)
         if not self._marks:
             return
         parts = [self._checked(name) for name in sorted(self._marks)]

@@ -57,6 +57,15 @@ def test_damage_costs_at_most_its_own_run(tmp_path, name):
     assert study.updates.groupby("run", observed=True)["update"].max().to_dict().get("run2", 8) == 8
 
 
+def test_a_stream_of_which_no_row_counts_has_none(tmp_path):
+    for seed in (1, 2):
+        synthetic.write_run(tmp_path / f"run{seed}", seed=seed, **SHORT)
+    (tmp_path / "run2/metrics.jsonl").write_text('{"update": Infinity, "loss": 1}\n')
+    study = runs.load([tmp_path])
+    assert set(study.used["run"]) == {"run1", "run2"} and set(study.updates["run"]) == {"run1"}
+    assert "1 repeated or unnumbered" in " ".join(study.notes)
+
+
 def test_a_file_beyond_its_limit_is_not_read(tmp_path, monkeypatch):
     for seed in (1, 2):
         synthetic.write_run(tmp_path / f"run{seed}", seed=seed, **SHORT)

@@ -18,7 +18,7 @@ from harness.errors import RunFailed, UserError
 from harness.progress import Progress
 from harness.records.files import exclusive, is_held, naming, read_signed
 from harness.records.folder import RunFolder, check_folder
-from harness.records.layout import CONFIG, FILES, FOLDERS, LOCK, MANIFEST, TOKENS
+from harness.records.layout import CONFIG, DIFFS, FILES, FOLDERS, LOCK, MANIFEST, REFUSED, TOKENS, TRACKING
 from harness.records.state import status_of
 from harness.records.token_parts import drop
 
@@ -41,11 +41,19 @@ def damage(path: Path, how: str) -> None:
 
 def test_token_parts_are_joined_in_order_and_dropped_at_the_end(tmp_path: Path) -> None:
     folder = folder_with_tokens(tmp_path, range(1, 5))
-    (tmp_path / f".{TOKENS}.99.partial").write_bytes(b"left by a killed process")
     folder.tokens.join()
     drop(tmp_path)
     assert pq.read_table(tmp_path / TOKENS)["token_id"].to_pylist() == [i for n in range(1, 5) for i in range(n)]
     assert not list(tmp_path.glob(".*")) and not (tmp_path / "tokens").exists()
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    for place in (MANIFEST, TOKENS, TRACKING, f"{DIFFS}/a.diff", f"{REFUSED}/000004.json"):
+        path = tmp_path / place
+        path.parent.mkdir(exist_ok=True)
+        path.with_name(f".{path.name}.99.partial").write_bytes(b"half")
+    folder_with_tokens(tmp_path, range(0))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("how", ["cut", "flip", "empty", "remove", "append"])

@@ -42,6 +42,17 @@ def test_every_state_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "6 cells: 1 damaged, 1 failed, 1 finished, 1 interrupted, 1 running, 1 waiting" in shown
 
 
+@pytest.mark.parametrize("number", ["Infinity", "1e999", '"\x1b[31m"', '{"a": 1}', "null", "-1", "2.5"])
+def test_a_row_that_counts_nothing_is_no_row(tmp_path: Path, number: str) -> None:
+    folder = make_run(tmp_path, "a")
+    (folder / "metrics.jsonl").write_text(f'{{"update": 4}}\n{{"update": {number}}}\n')
+    rows = f'{{"update": {number}, "split": "validation", "sampled_accuracy": 1}}\n'
+    rows += '{"update": 4, "split": "validation", "sampled_accuracy": NaN}\n'
+    (folder / "eval.jsonl").write_text(rows)
+    cell = status.look(folder)
+    assert (cell.update, cell.accuracy, cell.status) == (4, "", "finished")
+
+
 def test_task_setting_and_accuracy_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, lr in (("a", 1e-5), ("b", 3e-5)):
         folder = make_run(tmp_path, name, roles={"learner.lr": "science", "long": "place"})
