@@ -142,7 +142,7 @@ def test_a_launchers_setting_of_several_lines_is_a_command(tmp_path: Path) -> No
     """sbatch reads it in a comment of a script, which ends with the line."""
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "shared.yaml").write_text(SLURM + 'partition: "gpu\\ntouch pwned"\n')
-    with pytest.raises(UserError, match="hydra.launcher.partition: set by a file") as refused:
+    with pytest.raises(UserError, match=r"hydra\.launcher\.partition: set by a file") as refused:
         check_shown([f"hydra.searchpath=[file://{tmp_path}]", "experiment=shared"])
     assert "\n" not in str(refused.value)
 
