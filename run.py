@@ -18,10 +18,9 @@ if __name__ == "__main__" and "quiet=true" not in sys.argv:
 import hydra
 from omegaconf import DictConfig
 
+from harness.command.arguments import SHOW_ONLY, as_meant
 from harness.command.compose import (
     CONF,
-    SHOW_ONLY,
-    as_meant,
     check_shown,
     config_of_job,
     require_folder,

@@ -80,7 +80,11 @@ def discover(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
             raise AnalysisError(
                 f"no run found: {path} is neither a folder nor a pack (.parquet) nor an experiment (mlflow:NAME)"
             )
-        for place, below, files in os.walk(path):
+
+        def unread(error: OSError) -> None:
+            notes.append(printable(f"not used: {error.filename}: {first_line(error.strerror or error)}"))
+
+        for place, below, files in os.walk(path, onerror=unread):
             below.sort()
             if SWEEP in files:
                 below.clear()
@@ -97,10 +101,17 @@ def _cells(sweep: Path, notes: list[str]) -> list[Path]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         notes.append(printable(f"not used: {sweep / SWEEP} is not a sweep's record ({first_line(error)})"))
         return []
-    begun = [folder for folder in folders if (folder / MANIFEST).is_file()]
+    begun = [folder for folder in folders if _has_begun(folder)]
     if len(begun) < len(folders):
         notes.append(f"sweep {sweep.name}: {len(folders) - len(begun)} of {len(folders)} cells not begun")
     return begun
+
+
+def _has_begun(folder: Path) -> bool:
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError:  # no right to look: its reader says why it is not used
+        return True
 
 
 def _load_experiment(source: str, uri: str | None) -> Study:

@@ -42,7 +42,7 @@ def width(study: Study) -> Table:
     table = rows.series(study, runs)
     lines = []
     for names, group in table.rows:
-        own = found.loc[group["run"]]
+        own = found.reindex(group["run"])  # without a row where none of metrics.jsonl could be read
         lines.append([*names, len(group), float(own["acted"].mean()), *_clip(float(own["log_ratio"].median()))])
     columns = [*table.columns, "n", "acted", "epsilon_low", "epsilon_high", "type"]
     caption = (

@@ -15,7 +15,8 @@ import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from harness.command.compose import CONF, as_meant, compose_one, set_project_root
+from harness.command.arguments import as_meant
+from harness.command.compose import CONF, compose_one, set_project_root
 from harness.command.help import defaults, help_text
 from harness.command.mistakes import RENAMED
 from harness.command.plan import plan

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from harness.command.cell import run_cell
-from harness.command.evaluated import best
+from harness.command.evaluated import best, inherit
 from harness.command.plan import plan
 from harness.config import Config
 from harness.errors import UserError
+from harness.records.secrets import recorded
 from tests.conftest import manifest, read_rows
 
 FEW = ("tracking=none", "eval.samples=2", "rollout.prompts_per_step=4", "rollout.group_size=2")
@@ -71,3 +72,26 @@ def test_a_run_that_cannot_be_read(tmp_path: Path, trained: Config) -> None:
         (run / "config.yaml").write_text(text)
         with pytest.raises(UserError, match=r"its config\.yaml cannot be read"):
             planned(f"checkpoint={run}", "checkpoint_at=last")
+
+
+def test_what_the_environment_said_is_asked_of_it_again(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "checkpoints" / "000008").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "000008" / "checkpoint.json").touch()
+    (tmp_path / "manifest.json").write_text(json.dumps({"task": "gsm8k"}))
+    text = "task: {path: '${oc.env:LAGRANGE_TEST_DATA}/x.jsonl', size: 3}\nmodel: {system_prompt: '${task.path}'}\n"
+    (tmp_path / "config.yaml").write_text(text + "rollout: {}\ntracking: {uri: '${oc.env:LAGRANGE_TEST_NOWHERE}'}\n")
+    config = Config(mode="evaluate", checkpoint=str(tmp_path), checkpoint_at="last", choices={"task": "carry"})
+    config.model.path = config.rollout._target_ = "any"
+    with pytest.raises(UserError, match=r"checkpoint=.*LAGRANGE_TEST_DATA"):
+        inherit(config, [])
+    monkeypatch.setenv("LAGRANGE_TEST_DATA", "/data")
+    taken = inherit(config, [])
+    assert taken.task == {"path": "/data/x.jsonl", "size": 3} and taken.model.system_prompt == "/data/x.jsonl"
+    assert recorded(taken)["task"]["path"] == "${oc.env:LAGRANGE_TEST_DATA}/x.jsonl"
+    assert recorded(taken)["model"]["system_prompt"] == "${task.path}"
+    monkeypatch.delenv("LAGRANGE_TEST_DATA")
+    config.task, config.model.system_prompt = {"path": "/mine"}, "mine"
+    assert inherit(config, ["task.path=/mine", "model.system_prompt=mine"]).task == {"path": "/mine", "size": 3}
+    (tmp_path / "config.yaml").write_text("task: {}\nmodel: {attention: [1]}\nrollout: {max_new_tokens: many}\n")
+    with pytest.raises(UserError, match=r"cannot be taken over: (model|rollout)\.(attention|max_new_tokens): "):
+        inherit(config, [])

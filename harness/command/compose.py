@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import SETTINGS
+from harness.command.arguments import MULTIRUN, as_meant, overrides_of, refuse_flags
 from harness.command.interpolations import from_environment
 from harness.command.mistakes import (
     ERRORS,
@@ -34,15 +35,12 @@ from harness.command.mistakes import (
     refuse_unknown_option,
     strangers,
 )
+from harness.command.permissions import HARMLESS, check_typed
 from harness.command.targets import check_targets
 from harness.config import Config, known_keys
 from harness.errors import UserError, printable
 
 CONF = SETTINGS / "conf"
-MULTIRUN = ("-m", "--multirun")
-SHOW_ONLY = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
-FLAGS = (*MULTIRUN, *SHOW_ONLY, "--run", "-r", "--resolve", "--package", "-p")
-
 VALUE = re.compile(r"(?!hydra)[\w.]+=")  # KEY=VALUE, without + or ~ in front, @ in it
 NAMED_GROUPS = ("algo", "task", "model", "lag", "rollout")
 # The class that one of these names is the schema of its keys: a parameter that no yaml file lists is one all the same,
@@ -91,7 +89,7 @@ def compose_cells(arguments: Sequence[str]) -> tuple[list[Config], list[list[str
         lines, name = _expand(given, multirun)
         groups = frozenset(options(lines[0]))
         choices = [_choice(line, groups) for line in lines]
-        composed = {choice: compose_one(list(choice)) for choice in dict.fromkeys(choices)}
+        composed = {choice: compose_one(list(choice), given) for choice in dict.fromkeys(choices)}
         launcher = composed[choices[0]].hydra.launcher
         for cfg in composed.values():
             _forget_hydra(cfg)
@@ -110,7 +108,7 @@ def _forget_hydra(cfg: DictConfig) -> None:
 
 def _choice(line: Sequence[str], groups: Collection[str]) -> tuple[str, ...]:
     """The words of a line that Hydra must compose anew: all but values of keys, which are set in a copy."""
-    return tuple(word for word in line if not VALUE.match(word) or word.partition("=")[0] in {*groups, "allow_code"})
+    return tuple(word for word in line if not VALUE.match(word) or word.partition("=")[0] in {*groups, *HARMLESS})
 
 
 def _with_values(composed: DictConfig, words: list[str]) -> DictConfig:
@@ -134,13 +132,12 @@ def check_shown(arguments: Sequence[str]) -> None:
         compose_one([word for word in overrides_of(arguments) if "=" in word])
 
 
-def overrides_of(arguments: Sequence[str]) -> list[str]:
-    """The arguments that are no flags."""
-    return [argument for argument in arguments if not argument.startswith("-")]
+def compose_one(overrides: list[str], given: Sequence[str] | None = None) -> DictConfig:
+    """One composed configuration, with its `hydra` node.
 
-
-def compose_one(overrides: list[str]) -> DictConfig:
-    """One composed configuration, with its `hydra` node. Raises UserError."""
+    given: words of the command line; overrides of other keys come from a file. None: all are typed.
+    Raises UserError.
+    """
     parsed = parse(overrides)
     groups = options(overrides)
     for override in parsed:
@@ -148,9 +145,13 @@ def compose_one(overrides: list[str]) -> DictConfig:
         refuse_unknown_option(override, groups)
     try:
         cfg = compose("config", overrides=overrides, return_hydra_config=True)
+        typed = {override.key_or_group for override in (parsed if given is None else parse(given))}
+        check_typed(cfg, [override for override in parsed if override.key_or_group in typed])
+        check_targets(cfg)
+    except UserError:
+        raise
     except ERRORS as error:
         raise UserError(explain(parsed, groups, error)) from error
-    check_targets(cfg)
     return cfg
 
 
@@ -278,23 +279,3 @@ def _parse(word: str, loader: Any) -> Override:
         raise UserError(
             f"{key}={value}: the value cannot be read; put it in quotes that reach the program: \"{key}='{quoted}'\""
         ) from error
-
-
-def refuse_flags(arguments: Sequence[str]) -> None:
-    """Raises UserError for flags by which Hydra would run another configuration than the one that was checked."""
-    for flag, _, value in (argument.partition("=") for argument in arguments):
-        if flag.startswith("-") and flag not in FLAGS:
-            key = flag.lstrip("-").replace("-", "_")
-            if key in known_keys():
-                raise UserError(f"{flag}: keys have no dashes in front; type {key}={value or 'VALUE'}")
-            raise UserError(f"{flag}: no such flag here; a folder of configurations goes in hydra.searchpath=[PATH]")
-
-
-def as_meant(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the home folder for ~/, which a shell leaves as it is behind =, and with -m in front.
-
-    Behind overrides Hydra takes -m and what follows for a mistake, once the sweep has begun.
-    """
-    home = os.path.expanduser("~/")
-    arguments = [re.sub(r"(?<=[=,])~/", home, argument) for argument in arguments]
-    return sorted(arguments, key=lambda argument: argument not in MULTIRUN)

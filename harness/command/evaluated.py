@@ -7,15 +7,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from harness.command.interpolations import check_types, recorded_values
 from harness.config import Config
 from harness.errors import UserError
-from harness.groups import ModelConfig, RolloutConfig
 from harness.models.checks import FOLDER, resolve_path
 from harness.records.files import read_json
 from harness.records.layout import CHECKPOINT, CHECKPOINTS, CONFIG, MANIFEST
 from harness.records.limits import read_yaml
 from harness.records.tail import validation_scores
 
+GROUPS = ("task", "model", "rollout")  # of which something is taken over
 OF_MODEL = ("dtype", "template", "system_prompt", "pad_token", "end_token", "attention")
 OF_ROLLOUT = ("max_new_tokens", "max_prompt_tokens")
 
@@ -42,17 +43,33 @@ def inherit(config: Config, given: Sequence[str]) -> Config:
     if found == run:
         number = chosen(run, config.checkpoint_at)
         config = replace(config, checkpoint=str(Path(config.checkpoint) / CHECKPOINTS / f"{number:06d}"))
-    recorded, task = _recorded(run)
     typed = {word.lstrip("+").partition("=")[0] for word in given}
-    model = _unsaid(
-        config.model, ModelConfig, recorded["model"], OF_MODEL[1 if typed & {"model", "experiment"} else 0 :]
+    return _as_recorded(config, *_recorded(run), typed, f"checkpoint={run}")
+
+
+def _as_recorded(config: Config, recorded: dict[str, Any], task: str, typed: set[str], run: str) -> Config:
+    """The config with what a run says. recorded, task: as _recorded's. typed: keys. run: the word that names it."""
+    names = _unsaid(config.model, "model", OF_MODEL[1 if typed & {"model", "experiment"} else 0 :])
+    if not typed & {"task", "experiment"}:
+        names += _unsaid(config.rollout, "rollout", OF_ROLLOUT)
+        own = {name: value for name, value in config.task.items() if f"task.{name}" in typed}
+        config = replace(config, task=own, choices=config.choices | {"task": task})
+        names += [f"task.{name}" for name in recorded["task"] if name not in own]
+    values, written = recorded_values(recorded, lambda key: key in GROUPS or _is_below(key, names), run)
+    taken = replace(
+        config,
+        model=replace(config.model, **values["model"]),
+        rollout=replace(config.rollout, **values["rollout"]),
+        task=values["task"] | config.task,
+        interpolated=written | config.interpolated,
     )
-    config = replace(config, model=model)
-    if typed & {"task", "experiment"}:
-        return config
-    own = {name: value for name, value in config.task.items() if f"task.{name}" in typed}
-    rollout = _unsaid(config.rollout, RolloutConfig, recorded["rollout"], OF_ROLLOUT)
-    return replace(config, task=recorded["task"] | own, rollout=rollout, choices=config.choices | {"task": task})
+    check_types(taken, run)
+    return taken
+
+
+def _is_below(key: str, names: Sequence[str]) -> bool:
+    """Whether a key is one of those named, or in one."""
+    return any(f"{key}.".startswith(f"{name}.") for name in names)
 
 
 def chosen(run: Path, which: Any) -> int:
@@ -85,7 +102,7 @@ def _recorded(run: Path) -> tuple[dict[str, Any], str]:
     try:
         recorded = read_yaml(run / CONFIG)
         task = str(read_json(run / MANIFEST)["task"])
-        if not all(isinstance(recorded[group], dict) for group in ("task", "model", "rollout")):
+        if not all(isinstance(recorded[group], dict) for group in GROUPS):
             raise TypeError("no groups in it")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -95,8 +112,7 @@ def _recorded(run: Path) -> tuple[dict[str, Any], str]:
     return recorded, task
 
 
-def _unsaid(config: Any, schema: Any, recorded: dict[str, Any], names: Sequence[str]) -> Any:
-    """The dataclass with the recorded values of those keys that still have their default."""
-    defaults = {one.name: one.default for one in fields(schema)}
-    values = {name: recorded[name] for name in names if name in recorded}
-    return replace(config, **{k: v for k, v in values.items() if k == "path" or getattr(config, k) == defaults[k]})
+def _unsaid(node: Any, group: str, names: Sequence[str]) -> list[str]:
+    """Those keys of a group that have their default. node: its dataclass."""
+    defaults = {one.name: one.default for one in fields(node)}
+    return [f"{group}.{name}" for name in names if getattr(node, name) == defaults[name]]

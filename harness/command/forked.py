@@ -6,15 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from harness.command.interpolations import from_environment
-from harness.command.mistakes import about
+from harness.command.interpolations import check_types, recorded_values
 from harness.config import Config, role_of
 from harness.errors import UserError
 from harness.records import fork
-from harness.schema import leaves
 
 OWN = ("fork", "mode", "checkpoint")  # of every run
 
@@ -33,31 +28,34 @@ def inherit(config: Config, given: Sequence[str]) -> Config:
         raise UserError(
             f"fork={config.fork} with {whole}=: a fork takes over the run's settings; type the keys that change"
         )
-    held = fork.recorded(config.fork)
-    held.pop("tracking", None)  # of which nothing is taken over
-    tree = OmegaConf.create(held)  # what the environment says is recorded as ${oc.env:NAME}
-    try:
-        before: Any = OmegaConf.to_container(tree, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"fork={config.fork}: {about(error)}") from error
-    choices = {group: name for group, name in before.get("choices", {}).items() if group not in typed}
-    taken: Config = replace(_taken(config, before, typed), choices=config.choices | choices)
-    old, new = dict(leaves(before)), taken.flat()
-    written = {name: text for name, text in from_environment(tree).items() if new.get(name) == old[name]}
+    run = f"fork={config.fork}"
+    before, written = recorded_values(
+        fork.recorded(config.fork), lambda key: key not in {*typed, *OWN} and role_of(key) in ("science", "record"), run
+    )
+    if not isinstance(before.get("choices", {}), dict):
+        raise UserError(f"{run}: its configuration cannot be taken over: choices is no mapping")
+    choices = {group: str(name) for group, name in before.get("choices", {}).items() if group not in typed}
+    taken: Config = replace(_taken(config, before, typed, run), choices=config.choices | choices)
+    check_types(taken, run)
     return replace(taken, interpolated=written | config.interpolated)
 
 
-def _taken(node: Any, before: Mapping[str, Any], typed: set[str], prefix: str = "") -> Any:
-    """A dataclass of the configuration with the values of `before`. prefix: of its keys."""
+def _taken(node: Any, before: Mapping[str, Any], typed: set[str], run: str, prefix: str = "") -> Any:
+    """A dataclass of the configuration with the values of `before`.
+
+    run: the word that names the run. prefix: of the dataclass's keys.
+    """
     values: dict[str, Any] = {}
     for one in fields(node):
         name, value = prefix + one.name, getattr(node, one.name)
-        if name in typed or one.name not in before or name in OWN:
+        if one.name not in before or one.name == "choices":
             continue
+        recorded = before[one.name]
+        if (isinstance(value, dict) or is_dataclass(value)) and not isinstance(recorded, dict):
+            raise UserError(f"{run}: its configuration cannot be taken over: {name} is no mapping")
         if is_dataclass(value):
-            values[one.name] = _taken(value, before[one.name], typed, f"{name}.")
-        elif "key" in one.metadata and role_of(name) in ("science", "record"):
-            values[one.name] = before[one.name]
-            if isinstance(value, dict):  # algo, task, lag: their parameters may be typed one by one
-                values[one.name] = before[one.name] | {k: v for k, v in value.items() if f"{name}.{k}" in typed}
+            recorded = _taken(value, recorded, typed, run, f"{name}.")
+        elif isinstance(value, dict):  # algo, task, lag: their parameters may be typed one by one
+            recorded |= {k: v for k, v in value.items() if f"{name}.{k}" in typed}
+        values[one.name] = recorded
     return replace(node, **values)

@@ -19,7 +19,8 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from harness.command import parameters
-from harness.command.compose import CONF, compose_one, options, overrides_of, search_path, set_project_root
+from harness.command.arguments import overrides_of
+from harness.command.compose import CONF, compose_one, options, search_path, set_project_root
 from harness.command.output import program
 from harness.config import Config, known_keys, schema
 from harness.errors import UserError, nearest

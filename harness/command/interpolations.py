@@ -1,13 +1,17 @@
-"""Which values of a composed configuration come from the environment, directly or through another key."""
+"""Which values of a configuration come from the environment, directly or through another key; and those of a run."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from harness.command.mistakes import about
+from harness.config import Config
+from harness.errors import UserError
 from harness.schema import leaves
 
 REFERENCE = re.compile(r"\$\{\s*(\.*)([\w.]*)\s*\}")
@@ -41,3 +45,43 @@ def _target(name: str, dots: str, path: str) -> str:
     """The key that a reference means; each dot before it is a step up from the key that holds it."""
     parts = name.split(".")
     return ".".join([*parts[: len(parts) - len(dots)], path]) if dots else path
+
+
+def recorded_values(
+    recorded: Mapping[str, Any], wanted: Callable[[str], bool], given: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values of a run's configuration, in which those of the environment stand as they were written: ${oc.env:NAME}.
+
+    recorded: of its file, nested.
+    wanted: whether a dotted name, of a mapping or of a value, is.
+    given: the word that names the run, "fork=RUN@8".
+    Returns the wanted values, nested, as the environment is now; and dotted name → as it was written, of its own.
+    Raises UserError, naming the key, where something that a value refers to is not there.
+    """
+    try:
+        tree = OmegaConf.create(dict(recorded))
+        values = _resolved(tree, wanted)
+        written = from_environment(tree)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{given}: its configuration cannot be taken over: {about(error)}") from error
+    return values, {name: written[name] for name, _ in leaves(values) if name in written}
+
+
+def _resolved(node: DictConfig, wanted: Callable[[str], bool], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in node:
+        if wanted(f"{prefix}{name}"):
+            value = node[name]
+            if isinstance(value, DictConfig):
+                value = _resolved(value, wanted, f"{prefix}{name}.")
+            values[str(name)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_list(value) else value
+    return values
+
+
+def check_types(config: Config, given: str) -> None:
+    """Raises UserError where a value that was taken over is none of its key."""
+    values = {name: value for name, value in config.as_dict().items() if name != "choices"}
+    try:
+        OmegaConf.merge(OmegaConf.structured(Config), values)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{given}: its configuration cannot be taken over: {about(error)}") from error

@@ -17,12 +17,11 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from harness.command.arguments import overrides_of, refuse_flags
 from harness.command.compose import (
     CONF,
     build_config,
     compose_one,
-    overrides_of,
-    refuse_flags,
     search_path,
     set_project_root,
 )
@@ -92,7 +91,8 @@ def compose(arguments: Sequence[str], file: Path) -> tuple[Points, list[Cell], D
     Raises UserError.
     """
     refuse_flags(arguments)
-    points = read(file, overrides_of(arguments))
+    given = overrides_of(arguments)
+    points = read(file, given)
     cells: list[Cell] = []
     launcher = DictConfig({})
     set_project_root()
@@ -100,7 +100,7 @@ def compose(arguments: Sequence[str], file: Path) -> tuple[Points, list[Cell], D
         for method, own in points.methods.items():
             for number in range(len(own)):
                 line = points.overrides(method, number)
-                composed = compose_one(line)
+                composed = compose_one(line, given)
                 launcher = composed.hydra.launcher
                 config = build_config(composed)
                 _check_rungs(points, config)

@@ -10,18 +10,20 @@ run again, on any driver. time: seconds since the run started; for the reader al
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.config import Config
-from harness.errors import UserError
+from harness.errors import UserError, first_line
+from harness.records.limits import LARGEST_SCHEDULE, read_json_lines
 from harness.types import Chunk
 
 # What may differ between a run and its replay: who generates, and what is recorded.
 FREE = ["driver", "lag", "staleness", "repeat", "ray", "eval", "record", "checkpoint_every", "updates", "choices"]
+
+SHOWN = 200  # characters of what stands in a file
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,16 @@ def row(batch: int, chunks: Sequence[Chunk], seconds: float) -> dict[str, Any]:
 def read_schedule(path: str) -> Schedule:
     """The schedule in a file. Raises UserError where there is none."""
     try:
-        header, *rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        return Schedule(dict(header["identity"]), [_batch(line) for line in rows])
+        rows = read_json_lines(Path(path), LARGEST_SCHEDULE)
+        return Schedule(dict(next(rows, {})["identity"]), [_batch(row) for row in rows])
     except OSError as error:
         raise UserError(
             f"lag.schedule={path}: cannot be read ({error.strerror}); expected a run's schedule.jsonl"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"lag.schedule={path}: not the schedule.jsonl of a bounded run ({error})") from error
+        raise UserError(
+            f"lag.schedule={path}: not the schedule.jsonl of a bounded run ({first_line(error)})"
+        ) from error
 
 
 def check_schedule(path: str, config: Config) -> None:
@@ -81,7 +85,7 @@ def check_schedule(path: str, config: Config) -> None:
     before = schedule.identity
     different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if different:
-        pairs = "; ".join(f"{key}={before.get(key)} there, {now.get(key)} here" for key in different[:3])
+        pairs = "; ".join(f"{key}={_short(before.get(key))} there, {now.get(key)} here" for key in different[:3])
         raise UserError(f"lag.schedule={path}: of another configuration ({pairs}); replay it with the same")
     problem = _problem(schedule.batches, config)
     if problem:
@@ -89,8 +93,16 @@ def check_schedule(path: str, config: Config) -> None:
 
 
 def _batch(line: dict[str, Any]) -> list[ScheduledChunk]:
-    columns = zip(line["chunks"], line["versions"], line["trained"], strict=True)
-    return [ScheduledChunk(int(index), int(version), bool(trained)) for index, version, trained in columns]
+    chunks = [ScheduledChunk(*values) for values in zip(line["chunks"], line["versions"], line["trained"], strict=True)]
+    for chunk in chunks:
+        if [type(value) for value in (chunk.index, chunk.version, chunk.trained)] != [int, int, bool]:
+            raise TypeError(f"a batch of {_short(chunk)}; expected numbers of chunks and versions, and true or false")
+    return chunks
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _problem(batches: Sequence[Sequence[ScheduledChunk]], config: Config) -> str | None:

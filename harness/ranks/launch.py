@@ -72,7 +72,8 @@ class Followers:
 
     def __init__(self, world: int) -> None:
         if sys.platform.startswith("linux"):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody outside this machine takes part
+            for library in ("GLOO", "NCCL"):  # nobody outside this machine takes part
+                os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
         self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
         self.meeting = f"file://{self._folder.name}/store"
         self._processes = [start(rank, world, rank, self.meeting) for rank in range(1, world)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 LARGEST_TEXT = 20_000_000  # bytes of a manifest, a configuration or a sweep's record
 LARGEST_ROWS = 2_000_000_000  # bytes of metrics.jsonl or eval.jsonl
+LARGEST_SCHEDULE = 200_000_000  # bytes of schedule.jsonl, all of which is held: a million batches
 LARGEST_SAMPLES = 4_000_000  # bytes at the end of samples.jsonl that are looked at
 DEEPEST = 32  # braces within each other; ours are three deep
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -42,6 +44,17 @@ def read_json(path: Path) -> Any:
     if too_deep(text):
         raise ValueError(f"nested deeper than {DEEPEST}")
     return json.loads(text.decode())
+
+
+def read_json_lines(path: Path, most: int) -> Iterator[Any]:
+    """What each line of a JSONL file holds. Raises OSError, and ValueError for one too large, too deep or not JSON."""
+    if (size := plain_size(path)) > most:
+        raise ValueError(f"{path.name} has {size} bytes, at most {most} are read")
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LARGEST_TEXT + 1), b""), 1):
+            if len(line) > LARGEST_TEXT or too_deep(line):
+                raise ValueError(f"line {number} is longer than {LARGEST_TEXT} bytes, or nested deeper than {DEEPEST}")
+            yield json.loads(line.decode())
 
 
 def read_yaml(path: Path) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -93,6 +95,33 @@ def test_a_damaged_sweep_record_costs_its_own_cells(tmp_path):
     (tmp_path / "bad/sweep.json").write_text('{"cells": [{"folder": "\\u0000"}]}')
     study = runs.load([tmp_path])
     assert len(study.used) == 1 and "not a sweep's record" in study.notes[0]
+
+
+def test_a_cell_that_cannot_be_looked_at_is_not_used(tmp_path):
+    """A name that no file system takes, as a folder of somebody else's: asking whether it is there is an error."""
+    for seed in (1, 2):
+        synthetic.write_run(tmp_path / f"run{seed}", seed=seed, **SHORT)
+    sweep = {"name": "s", "cells": [{"folder": f"../{name}"} for name in ("run1", "x" * 300, "run2")]}
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text(json.dumps(sweep))
+    study = runs.load([tmp_path / "sweep"])
+    assert sorted(study.used["run"]) == ["run1", "run2"]
+    (reason,) = study.unused["why_not"]
+    assert reason.startswith("foreign: manifest.json cannot be read ([Errno 36] File name too long")
+
+
+def test_folders_of_another_user_are_named():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        closed = Path(folder, "run")
+        closed.mkdir(mode=0o000)
+        user = os.geteuid()
+        try:
+            os.seteuid(user or 65534)  # root may read everything
+            folders, notes = runs.discover([folder])
+        finally:
+            os.seteuid(user)
+    assert folders == [] and notes == [f"not used: {closed}: Permission denied"]
 
 
 def test_a_figure_or_table_that_fails_is_named_and_the_others_are_made(tmp_path, study, monkeypatch):

@@ -8,6 +8,8 @@ import pytest
 from short_runs import configured
 
 from harness.errors import UserError
+from harness.lag.schedule import read_schedule
+from harness.records.limits import LARGEST_SCHEDULE, LARGEST_TEXT
 
 FREE = ("lag=bounded", "staleness=11", "rollout.chunks=4", "updates=24", "eval.every=24")
 
@@ -87,3 +89,34 @@ def test_a_file_that_is_no_schedule_is_refused(bounded: Any, tmp_path: Path) -> 
 def test_bad_bounds_are_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         configured(tmp_path, "lag=bounded", *overrides)
+
+
+HEADER = '{"identity": {}}\n'
+NO_SCHEDULES = {
+    "deep": ('{"identity": ' + "[" * 99, "deeper than"),
+    "a huge line": ("1" * (LARGEST_TEXT + 1), "longer than"),
+    "bytes": ("\x00\x1b[2J", "not the schedule"),
+    "a list": ("[1]", "not the schedule"),
+    "numbers as text": (HEADER + '{"chunks": ["0"], "versions": [0], "trained": [true]}', "expected numbers"),
+    "half a version": (HEADER + '{"chunks": [0], "versions": [0.5], "trained": [true]}', "expected numbers"),
+    "an endless number": (HEADER + '{"chunks": [Infinity], "versions": [0], "trained": [true]}', "expected numbers"),
+    "text for lists": (HEADER + '{"chunks": "0", "versions": "0", "trained": "0"}', "expected numbers"),
+}
+
+
+@pytest.mark.parametrize("case", NO_SCHEDULES)
+def test_a_hostile_schedule_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
+    content, message = NO_SCHEDULES[case]
+    (tmp_path / "schedule.jsonl").write_text(content)
+    with pytest.raises(UserError, match=rf"lag\.schedule=.*{message}") as refused:
+        read_schedule(str(tmp_path / "schedule.jsonl"))
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 1000
+
+
+def test_a_schedule_is_a_plain_file_of_bounded_size(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no plain file"):
+        read_schedule(str(tmp_path))
+    with (tmp_path / "schedule.jsonl").open("wb") as file:
+        file.truncate(LARGEST_SCHEDULE + 1)
+    with pytest.raises(UserError, match="at most"):
+        read_schedule(str(tmp_path / "schedule.jsonl"))

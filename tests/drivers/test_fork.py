@@ -67,6 +67,10 @@ def test_what_the_environment_said_is_asked_of_it_again(tmp_path: Path, monkeypa
     taken = inherit(config, [])
     assert taken.task["path"] == "/data/x.jsonl" and taken.seed == 3
     assert recorded(taken)["task"]["path"] == "${oc.env:LAGRANGE_TEST_DATA}/x.jsonl"
+    for text in ("seed: many", "learner: 3", "task: [1]", "choices: x", "seed: 2020-01-01", "learner: {lr: [1]}"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match="its configuration cannot be taken over"):
+            inherit(config, [])
 
 
 def test_what_cannot_be_forked_is_refused(parent: Ran, tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from harness.command.compose import check_shown
+from harness.command.compose import check_shown, compose_cells
 from harness.command.plan import plan
+from harness.command.points import compose, file_of
 from harness.errors import UserError
 from tests.conftest import ROOT, SMALL
 
@@ -96,9 +98,58 @@ def test_a_shared_experiment_file_runs_nothing(tmp_path: Path) -> None:
     plan([*words, "allow_code=[sympy]"])
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "submitit_slurm"])
+ROOT_PACKAGE = "# @package _global_\n"
+SLURM = ROOT_PACKAGE + "defaults:\n  - override /hydra/launcher: slurm\nhydra:\n  launcher:\n    "
+SWEEP = ROOT_PACKAGE + "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 1,2\n      "
+POINTS = "staleness: [0]\nseeds: [1]\nsettings: {allow_code: [sympy]}\nmethods:\n  grpo: [{}]\n"
+GIVEN_BY_A_FILE = {  # file → what it holds, and the word that gives the same leave
+    "experiment/packages": (ROOT_PACKAGE + "allow_code: [sympy]", "allow_code=[sympy]"),
+    "experiment/reference": (ROOT_PACKAGE + "allow_code: ['${algo.x}']\nalgo: {x: sympy}", "allow_code=[sympy]"),
+    "experiment/sandbox": (ROOT_PACKAGE + "sandbox: 'off'", "sandbox=off"),
+    "experiment/cluster": (ROOT_PACKAGE + "ray: {address: '10.0.0.1:6379'}", "ray.address=10.0.0.1:6379"),
+    "experiment/commands": (SLURM + "setup: [touch pwned]", "hydra.launcher.setup=[touch pwned]"),
+    "experiment/options": (
+        SLURM + "additional_parameters: {reservation: course}",
+        "hydra.launcher.additional_parameters.reservation=course",
+    ),
+    "hydra/launcher/mine": ("defaults: [slurm]\nsetup: [touch pwned]", "hydra.launcher.setup=[touch pwned]"),
+    "sweep/grid": (SWEEP + "+allow_code: '[sympy]'", "allow_code=[sympy]"),
+    "sweep/points": (POINTS, "allow_code=[sympy]"),
+}
+
+
+@pytest.mark.parametrize("file", GIVEN_BY_A_FILE)
+def test_leave_to_run_code_counts_only_where_it_is_typed(tmp_path: Path, file: str) -> None:
+    text, word = GIVEN_BY_A_FILE[file]
+    path = tmp_path / f"{file}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    group, _, option = file.rpartition("/")
+    words = [f"hydra.searchpath=[file://{tmp_path}]", f"{group}={option}", "task=bandit"]
+    key = word.partition("=")[0]
+    with pytest.raises(UserError, match=re.escape(f"{key}: set by a file")) as refused:
+        composed(words)
+    assert str(refused.value).replace("'", "").endswith(f"add {word}")
+    composed([*words, word])
+
+
+def composed(words: list[str]) -> None:
+    file = file_of(words)
+    compose_cells(words) if file is None else compose(words, file)
+
+
+def test_a_launchers_setting_of_several_lines_is_a_command(tmp_path: Path) -> None:
+    """sbatch reads it in a comment of a script, which ends with the line."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "shared.yaml").write_text(SLURM + 'partition: "gpu\\ntouch pwned"\n')
+    with pytest.raises(UserError, match=r"hydra\.launcher\.partition: set by a file") as refused:
+        check_shown([f"hydra.searchpath=[file://{tmp_path}]", "experiment=shared"])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "submitit_slurm", "ray", "slurm"])
 def test_stock_launchers_need_nothing(launcher: str) -> None:
-    plan([f"hydra/launcher={launcher}", "dry_run=true", *SMALL])
+    check_shown([f"hydra/launcher={launcher}"])
 
 
 @pytest.mark.parametrize("flag", ["--config-dir=x", "-cn=other", "--config-path=x", "--experimental-rerun=x.pickle"])
