@@ -96,8 +96,7 @@ class GradientMaker:
         whole, total = (None, None) if alone else self._of_the_whole(batch)
         share = 1 / len(micro) if alone else 1.0
         dealt = self._ranks.accumulate(micro, one_row(batch, micro))
-        with deterministic(self._deterministic):
-            own = [self._part(batch, *one, whole, total, share) for one in dealt]
+        own = [self._part(batch, *one, whole, total, share) for one in dealt]
         parts = self._of_all_ranks(batch, micro, own, whole)
         return self._result(*self._joined(batch, parts, whole), parts, batch.logp_reference)
 
@@ -111,7 +110,8 @@ class GradientMaker:
         share: float,
     ) -> _Part:
         """Adds the gradient of one micro-batch. share: of the mini-batch's loss, where it stands alone."""
-        scores = self._policy.score(sequences, self._temperature, **self._score_options)
+        with deterministic(self._deterministic):
+            scores = self._policy.score(sequences, self._temperature, **self._score_options)
         valid = None if total is None else totals(batch.sequences.mask)
         started = time.perf_counter()
         stats = batch.token_stats(scores.logp, scores.entropy.detach(), rows, sequences.mask)
@@ -120,7 +120,8 @@ class GradientMaker:
         loss = share * (out.loss + self._penalty(batch, rows, sequences.mask, scores, valid))
         seconds = time.perf_counter() - started
         if loss.requires_grad:
-            loss.backward()
+            with deterministic(self._deterministic):
+                loss.backward()
         return _Part(rows, loss.detach(), stats.detached(), weights, seconds)
 
     def _weights(self, stats: TokenStats, rows: Tensor, whole: TokenWeights | None) -> TokenWeights:

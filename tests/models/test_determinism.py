@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.command.plan import plan
 from harness.errors import UserError
@@ -28,6 +32,39 @@ def test_the_switch_is_on_for_the_gradient_alone(monkeypatch: pytest.MonkeyPatch
     assert {switch for gradient, switch in seen if gradient} == {enabled}
     assert {switch for gradient, switch in seen if not gradient} == {False}
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+# What torch refuses on CUDA while the switch is on (torch.use_deterministic_algorithms).
+REFUSED = {"cumsum", "cumsum_", "histc", "kthvalue", "median", "put_", "put", "scatter_reduce", "scatter_reduce_"}
+
+
+class WhileOn(TorchDispatchMode):
+    """The names of the operations on floats that are computed while the switch is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        floats = any(isinstance(one, torch.Tensor) and one.is_floating_point() for one in args)
+        if floats and torch.are_deterministic_algorithms_enabled():
+            self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["per_decision", "gspo", "m2po"])
+def test_nothing_is_computed_under_the_switch_that_a_gpu_would_refuse(method: str) -> None:
+    made = learner(method)
+    made._gradient._deterministic = True
+    with WhileOn() as seen:
+        list(made.step(graded()))
+    assert {"mm", "embedding_dense_backward"} <= seen.names  # passes forward and backward
+    assert not seen.names & REFUSED
+
+
+def test_products_are_allowed_before_the_first_one() -> None:
+    """torch reads the variable once, at the first product on a GPU, which need not be the learner's."""
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8")
 
 
 def test_the_switch_is_put_back_after_an_error() -> None:
