@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -172,3 +173,11 @@ def test_two_epochs_are_the_batch_twice() -> None:
     assert torch.equal(weights(twice), weights(once))
     assert [row["loss"] for row in rows] == [row["loss"] for row in again] and len(rows) == 4
     assert rows[0]["staleness_mean"] + 2 == rows[2]["staleness_mean"]  # the same tokens, two updates later
+
+
+def test_where_the_trainers_log_probs_are_not_computed_there_is_no_gap_to_the_engines() -> None:
+    made = learner()
+    made._behaviour = "engine"
+    (update,) = made.step(graded())
+    gaps = [value for name, value in update.metrics.items() if name.startswith("engine_gap")]
+    assert len(gaps) == 3 and all(map(math.isnan, gaps))

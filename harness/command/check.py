@@ -16,6 +16,7 @@ from harness.command.dependencies import check_unchanged
 from harness.command.validate import check_data
 from harness.config import Config, schema
 from harness.errors import UserError, first_line
+from harness.learner.shadow import Shadows
 from harness.models.checks import check_model, resolve_path
 from harness.models.tokens import load_tokenizer, named_ends
 from harness.records import fork
@@ -40,8 +41,7 @@ def check(config: Config, *, elsewhere: bool = False) -> None:
     A dry run needs neither model nor data.
     """
     check_values(config)
-    _check_engine_logp(config, build.algorithm(config))
-    build.shadows(config)
+    _check_engine_logp(config, build.algorithm(config), build.shadows(config))
     build.task(config)
     build.staleness_policy(config).check(config)
     build.engine_class(config).check(config)
@@ -104,11 +104,15 @@ def _check_deterministic(config: Config) -> None:
         )
 
 
-def _check_engine_logp(config: Config, method: Algorithm) -> None:
-    """A method that reads the engine's log-probs must be given them."""
-    if "logp_engine" in method.needs and not config.rollout.vllm.logprobs:
-        name = config.choices["algo"]
-        raise UserError(f"rollout.vllm.logprobs=false: algo={name} needs the engine's log-probs; expected true")
+def _check_engine_logp(config: Config, method: Algorithm, shadows: Shadows) -> None:
+    """A method that reads the engine's log-probs must be given them, one that is only asked too."""
+    if config.rollout.vllm.logprobs:
+        return
+    methods = {f"algo={config.choices['algo']}": method}
+    methods |= {f"record.shadow={name}": shadow for name, shadow in shadows.methods.items()}
+    for name, one in methods.items():
+        if "logp_engine" in one.needs:
+            raise UserError(f"rollout.vllm.logprobs=false: {name} needs the engine's log-probs; expected true")
 
 
 def _check_mode(config: Config) -> None:

@@ -198,7 +198,10 @@ class Learner:
             return row
         staleness = result.metrics["staleness_mean"]
         turnovers = self.version / staleness if staleness > 0 else math.nan
-        return row | result.metrics | {"turnovers": turnovers}
+        metrics = result.metrics | {"turnovers": turnovers}
+        if self._behaviour == "engine":  # whose log-probs are compared with nobody's: not a gap of 0
+            metrics |= {name: math.nan for name in metrics if name.startswith("engine_gap")}
+        return row | metrics
 
     def _token_rows(self, batch: MiniBatch, result: Gradient) -> dict[str, Tensor] | None:
         """Per-token columns of a recorded update (`record.tokens`)."""

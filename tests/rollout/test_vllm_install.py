@@ -47,7 +47,7 @@ def test_vllm_runs_as_many_sequences_as_a_chunk_has(overrides: list[str], sequen
     assert vllm_engine._sequences_at_once(config) == sequences
 
 
-@pytest.mark.parametrize("needing", ["rollout.behaviour=engine", "algo=engine_mismatch"])
+@pytest.mark.parametrize("needing", ["rollout.behaviour=engine", "algo=engine_mismatch", "record.shadow=all"])
 def test_log_probs_that_something_needs_are_not_left_out(needing: str) -> None:
     with pytest.raises(UserError, match=r"rollout\.vllm\.logprobs=false: .* needs"):
         plan(["rollout=vllm", "tracking=none", "dry_run=true", "rollout.vllm.logprobs=false", needing])
