@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -20,16 +19,14 @@ from transformers import AutoConfig
 from benchmarks import gpu_shapes as shapes
 from benchmarks.gpu_shapes import Measured, Shape, measured
 from benchmarks.turns import ROOT
-from harness.command.cell import run_cell
-from harness.command.compose import set_project_root
-from harness.command.plan import plan
-from harness.config import Config
 from harness.learner.learner import Learner
 from harness.models import footprint
 from harness.models.logprobs import head_scores
 from harness.models.sequences import micro_batches, sequence_batch
 from harness.rollout.torch_engine import TorchEngine
 from harness.types import GradedRollouts
+
+PEER_TOKENS = 256  # of a response, where this project and TRL do the same work
 
 Section = Callable[[Shape, str, Path], Iterator[str]]  # shape, device, a folder with its model → lines
 
@@ -50,7 +47,7 @@ def carry(shape: Shape, device: str, model: Path) -> Iterator[str]:
     rows, hashes = {}, {}
     for name, where in {"first": device, "second": device, "CPU": "cpu"}.items():
         with tempfile.TemporaryDirectory() as folder:
-            rows[name], hashes[name] = _ran(
+            rows[name], hashes[name] = shapes.ran(
                 f"runs_dir={folder}", "tracking=none", f"device={where}", f"updates={updates}", f"eval.every={updates}",
                 "eval.greedy=false", *fewer,
             )  # fmt: skip
@@ -62,18 +59,6 @@ def carry(shape: Shape, device: str, model: Path) -> Iterator[str]:
         yield f"- `{name}` of the first update: {first[0]:.7g}, on the CPU {first[1]:.7g}"
 
 
-def _ran(*overrides: str) -> tuple[list[dict[str, Any]], str]:
-    """The rows of metrics.jsonl and the final hash of a run in this process."""
-    set_project_root()
-    (config,) = plan(overrides).cells
-    outcome = run_cell(config)
-    manifest = json.loads((config.folder / "manifest.json").read_text())
-    if outcome != "finished":
-        raise RuntimeError(str(manifest["error"]).splitlines()[-1])
-    rows = [json.loads(line) for line in (config.folder / "metrics.jsonl").read_text().splitlines()]
-    return rows, manifest["final_weights_sha256"]
-
-
 def head(shape: Shape, device: str, model: Path) -> Iterator[str]:
     """The output head, forward and backward, with log-prob and entropy, and what it costs in accuracy."""
     torch.manual_seed(0)
@@ -83,10 +68,10 @@ def head(shape: Shape, device: str, model: Path) -> Iterator[str]:
     targets = torch.randint(shape.vocabulary, (count,), device=device)
 
     def ours() -> None:
-        weight.weight.grad = None
         with torch.autocast(device, torch.bfloat16):
             logp = head_scores(hidden.clone().requires_grad_(), weight, targets, 1.0).logp
         logp.sum().backward()
+        weight.weight.grad = None  # so that it is above the inputs in every call
 
     yield f"{count:,} tokens, {shape.width} wide, vocabulary {shape.vocabulary:,}, bfloat16.\n"
     yield "| head | forward and backward | memory above the inputs |\n|---|---|---|"
@@ -118,8 +103,12 @@ def _cut_cross_entropy(hidden: Tensor, weight: nn.Linear, targets: Tensor, devic
         yield "| cut-cross-entropy | not installed | |"
         return
     states, matrix = hidden.bfloat16(), weight.weight.detach().bfloat16().requires_grad_()
-    found = measured(lambda: linear_cross_entropy(states.clone().requires_grad_(), matrix, targets).backward(), device)
-    yield _head_row("cut-cross-entropy, no entropy", found)
+
+    def theirs() -> None:
+        linear_cross_entropy(states.clone().requires_grad_(), matrix, targets).backward()
+        matrix.grad = None
+
+    yield _head_row("cut-cross-entropy, no entropy", measured(theirs, device))
 
 
 def learner(shape: Shape, device: str, model: Path) -> Iterator[str]:
@@ -167,7 +156,7 @@ def predicted(shape: Shape, model: Path, checkpointing: bool) -> str:
 def engines(shape: Shape, device: str, model: Path) -> Iterator[str]:
     """Tokens a second of 256 sequences by this project's engine and by `generate`."""
     prompts = min(256 // shape.group, shape.step)
-    config = _config(shape, device, model, "rollout=torch")
+    config = shapes.config(shape, device, model, "rollout=torch")
     engine = TorchEngine(config, shapes.loaded(model, device))
     work = shapes.request(shape, prompts, min(shape.limit, 256))
     sampled = prompts * shape.group * work.max_new_tokens
@@ -197,7 +186,7 @@ def vllm(shape: Shape, device: str, model: Path) -> Iterator[str]:
 
     check_installed()
     prompts = max(min(1024 // shape.group, shape.step), 1)
-    config = _config(shape, device, model, "rollout=vllm", "rollout.vllm.gpu_memory_utilization=0.4")
+    config = shapes.config(shape, device, model, "rollout=vllm", "rollout.vllm.gpu_memory_utilization=0.4")
     trainer = shapes.loaded(model, device)
     engine = VllmEngine(config, trainer)
     work = shapes.request(shape, prompts, min(shape.limit, 256))
@@ -216,16 +205,27 @@ def vllm(shape: Shape, device: str, model: Path) -> Iterator[str]:
 
 def recipe(shape: Shape, device: str, model: Path) -> Iterator[str]:
     """`experiment=gsm8k_m2po` as it stands, with random weights and a small file: seconds of a step, and the peak."""
-    tiny = _tiny(shape, device) if shape.name == "tiny" else []
+    yield from _steps(shape, device, model)
+
+
+def step(shape: Shape, device: str, model: Path) -> Iterator[str]:
+    """`experiment=gsm8k_m2po` with as many tokens as the section *trl* samples."""
+    yield from _steps(replace(shape, limit=min(shape.limit, PEER_TOKENS)), device, model)
+
+
+def _steps(shape: Shape, device: str, model: Path) -> Iterator[str]:
+    """Two steps of the recipe: what the second took, in all and in parts."""
+    tiny = _tiny(shape, device) if shape.name == "tiny" else [f"rollout.max_new_tokens={shape.limit}"]
     with tempfile.TemporaryDirectory() as folder:
         files = shapes.problems(Path(folder), 2 * shape.step)
-        rows, _ = _ran(
+        rows, _ = shapes.ran(
             "experiment=gsm8k_m2po", f"model.path={model}", "model.template=plain", "updates=2", "eval.every=2",
             "checkpoint_every=2", "eval.greedy=false", "tracking=none", f"runs_dir={folder}/runs", *files, *tiny,
         )  # fmt: skip
     yield f"{shape.step} × 4 responses of up to {shape.limit} tokens; the second step.\n"
-    yield "| sampling | scoring | learner | publication | memory in use |\n|---|---|---|---|---|"
-    times = [rows[-1][f"time/{name}_s"] for name in ("generation", "scoring", "update", "publication")]
+    yield "| step | sampling | scoring | learner | publication | memory in use |\n|---|---|---|---|---|---|"
+    whole = rows[-1]["time/elapsed_s"] - rows[-2]["time/elapsed_s"]
+    times = [whole, *(rows[-1][f"time/{name}_s"] for name in ("generation", "scoring", "update", "publication"))]
     peak = "–" if device == "cpu" else f"{torch.cuda.max_memory_allocated() / shapes.GIB:.1f} GiB"
     yield "| " + " | ".join(f"{seconds:.2f} s" for seconds in times) + f" | {peak} |"
 
@@ -250,7 +250,7 @@ def determinism(shape: Shape, device: str, model: Path) -> Iterator[str]:
             seconds.append(found.seconds)
             gradients.append([p.grad.cpu() for p in made.policy.model.parameters() if p.grad is not None])
             del made
-        same = all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+        same = bool(gradients[0]) and all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
         yield f"| {str(switch).lower()} | {'yes' if same else 'no'} | {min(seconds):.2f} |"
 
 
@@ -258,26 +258,12 @@ def trl(shape: Shape, device: str, model: Path) -> Iterator[str]:
     """TRL's GRPOTrainer on a step of as many responses, with Liger and vLLM where they are installed."""
     command = [
         sys.executable, "-m", "benchmarks.gpu_trl", "--model", str(model), "--responses", str(shape.step * 4),
-        "--tokens", str(min(shape.limit, 256)), "--budget", str(shape.budget),
+        "--tokens", str(min(shape.limit, PEER_TOKENS)), "--budget", str(shape.budget),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     yield done.stdout.strip().splitlines()[-1]
-
-
-def _config(shape: Shape, device: str, model: Path, *overrides: str) -> Config:
-    """A run's config with the model, for an engine."""
-    set_project_root()
-    with tempfile.TemporaryDirectory() as folder:
-        files = shapes.problems(Path(folder), shape.step)
-        lengths = [f"rollout.max_prompt_tokens={max(shape.prompt, 64)}", f"rollout.max_new_tokens={shape.limit}"]
-        (config,) = plan(
-            ["task=gsm8k", "model=hf", f"model.path={model}", "model.template=plain", "model.dtype=bfloat16",
-             f"device={device}", "tracking=none", f"rollout.group_size={shape.group}", "updates_per_step=1",
-             f"rollout.prompts_per_step={shape.step}", f"runs_dir={folder}", *lengths, *files, *overrides]
-        ).cells  # fmt: skip
-    return config
 
 
 SECTIONS: dict[str, Section] = {
@@ -288,6 +274,7 @@ SECTIONS: dict[str, Section] = {
     "engines": engines,
     "vllm": vllm,
     "recipe": recipe,
+    "step": step,
     "determinism": determinism,
     "trl": trl,
 }

@@ -1,20 +1,26 @@
-"""What benchmarks.gpu measures with: a model of random weights, a file of problems, rollouts, a clock and a peak."""
+"""What benchmarks.gpu measures with: a model of random weights, a file of problems, runs, rollouts, a clock, a peak."""
 
 from __future__ import annotations
 
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 import algorithms
+from harness.command.cell import run_cell
+from harness.command.compose import set_project_root
+from harness.command.plan import plan
+from harness.config import Config
 from harness.groups import LearnerConfig, ModelConfig
 from harness.learner.learner import Learner
 from harness.models.checks import resolve_path
@@ -99,6 +105,32 @@ def problems(folder: Path, train: int) -> list[str]:
         ]
         (folder / f"{key}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [f"task.{key}={folder / key}.jsonl" for key in counts]
+
+
+def ran(*overrides: str) -> tuple[list[dict[str, Any]], str]:
+    """The rows of metrics.jsonl and the final hash of a run in this process."""
+    set_project_root()
+    (config,) = plan(overrides).cells
+    outcome = run_cell(config)
+    manifest = json.loads((config.folder / "manifest.json").read_text())
+    if outcome != "finished":
+        raise RuntimeError(str(manifest["error"]).splitlines()[-1])
+    rows = [json.loads(line) for line in (config.folder / "metrics.jsonl").read_text().splitlines()]
+    return rows, manifest["final_weights_sha256"]
+
+
+def config(shape: Shape, device: str, model: Path, *overrides: str) -> Config:
+    """A run's config with the model, for an engine."""
+    set_project_root()
+    with tempfile.TemporaryDirectory() as folder:
+        files = problems(Path(folder), shape.step)
+        lengths = [f"rollout.max_prompt_tokens={max(shape.prompt, 64)}", f"rollout.max_new_tokens={shape.limit}"]
+        (config,) = plan(
+            ["task=gsm8k", "model=hf", f"model.path={model}", "model.template=plain", "model.dtype=bfloat16",
+             f"device={device}", "tracking=none", f"rollout.group_size={shape.group}", "updates_per_step=1",
+             f"rollout.prompts_per_step={shape.step}", f"runs_dir={folder}", *lengths, *files, *overrides]
+        ).cells  # fmt: skip
+    return config
 
 
 def loaded(folder: Path, device: str, *, checkpointing: bool = False) -> LoadedModel:

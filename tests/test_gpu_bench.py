@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return gpu_shapes.random_model(gpu_shapes.SHAPES["tiny"], tmp_path_factory.mktemp("gpu") / "model")
 
 
-@pytest.mark.parametrize("name", sorted(set(gpu_sections.SECTIONS) - {"vllm"}))
+@pytest.mark.parametrize("name", sorted(set(gpu_sections.SECTIONS) - {"vllm", "step"}))  # step: recipe, shorter
 def test_a_section_measures(model: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     gpu.show(name, "cpu", model)
     text = capsys.readouterr().out
@@ -26,7 +27,7 @@ def test_a_section_measures(model: Path, name: str, capsys: pytest.CaptureFixtur
         "head": "| ours, log-prob and entropy |",
         "learner": "| m2po, checkpointing |",
         "engines": "| rollout=torch |",
-        "recipe": "the second step",
+        "recipe": "| step | sampling |",
         "determinism": "| true | yes |",
         "trl": "TRL is not installed.",
     }
@@ -46,6 +47,46 @@ def test_the_command_writes_its_part_of_the_page(
     assert "### ceiling" in text and "TFLOP/s" in text and "python -m benchmarks.gpu --only ceiling" in text
     assert json.loads(gpu.kept("ceiling", "cpu").read_text())["text"] in text
     assert "TFLOP/s" in capsys.readouterr().out
+
+
+def test_a_cpu_writes_no_page_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toy numbers would stand where a GPU's are expected."""
+    before = gpu.PAGE.read_bytes()
+    monkeypatch.setattr(gpu, "CACHE", tmp_path / "kept")
+    monkeypatch.setattr(gpu, "output", lambda *_: "nothing")
+    monkeypatch.setattr(sys, "argv", ["gpu", "--only", "ceiling", "--device", "cpu"])
+    assert gpu.main() == 0 and gpu.PAGE.read_bytes() == before
+
+
+def test_a_gpu_that_is_not_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cuda"])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert "torch sees no GPU here" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_section_that_hangs_is_ended_with_what_it_started(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its child holds the pipe: waiting for the end of the output would take as long as the child."""
+    monkeypatch.setattr(gpu, "LONGEST_S", 1)
+    monkeypatch.setattr(gpu, "command_of", lambda *_: ["/bin/sh", "-c", "echo begun; sleep 60 & wait"])
+    started = time.monotonic()
+    assert gpu.output("ceiling", "cpu", model) == "begun\n\nNot finished after 1 s."
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("errors", "status", "said"),
+    [
+        ("Traceback\ntorch.OutOfMemoryError: none left\nWARNING: leaked\n", 1, "torch.OutOfMemoryError: none left"),
+        ("killed\n", -9, "killed"),
+        ("", -9, "exit status -9, no output"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_the_line_that_names_the_error(errors: str, status: int, said: str) -> None:
+    assert gpu.reason(errors, status) == said
 
 
 def test_a_section_that_cannot_run_says_why_in_one_line(model: Path) -> None:
