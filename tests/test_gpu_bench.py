@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import gpu, gpu_sections, gpu_shapes
 
@@ -61,7 +62,7 @@ def test_a_cpu_writes_no_page_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_gpu_that_is_not_there_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cuda"])
     with pytest.raises(SystemExit):
         gpu.main()

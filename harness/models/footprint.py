@@ -149,16 +149,16 @@ def layer_bytes(shape: Shape, batch: MicroBatch, compute: int, *, on_cpu: bool =
     """What autograd keeps of one layer.
 
     n = rows, H hidden, A queries, K keys, I intermediate, s = compute:
-    the norms' inputs 2·4·n·H; the inputs of the products 2·s·n·H (bfloat16: 5, each product of attention makes its
-    own copy); queries, keys, values s·(A + 2·K)·n, keys and values repeated for the responses of a prompt
-    s·2·K·B·(P + T − 1); attention's output twice 2·s·n·A; the MLP's four 4·s·n·I.
+    the norms' inputs 2·4·n·H; the inputs of the products 2·s·n·H; queries, keys, values s·(A + 2·K)·n, keys and values
+    repeated for the responses of a prompt s·2·K·B·(P + T − 1); attention's output twice 2·s·n·A; the MLP's four
+    4·s·n·I.
 
     on_cpu: there the norms keep the normalised values too, and attention in bfloat16 its copy of the mask.
     """
     rows, narrow, norm = batch.tokens, compute < FLOAT, FLOAT * (2 if on_cpu else 1)
     norms = 2 * norm * rows * shape.hidden
     heads_norms = shape.qk_norm * norm * rows * (shape.queries + shape.keys)
-    inputs = compute * rows * shape.hidden * (5 if narrow else 2)
+    inputs = 2 * compute * rows * shape.hidden
     attention = compute * (rows * (3 * shape.queries + 2 * shape.keys) + 2 * shape.keys * batch.visible)
     mask = compute * batch.mask_elements * (narrow and on_cpu)
     return norms + heads_norms + inputs + attention + mask + 4 * compute * rows * shape.intermediate
@@ -194,13 +194,16 @@ def backward_bytes(shape: Shape, batch: MicroBatch, compute: int) -> float:
 def head_bytes(shape: Shape, tokens: int, compute: int, *, on_cpu: bool = False) -> float:
     """At the peak of the head's backward pass.
 
-    Few logits: four float32 copies, 16·n·V. Else the head's gradient (4 + s)·V·H (float32: 4·V·H), and three float32
-    copies of a chunk of rows, or with fused kernels as many bytes of twice the rows in bfloat16: 12·rows·V.
+    Few logits: four float32 copies, 16·n·V. Else the head's gradient 4·V·H, and of a chunk of rows its logits and three
+    float32 copies, (12 + s)·rows·V (float32 on a CPU: 12), which the plain functions take with an entropy bonus, others
+    less. Or, of a very wide model, a chunk's share of the gradient in the type of computation: s·V·H, and 2·s·rows·V.
     """
     if tokens * shape.vocabulary <= CHUNK_ELEMENTS:
         return 4 * FLOAT * tokens * shape.vocabulary
-    gradient = (FLOAT + (compute if compute < FLOAT else 0)) * embedding_parameters(shape)
-    return 3 * FLOAT * (CHUNK_ELEMENTS if on_cpu else UNFUSED_ROWS * shape.vocabulary) + gradient
+    chunk = CHUNK_ELEMENTS if on_cpu else UNFUSED_ROWS * shape.vocabulary
+    share = compute * (embedding_parameters(shape) + 2 * chunk) if compute < FLOAT else 0
+    copies = 3 * FLOAT + (0 if on_cpu and compute == FLOAT else compute)
+    return FLOAT * embedding_parameters(shape) + max(copies * chunk, share)
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,9 @@ def replica_bytes(parameters: float) -> float:
     return FLOAT * parameters
 
 
-def decoding_bytes(shape: Shape, prompts: int, prompt_tokens: int, responses: int, response_tokens: int) -> float:
-    """The torch engine: a float32 cache of G·P + B·T tokens, and 24·B·V of logits, probabilities and their sum."""
-    tokens = prompts * prompt_tokens + responses * response_tokens
-    return cache_token_bytes(shape, FLOAT) * tokens + 6 * FLOAT * responses * shape.vocabulary
+def decoding_bytes(
+    shape: Shape, prompts: int, prompt_tokens: int, responses: int, response_tokens: int, compute: int
+) -> float:
+    """The torch engine: a cache of G·P + B·T tokens, 24·B·V of logits, probabilities and their sum, weights as cast."""
+    cache = cache_token_bytes(shape, compute) * (prompts * prompt_tokens + responses * response_tokens)
+    return cache + 6 * FLOAT * responses * shape.vocabulary + cast_bytes(parameters(shape), compute)

@@ -127,4 +127,5 @@ class _ChunkedScores(torch.autograd.Function):
                 grad_weight.addmm_(grad_logits.T, states)  # no second [V, H] matrix
             else:
                 grad_weight += grad_logits.T @ states
+            del grad_logits  # else it would lie beside the next chunk's
         return grad_hidden, grad_weight, None, None, None, None

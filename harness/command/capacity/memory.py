@@ -101,7 +101,8 @@ def _engine(config: Config, shape: Shape, device: Device) -> tuple[float, int]:
     prompts, prompt_tokens, responses, tokens = _chunk(config)
     weights = footprint.engine_weight_bytes(footprint.parameters(shape), compute_bytes(config))
     if config.choices["rollout"] == "torch":
-        return footprint.decoding_bytes(shape, prompts, prompt_tokens, responses, tokens), responses
+        own = footprint.decoding_bytes(shape, prompts, prompt_tokens, responses, tokens, compute_bytes(config))
+        return own, responses
     if config.choices["rollout"] != "vllm":
         return weights, responses
     ways, share = config.rollout.vllm.tensor_parallel_size, config.rollout.vllm.gpu_memory_utilization * device.usable

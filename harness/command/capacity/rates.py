@@ -70,9 +70,18 @@ def update_s(config: Config, shape: Shape, device: Device, tokens: float) -> flo
 
     k = 6, + 2 with checkpointing, + 2 for the extra pass of a batch-scope method.
     """
-    extra = getattr(build.algorithm(config), "scope", "token") == "batch" and tokens > config.learner.micro_batch_tokens
+    extra = extra_passes(config) if tokens > config.learner.micro_batch_tokens else 0.0
     passes = 6 + 2 * config.model.gradient_checkpointing + 2 * extra
     return passes * footprint.parameters(shape) * tokens / (config.ranks * device.flops * LEARNER_SHARE)
+
+
+def extra_passes(config: Config) -> float:
+    """How many an update makes for a method of batch scope: none in a step's first where its log-probs are at hand."""
+    method = build.algorithm(config)
+    if getattr(method, "scope", "token") != "batch":
+        return 0.0
+    fresh = str(config.staleness) == "0" and config.rollout.behaviour == "trainer" and "entropy" not in method.needs
+    return 1 - fresh / config.updates_per_step
 
 
 def sampling_s(config: Config, shape: Shape, device: Device, responses: int) -> float:
