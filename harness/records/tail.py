@@ -51,13 +51,15 @@ def last_row(path: Path) -> dict[str, Any] | None:
 
 def last_update(folder: Path) -> int:
     """The update of the last whole row of a run folder's metrics.jsonl; 0 where there is none."""
-    return int((last_row(folder / METRICS) or {}).get("update", 0))
+    update = (last_row(folder / METRICS) or {}).get("update")
+    return update if type(update) is int else 0
 
 
 def validation_scores(folder: Path) -> dict[int, float]:
-    """Accuracy on validation by update, of a run folder's eval.jsonl."""
+    """Accuracy on validation by update, of a run folder's eval.jsonl; rows without both are left out."""
     found = (row for row, _ in rows(folder / EVAL) if row.get("split") == "validation")
-    return {row["update"]: row["sampled_accuracy"] for row in found if {"update", "sampled_accuracy"} <= row.keys()}
+    pairs = ((row.get("update"), row.get("sampled_accuracy")) for row in found)
+    return {n: float(score) for n, score in pairs if type(n) is int and type(score) in (int, float) and 0 <= score <= 1}
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
