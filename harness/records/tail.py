@@ -58,7 +58,7 @@ def last_update(folder: Path) -> int:
 def validation_scores(folder: Path) -> dict[int, float]:
     """Accuracy on validation by update, of a run folder's eval.jsonl; rows without both are left out."""
     found = (row for row, _ in rows(folder / EVAL) if row.get("split") == "validation")
-    pairs = ((row.get("update"), row.get("sampled_accuracy")) for row in found)
+    pairs: Iterator[tuple[Any, Any]] = ((row.get("update"), row.get("sampled_accuracy")) for row in found)
     return {n: float(score) for n, score in pairs if type(n) is int and type(score) in (int, float) and 0 <= score <= 1}
 
 
