@@ -6,7 +6,6 @@ them by validation go on, until the last have run to the end. docs/tuning.md has
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,20 @@ import numpy as np
 import pandas as pd
 
 from analysis import outcomes
-from analysis.errors import AnalysisError, first_line
+from analysis.errors import AnalysisError, reason
 from analysis.records import ForeignFolder, Record, read_record
 from harness.records.layout import MANIFEST, SWEEP
+from harness.records.limits import read_json
 
 OUTCOMES = {"area": outcomes.area, "final": lambda updates, accuracy: float(accuracy[-1])}
 GROUP = ["method", "staleness"]
+# What `run.py` writes of a list of points, and Python's type of it.
+SHAPE: dict[str, Any] = {
+    **dict.fromkeys(("methods", "needs", "settings"), dict),
+    **dict.fromkeys(("rungs", "seeds"), list),
+    **dict.fromkeys(("metric", "outcome"), str),
+    "keep": (int, float),
+}
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,11 @@ class Tuning:
 
     @property
     def length(self) -> int:
-        """Updates of a whole run."""
-        return max(int(config["updates"]) for config in self.configs if config)
+        """Updates of a whole run. Raises AnalysisError where none has begun."""
+        lengths = [config["updates"] for config in self.configs if type(config.get("updates")) is int]
+        if not lengths:
+            raise AnalysisError("no run of this sweep has begun; the same command of run.py begins them")
+        return max(lengths)
 
     def scores(self, update: int) -> pd.DataFrame:
         """The cells with their `score`, the outcome up to an update: −inf where the run failed before it.
@@ -65,18 +75,15 @@ def read(sweep: Path) -> Tuning:
     Raises AnalysisError if it holds no tuning sweep.
     """
     try:
-        held = json.loads((sweep / SWEEP).read_text(encoding="utf-8"))
-        points, cells = held["points"], held["cells"]
+        points, cells = _checked(read_json(sweep / SWEEP))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AnalysisError(
-            f"{sweep}: no tuning sweep ({first_line(error)}); expected the folder of a run.py sweep=tune/NAME"
+            f"{sweep}: no tuning sweep ({reason(error)}); expected the folder of a run.py sweep=tune/NAME"
         ) from error
-    if points["outcome"] not in OUTCOMES:
-        raise AnalysisError(f"{sweep}: outcome: {points['outcome']}: expected one of {', '.join(OUTCOMES)}")
     rows, curves, configs = [], [], []
     for cell in cells:
         record = _record((sweep / cell["folder"]).resolve())
-        typed = dict(word.split("=", 1) for word in cell["overrides"])
+        typed = _typed(cell)
         rows.append(
             {
                 "method": cell["method"],
@@ -133,6 +140,34 @@ def _places(cells: pd.DataFrame, tuning: Tuning) -> pd.Series:
 
 
 # ------------------------------------------------------------------------------------------------ reading
+
+
+def _checked(held: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The points and cells of a sweep.json, if they are a tuning sweep's. Raises ValueError, KeyError or TypeError."""
+    points, cells = held["points"], held["cells"]
+    for name, kind in SHAPE.items():
+        if not isinstance(points[name], kind):
+            raise TypeError(f"its {name} are of another kind")
+    if points["outcome"] not in OUTCOMES:
+        raise ValueError(f"outcome: {points['outcome']}: expected one of {', '.join(OUTCOMES)}")
+    whole = {"rungs": points["rungs"], "seeds": points["seeds"], "points": [cell["point"] for cell in cells]}
+    for name, values in whole.items():
+        if not all(type(value) is int for value in values):
+            raise TypeError(f"its {name} are no whole numbers")
+    for method, own in points["methods"].items():
+        if not isinstance(own, list) or not all(isinstance(point, dict) for point in own):
+            raise TypeError(f"{method}: no list of points")
+    for cell in cells:
+        if cell["method"] not in points["methods"] or not isinstance(cell["folder"], str):
+            raise ValueError("a cell has no method of its own, or no folder")
+        if not all(_typed(cell)[key].isdigit() for key in ("staleness", "seed")):
+            raise ValueError("a cell has no staleness or no seed")
+    return points, cells
+
+
+def _typed(cell: dict[str, Any]) -> dict[str, str]:
+    """Key → value of a cell's overrides."""
+    return dict(str(word).split("=", 1) for word in cell["overrides"])
 
 
 def _record(folder: Path) -> Record | None:

@@ -68,7 +68,8 @@ def read_schedule(path: str) -> Schedule:
     """The schedule in a file. Raises UserError where there is none."""
     try:
         rows = read_json_lines(Path(path), LARGEST_SCHEDULE)
-        return Schedule(dict(next(rows, {})["identity"]), [_batch(row) for row in rows])
+        header: dict[str, Any] = next(rows, {})
+        return Schedule(dict(header["identity"]), [_batch(row) for row in rows])
     except OSError as error:
         raise UserError(
             f"lag.schedule={path}: cannot be read ({error.strerror}); expected a run's schedule.jsonl"

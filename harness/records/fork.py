@@ -24,11 +24,12 @@ def place(text: str) -> tuple[Path, int]:
     """The run folder and the update that `fork` names. Raises UserError, naming the checkpoints there are."""
     name, _, update = text.rpartition("@")
     run = Path(name).expanduser()
-    there = sorted(path.parent.name for path in (run / CHECKPOINTS).glob(f"[0-9]*/{CHECKPOINT}")) if name else []
+    found = (path.parent.name for path in (run / CHECKPOINTS).glob(f"[0-9]*/{CHECKPOINT}")) if name else ()
+    there = sorted(folder for folder in found if folder.isdecimal())
     if not name or not there:
         raise UserError(f"fork={text}: no checkpoints there; expected RUN_FOLDER@UPDATE")
-    if not update.isdigit() or f"{int(update):06d}" not in there:
-        updates = ", ".join(str(int(found)) for found in there)
+    if not update.isdecimal() or f"{int(update):06d}" not in there:
+        updates = ", ".join(str(int(folder)) for folder in there)
         raise UserError(f"fork={text}: no checkpoint of that update; there are {updates} (record.keep_checkpoints)")
     return run, int(update)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -114,6 +115,42 @@ def test_another_folder_is_no_tuning_sweep(study_folder, tmp_path):
     for folder in (study_folder, tmp_path):
         with pytest.raises(AnalysisError, match="no tuning sweep"):
             tuning.read(folder)
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 99, "[]", '{"points": [], "cells": []}', '{"points": {"methods": {}}, "cells": []}', "NaN", "\0",
+])  # fmt: skip
+def test_a_damaged_tuning_sweep_is_one_line(tmp_path, capsys, text):
+    (tmp_path / "sweep.json").write_text(text)
+    assert cli.main(["tune", str(tmp_path)]) == 2
+    assert re.fullmatch("error: .*: no tuning sweep .*\n", capsys.readouterr().err)
+
+
+KINDS = (None, "x", {"a": 1}, float("nan"))
+
+
+def test_no_kind_of_value_in_a_tuning_sweep_is_a_traceback(tmp_path, capsys):
+    sweep = write_sweep(tmp_path, to=40)
+    held = json.loads((sweep / "sweep.json").read_text())
+    places = [(held["points"], key) for key in held["points"]] + [(held["cells"][0], key) for key in held["cells"][0]]
+    for node, key in [*places, (held, "points"), (held, "cells")]:
+        before = node[key]
+        for value in KINDS:
+            node[key] = value
+            (sweep / "sweep.json").write_text(json.dumps(held))
+            code = cli.main(["tune", str(sweep)])
+            said = capsys.readouterr().err
+            assert code == 0 or said.count("\n") == 1, (key, value, said)
+        node[key] = before
+
+
+def test_a_tuning_sweep_that_has_not_begun_says_so(tmp_path, capsys):
+    sweep = write_sweep(tmp_path, to=40)
+    for folder in sweep.iterdir():
+        if folder.is_dir():
+            (folder / "manifest.json").unlink()
+    assert cli.main(["tune", str(sweep)]) == 2
+    assert "no run of this sweep has begun" in capsys.readouterr().err
 
 
 def test_width_is_the_median_bound_where_the_mask_acted(tmp_path):
