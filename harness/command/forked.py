@@ -13,7 +13,7 @@ from harness.command.interpolations import from_environment
 from harness.command.mistakes import about
 from harness.config import Config, role_of
 from harness.errors import UserError
-from harness.records import fork
+from harness.records import parent
 from harness.schema import leaves
 
 OWN = ("fork", "mode", "checkpoint")  # of every run
@@ -33,7 +33,7 @@ def inherit(config: Config, given: Sequence[str]) -> Config:
         raise UserError(
             f"fork={config.fork} with {whole}=: a fork takes over the run's settings; type the keys that change"
         )
-    held = fork.recorded(config.fork)
+    held = parent.recorded(config.fork)
     held.pop("tracking", None)  # of which nothing is taken over
     tree = OmegaConf.create(held)  # what the environment says is recorded as ${oc.env:NAME}
     try:
@@ -41,7 +41,9 @@ def inherit(config: Config, given: Sequence[str]) -> Config:
     except OmegaConfBaseException as error:
         raise UserError(f"fork={config.fork}: {about(error)}") from error
     choices = {group: name for group, name in before.get("choices", {}).items() if group not in typed}
-    taken: Config = replace(_taken(config, before, typed), choices=config.choices | choices)
+    taken: Config = replace(
+        _taken(config, before, typed), choices=config.choices | choices, forked=parent.identity(config.fork)
+    )
     old, new = dict(leaves(before)), taken.flat()
     written = {name: text for name, text in from_environment(tree).items() if new.get(name) == old[name]}
     return replace(taken, interpolated=written | config.interpolated)
