@@ -75,7 +75,7 @@ def read(sweep: Path) -> Tuning:
         raise AnalysisError(f"{sweep}: outcome: {points['outcome']}: expected one of {', '.join(OUTCOMES)}")
     rows, curves, configs = [], [], []
     for cell in cells:
-        record = _record((sweep / cell["folder"]).resolve())
+        record = record_of((sweep / cell["folder"]).resolve())
         typed = dict(word.split("=", 1) for word in cell["overrides"])
         rows.append(
             {
@@ -87,7 +87,7 @@ def read(sweep: Path) -> Tuning:
                 "updates": _done(record),
             }
         )
-        curves.append(_curve(record, points["metric"]))
+        curves.append(validation(record, points["metric"]))
         configs.append(record.config if record else {})
     return Tuning(points, pd.DataFrame(rows), curves, configs)
 
@@ -135,7 +135,8 @@ def _places(cells: pd.DataFrame, tuning: Tuning) -> pd.Series:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def _record(folder: Path) -> Record | None:
+def record_of(folder: Path) -> Record | None:
+    """The record of a run folder, None where nothing has begun. Raises AnalysisError for a damaged one."""
     if not (folder / MANIFEST).is_file():
         return None
     try:
@@ -148,12 +149,12 @@ def _done(record: Record | None) -> int:
     return int(max(record.updates["update"].to_pylist(), default=0)) if record else 0
 
 
-def _curve(record: Record | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Updates and accuracy of the evaluations on validation; on the only split where none is called so."""
+def validation(record: Record | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Updates and accuracy, [n] each, of the evaluations on validation; on the only split where none is called so."""
     if record is None or not len(record.evaluations):
         return np.array([]), np.array([])
     if metric not in record.evaluations.column_names:
-        raise AnalysisError(f"{record.folder}: its evaluations have no {metric}, by which the sweep is tuned")
+        raise AnalysisError(f"{record.folder}: its evaluations have no {metric}")
     rows = record.evaluations.select(["update", "split", metric]).to_pandas()
     if "validation" in set(rows["split"]):
         rows = rows[rows["split"] == "validation"]
