@@ -29,7 +29,8 @@ class Tuning:
     """A tuning sweep as its folder has it.
 
     points: what sweep.json says of it (methods, rungs, keep, metric, outcome, needs, settings, seeds).
-    cells: a row a cell, in the order of the sweep: method, point (its number), staleness, seed, status, updates (done).
+    cells: a row a cell, in the order of the sweep: method, point (its number), staleness (int, or text where it is a
+        distribution), seed, status, updates (done).
     curves: of each cell, its evaluations on validation: updates and accuracy, [n] each.
     configs: of each cell, its flat configuration, empty before it has begun.
     """
@@ -81,7 +82,7 @@ def read(sweep: Path) -> Tuning:
             {
                 "method": cell["method"],
                 "point": cell["point"],
-                "staleness": int(typed["staleness"]),
+                "staleness": int(lag) if (lag := typed["staleness"]).isdigit() else lag,
                 "seed": int(typed["seed"]),
                 "status": str(record.manifest["status"]) if record else "waiting",
                 "updates": _done(record),
