@@ -169,6 +169,8 @@ def _inputs(config: Config) -> Iterator[tuple[str, str]]:
     for key, value in leaves(config.task):
         if isinstance(value, str) and key.rpartition(".")[2].rpartition("_")[2] == "path" and (found := _found(value)):
             yield f"data {value}", _hash(found)
+    if (schedule := config.lag.get("schedule")) and (found := _found(str(schedule))):
+        yield f"data {schedule}", _hash(found)
     if config.task.get("hub") and not config.task.get("path"):
         hub = str(config.task["hub"])
         yield from _known(f"data {hub}", _hub_commit("datasets", hub, config.task.get("revision")))
