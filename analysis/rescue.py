@@ -182,7 +182,10 @@ def outcome(search: Search, update: int, out: Path, more: Sequence[str]) -> tupl
 def launch(typed: Sequence[str]) -> None:
     """Runs `run.py` with these words to its end. Asked to stop, it asks the run, which leaves a checkpoint."""
     run = subprocess.Popen([sys.executable, str(SETTINGS / "run.py"), *typed])
-    passed_on = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: run.terminate()}  # a Ctrl-C reaches both
+    passed_on: dict[int, Callable[..., None]] = {
+        signal.SIGINT: lambda *_: None,  # it has reached the run, too
+        signal.SIGTERM: lambda *_: run.terminate(),
+    }
     before = {number: signal.signal(number, handler) for number, handler in passed_on.items()}
     try:
         run.wait()

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, redirect_stdout
 from importlib.metadata import distribution
 from io import StringIO
@@ -68,7 +69,7 @@ def areal(out: Path) -> None:
     """A folder of dumped rollouts of AReaL, each made as its RLVR workflow does."""
 
     @asynccontextmanager
-    async def opened(path: str, mode: str) -> Any:
+    async def opened(path: str, mode: str) -> AsyncIterator[SimpleNamespace]:
         with open(path, mode) as file:
 
             async def written(text: str) -> None:
