@@ -7,6 +7,7 @@ them by validation go on, until the last have run to the end. docs/tuning.md has
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from harness.records.limits import read_json
 
 OUTCOMES = {"area": outcomes.area, "final": lambda updates, accuracy: float(accuracy[-1])}
 GROUP = ["method", "staleness"]
+STALENESS = re.compile(r"\d+|[a-z_]+:[\w.:-]+")  # updates, or a distribution of ages
 # What `run.py` writes of a list of points, and Python's type of it.
 SHAPE: dict[str, Any] = {
     **dict.fromkeys(("methods", "needs", "settings"), dict),
@@ -36,7 +38,8 @@ class Tuning:
     """A tuning sweep as its folder has it.
 
     points: what sweep.json says of it (methods, rungs, keep, metric, outcome, needs, settings, seeds).
-    cells: a row a cell, in the order of the sweep: method, point (its number), staleness, seed, status, updates (done).
+    cells: a row a cell, in the order of the sweep: method, point (its number), staleness (int, or text where it is a
+        distribution), seed, status, updates (done).
     curves: of each cell, its evaluations on validation: updates and accuracy, [n] each.
     configs: of each cell, its flat configuration, empty before it has begun.
     """
@@ -82,19 +85,19 @@ def read(sweep: Path) -> Tuning:
         ) from error
     rows, curves, configs = [], [], []
     for cell in cells:
-        record = _record((sweep / cell["folder"]).resolve())
+        record = record_of((sweep / cell["folder"]).resolve())
         typed = _typed(cell)
         rows.append(
             {
                 "method": cell["method"],
                 "point": cell["point"],
-                "staleness": int(typed["staleness"]),
+                "staleness": int(lag) if (lag := typed["staleness"]).isdigit() else lag,
                 "seed": int(typed["seed"]),
                 "status": str(record.manifest["status"]) if record else "waiting",
                 "updates": _done(record),
             }
         )
-        curves.append(_curve(record, points["metric"]))
+        curves.append(validation(record, points["metric"]))
         configs.append(record.config if record else {})
     return Tuning(points, pd.DataFrame(rows), curves, configs)
 
@@ -160,7 +163,8 @@ def _checked(held: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for cell in cells:
         if cell["method"] not in points["methods"] or not isinstance(cell["folder"], str):
             raise ValueError("a cell has no method of its own, or no folder")
-        if not all(_typed(cell)[key].isdigit() for key in ("staleness", "seed")):
+        typed = _typed(cell)
+        if not typed["seed"].isdigit() or not STALENESS.fullmatch(typed["staleness"]):
             raise ValueError("a cell has no staleness or no seed")
     return points, cells
 
@@ -170,7 +174,8 @@ def _typed(cell: dict[str, Any]) -> dict[str, str]:
     return dict(str(word).split("=", 1) for word in cell["overrides"])
 
 
-def _record(folder: Path) -> Record | None:
+def record_of(folder: Path) -> Record | None:
+    """The record of a run folder, None where nothing has begun. Raises AnalysisError for a damaged one."""
     if not (folder / MANIFEST).is_file():
         return None
     try:
@@ -183,12 +188,12 @@ def _done(record: Record | None) -> int:
     return int(max(record.updates["update"].to_pylist(), default=0)) if record else 0
 
 
-def _curve(record: Record | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Updates and accuracy of the evaluations on validation; on the only split where none is called so."""
+def validation(record: Record | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Updates and accuracy, [n] each, of the evaluations on validation; on the only split where none is called so."""
     if record is None or not len(record.evaluations):
         return np.array([]), np.array([])
     if metric not in record.evaluations.column_names:
-        raise AnalysisError(f"{record.folder}: its evaluations have no {metric}, by which the sweep is tuned")
+        raise AnalysisError(f"{record.folder}: its evaluations have no {metric}")
     rows = record.evaluations.select(["update", "split", metric]).to_pandas()
     if "validation" in set(rows["split"]):
         rows = rows[rows["split"] == "validation"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,20 +20,25 @@ POINTS["m2po"].append({"algo.m2_threshold": 0.16})
 LEVELS = {"grpo": (0.3, 0.5, 0.4), "m2po": (0.3, 0.2, 0.6)}  # accuracy of each point, the same at every update
 
 
-def write_sweep(root, to=20, reached=None, failed=()):
+def write_sweep(root, to=20, reached=None, failed=(), lags=("64",)):
     """A tuning sweep of 40 updates with a rung at 20, every run at `to` but those in `reached`."""
     cells = []
     for method, points in POINTS.items():
         for number, point in enumerate(points):
-            for seed in (101, 102):
-                name = f"{method}-{number}-{seed}"
+            for lag, seed in product(lags, (101, 102)):
+                name = f"{method}-{number}-{seed}" + (f"-{lag}" if len(lags) > 1 else "")
                 own = {key.replace(".", "__"): value for key, value in {"learner.lr": 3e-5, **point}.items()}
                 status = "failed" if (method, number) in failed else "paused" if to < 40 else "finished"
                 folder = synthetic.write_run(root / name, method, 64, seed, updates=40, status=status, **own)
                 end = (reached or {}).get((method, number), to)
                 _cut(folder, end, LEVELS[method][number] + (seed - 101.5) / 1000)
                 cells.append(
-                    {"folder": name, "overrides": ["staleness=64", f"seed={seed}"], "method": method, "point": number}
+                    {
+                        "folder": name,
+                        "overrides": [f"staleness={lag}", f"seed={seed}"],
+                        "method": method,
+                        "point": number,
+                    }
                 )
     points = {"methods": POINTS, "seeds": [101, 102], "settings": {"updates": 40, "eval.validation_only": True}}
     points |= {
@@ -109,6 +115,17 @@ def test_choice_price_curve_and_final_sweep(tmp_path, capsys):
     assert held["methods"]["grpo"] == [{"staleness": 64, "learner.lr": 1e-4}]
     assert cli.main(["tune", str(sweep), "--final", str(final), "--seeds", "101,3"]) == 2
     assert "seed 101: tuning has used it" in capsys.readouterr().err
+
+
+def test_a_distribution_of_ages_is_tuned_by_itself(tmp_path):
+    sweep = write_sweep(tmp_path, to=40, lags=("uniform:0:128", "64", "0"))
+    assert len(tuning.going_on(sweep, 20)) == 2 * 3 * 2
+    read = tuning.read(sweep)
+    assert [c.staleness for c in tuned.choices(read)] == 2 * ["uniform:0:128", 64, 0]
+    assert len(tuned.write(read, tmp_path)) == 6
+    assert [ax.get_title() for ax in tuned.draw(read).figure.axes] == ["s = 0", "s = 64", "s = uniform:0:128"]
+    final = yaml.safe_load(tuned.final_sweep(read))
+    assert [point["staleness"] for point in final["methods"]["grpo"]] == ["uniform:0:128", 64, 0]
 
 
 def test_another_folder_is_no_tuning_sweep(study_folder, tmp_path):
