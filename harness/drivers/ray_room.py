@@ -39,6 +39,7 @@ print(json.dumps([dict(node.resources_total) for node in alive]))
 def check(config: Config) -> None:
     """Raises UserError for a run that driver=ray cannot serve, or that the cluster has no room for."""
     import_ray()
+    _check_gpus(config)
     if config.rollout.inflight != "drain":
         raise UserError(
             f"rollout.inflight={config.rollout.inflight} with driver=ray: an actor takes weights between chunks only; "
@@ -47,6 +48,24 @@ def check(config: Config) -> None:
     if not config.dry_run:
         address = address_of(config.ray)
         check_room(config, of_this_machine(config) if address is None else nodes(address))
+
+
+def _check_gpus(config: Config) -> None:
+    """Of GPUs Ray gives an actor whole ones, or a share of one; and an actor sees no others."""
+    kind, _, number = config.device.partition(":")
+    each = config.ray.gpus_per_actor
+    if number:
+        raise UserError(
+            f"device={config.device} with driver=ray: an actor counts its own GPUs, from 0; expected device={kind}, "
+            f"with CUDA_VISIBLE_DEVICES={number} in the environment for the learner's"
+        )
+    if each > 1 and each % 1:
+        raise UserError(f"ray.gpus_per_actor={each:g}: expected a whole number, or a share below 1")
+    if kind == "cuda" and each == 0:
+        raise UserError(
+            "ray.gpus_per_actor=0 with device=cuda: the actors would sample on the learner's GPU unseen by Ray; "
+            "expected ray.gpus_per_actor=1, or driver=overlapped, which shares it"
+        )
 
 
 @functools.cache
@@ -104,7 +123,8 @@ def _holds(node: Node, each: Node) -> float:
 
 def learner_gpus(config: Config) -> int:
     """GPUs of this machine that the learner uses."""
-    return config.ranks if torch.device(config.device).type == "cuda" else 0
+    ranks = 1 if config.mode == "evaluate" else config.ranks
+    return ranks if torch.device(config.device).type == "cuda" else 0
 
 
 def reserve(count: int) -> None:

@@ -202,11 +202,28 @@ def check(config: Config) -> None:
             f"ranks={config.ranks} with driver=serial: it samples with the learner's own weights, of which each rank "
             "has a slice; use driver=overlapped, which gives the same bits"
         )
-    kind = torch.device(config.device).type
-    if kind != "cpu" and not config.dry_run and launch.launched() is None:
-        devices = torch.get_device_module(kind).device_count()
-        if devices < config.ranks:
-            raise UserError(f"ranks={config.ranks}: this machine has {devices} of device={config.device}; one a rank")
+    kind, _, number = config.device.partition(":")
+    if number:
+        raise UserError(
+            f"device={config.device} with ranks={config.ranks}: every rank takes a device of its own; expected "
+            f"device={kind}, with CUDA_VISIBLE_DEVICES in the environment for other than the first"
+        )
+    if kind != "cpu" and not config.dry_run:
+        _check_devices(config, kind)
+
+
+def _check_devices(config: Config, kind: str) -> None:
+    """Every rank has a device of its machine, and Ray keeps its actors off those of one machine only."""
+    here, devices = launch.on_this_machine(config.ranks), torch.get_device_module(kind).device_count()
+    if devices < here:
+        raise UserError(
+            f"ranks={config.ranks}: this machine has {devices} of device={kind} for {here} ranks; expected one a rank"
+        )
+    if config.driver == "ray" and here < config.ranks:
+        raise UserError(
+            f"ranks={config.ranks} on several machines with driver=ray: only the GPUs of this one, {here}, could be "
+            "kept from the actors; put all ranks on one machine"
+        )
 
 
 def lead(world: int, device: str) -> Group:

@@ -19,6 +19,11 @@ def compute_bytes(config: Config) -> int:
     return 2 if config.model.dtype == "bfloat16" else FLOAT
 
 
+def engine_devices(config: Config) -> int:
+    """Devices that share an engine."""
+    return config.rollout.vllm.tensor_parallel_size if config.choices["rollout"] == "vllm" else 1
+
+
 def mini_batches(config: Config) -> int:
     """Mini-batches that a rollout batch is cut into; with several epochs each makes several updates."""
     return config.updates_per_step // config.learner.max_epochs
@@ -104,7 +109,7 @@ def _engine(config: Config, shape: Shape, device: Device) -> tuple[float, int]:
         return footprint.decoding_bytes(shape, prompts, prompt_tokens, responses, tokens), responses
     if config.choices["rollout"] != "vllm":
         return weights, responses
-    ways, share = config.rollout.vllm.tensor_parallel_size, config.rollout.vllm.gpu_memory_utilization * device.usable
+    ways, share = engine_devices(config), config.rollout.vllm.gpu_memory_utilization * device.usable
     sequence = footprint.cache_token_bytes(shape, compute_bytes(config)) * (prompt_tokens + tokens)
     return share, max(0, math.floor((ways * share - weights) / sequence))
 

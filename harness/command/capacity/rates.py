@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness import build
 from harness.command.capacity.devices import Device
-from harness.command.capacity.memory import checkpoint_bytes, compute_bytes, mini_batches
+from harness.command.capacity.memory import checkpoint_bytes, compute_bytes, engine_devices, mini_batches
 from harness.config import Config
 from harness.models import footprint
 from harness.models.footprint import Shape
@@ -96,9 +96,8 @@ def step_s(config: Config, shape: Shape, device: Device, running: float, length:
 
     running: b, sequences. length: of each, in tokens.
     """
-    engine = config.choices["rollout"]
-    ways = config.rollout.vllm.tensor_parallel_size if engine == "vllm" else 1
-    fixed, each = ENGINE_S.get(engine, ENGINE_S["torch"])
+    ways = engine_devices(config)
+    fixed, each = ENGINE_S.get(config.choices["rollout"], ENGINE_S["torch"])
     size, compute = footprint.parameters(shape), compute_bytes(config)
     moved = compute * size + running * length * footprint.cache_token_bytes(shape, compute)
     return max(moved / device.copy, 4 * size * running / device.flops) / ways + fixed + each * running
