@@ -40,11 +40,6 @@ def check(config: Config) -> None:
     """Raises UserError for a run that driver=ray cannot serve, or that the cluster has no room for."""
     import_ray()
     _check_gpus(config)
-    if config.rollout.inflight != "drain":
-        raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with driver=ray: an actor takes weights between chunks only; "
-            "use driver=overlapped, or rollout.inflight=drain"
-        )
     if not config.dry_run:
         address = address_of(config.ray)
         check_room(config, of_this_machine(config) if address is None else nodes(address))
