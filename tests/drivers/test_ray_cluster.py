@@ -44,6 +44,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 class TwoNodes:
     process: subprocess.Popen[str]
     address: str
+    jobs: str
 
     def kill_one(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -58,7 +59,8 @@ def two_nodes() -> Iterator[TwoNodes]:
     without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with subprocess.Popen(command, text=True, env=without, cwd="/", **pipes) as process:
         assert process.stdout is not None
-        yield TwoNodes(process, process.stdout.readline().strip())
+        address, jobs = process.stdout.readline().split()
+        yield TwoNodes(process, address, f"http://{jobs}")
         process.terminate()
 
 
@@ -84,6 +86,19 @@ def test_the_learners_gpus_are_nobody_elses(two_nodes: TwoNodes) -> None:
     assert done.stdout.splitlines() == [
         "free 1.0", "others get ['1']", "Ray has not 2 free GPUs for the learner on this machine"
     ]  # fmt: skip
+
+
+def test_a_submitted_job_is_the_run_that_it_is_here(two_nodes: TwoNodes, run: Run, tmp_path: Path) -> None:
+    """As docs/scaling.md has it: the project is unpacked on the cluster, runs_dir is a folder that outlives the job."""
+    given = ("staleness=4", "updates=8", "eval.every=8")
+    words = [*SHORT, *given, "driver=ray", "ray.actors=2", f"runs_dir={tmp_path / 'shared'}"]
+    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", two_nodes.jobs]
+    command = [*submit, "--working-dir", str(PROJECT), "--", sys.executable, "run.py", *words]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (manifest,) = (tmp_path / "shared").glob(f"carry/*/{MANIFEST}")
+    assert status_of(manifest.parent) == "finished"
+    assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
 
 
 def test_a_killed_node_costs_less_than_a_minute_and_no_bit(two_nodes: TwoNodes, run: Run, tmp_path: Path) -> None:
