@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rollout": {"types", "config", "groups", "errors", "randomness", "models"},
     "ranks": {"config", "groups", "errors", "interrupts", "models"},
     "learner": {"types", "config", "groups", "errors", "models", "algorithms", "ranks", "records"},
-    "drivers": {"types", "config", "groups", "errors", "interrupts", "lag", "rollout", "models"},
+    "drivers": {"types", "config", "groups", "errors", "interrupts", "lag", "rollout", "models", "ranks"},
     "records": {"types", "config", "groups", "schema", "errors", "progress"},
     "tracking": {"records", "config", "groups", "errors"},
     "warmstart": {"types", "errors", "randomness", "models", "rollout", "tasks"},

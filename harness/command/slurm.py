@@ -45,6 +45,8 @@ def check_gpus(settings: Mapping[str, Any], cell: Config) -> None:
     if not isinstance(settings["gpus"], int) or not cell.device.startswith("cuda"):
         return
     taken = int(settings["tasks_per_node"]) if int(settings["nodes"]) > 1 else cell.ranks
+    if cell.ranks_in_cluster:
+        taken = 1
     if cell.driver == "ray" and cell.ray.address != "auto" and address_of(cell.ray) is None:  # its own, on the node
         taken += math.ceil(cell.ray.actors * cell.ray.gpus_per_actor)
     if cell.driver != "ray" and cell.choices["rollout"] == "vllm":

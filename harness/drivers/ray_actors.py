@@ -201,7 +201,8 @@ def generation(
     """
     stop = ray_cluster.connect(config.ray, weights_bytes, max_versions, config.allow_code)
     try:
-        ray_room.reserve(ray_room.learner_gpus(config))
+        if not config.ranks_in_cluster:  # they have reserved theirs
+            ray_room.reserve(ray_room.learner_gpus(config))
         settings = config.ray, config.torch_threads, config.served_model.path
         engines = [RayEngine(make_engine, *settings) for _ in range(config.ray.actors)]
     except BaseException:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from typing import Protocol
 
 from harness.errors import UserError
 
@@ -79,6 +80,20 @@ def check_launched(ranks: int, cells: int) -> None:
         raise UserError(f"ranks={ranks}: {place.world} processes were started together; expected ranks={place.world}")
     if place is not None and cells > 1:
         raise UserError(f"{cells} cells: ranks started by torchrun or srun serve one; start a command a cell")
+
+
+class Started(Protocol):
+    """The ranks 1 … world − 1 that rank 0 has started, wherever they are. meeting: address of the store of all."""
+
+    meeting: str
+
+    def exit_code(self, rank: int) -> int | None:
+        """Of a rank's process; None while it lives."""
+        ...
+
+    def stop(self) -> None:
+        """Kills them."""
+        ...
 
 
 class Followers:

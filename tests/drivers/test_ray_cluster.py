@@ -94,10 +94,28 @@ def test_a_submitted_job_is_the_run_that_it_is_here(two_nodes: TwoNodes, run: Ru
     words = [*SHORT, *given, "driver=ray", "ray.actors=2", f"runs_dir={tmp_path / 'shared'}"]
     submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", two_nodes.jobs]
     command = [*submit, "--working-dir", str(PROJECT), "--", sys.executable, "run.py", *words]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+
+    def submitted() -> bool:
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or "No available agent" in done.stderr, done.stdout + done.stderr
+        return done.returncode == 0
+
+    until(submitted, "the node takes no jobs")  # it is ready a while after the cluster
     (manifest,) = (tmp_path / "shared").glob(f"carry/*/{MANIFEST}")
     assert status_of(manifest.parent) == "finished"
+    assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
+
+
+def test_ranks_are_tasks_of_the_cluster_with_the_bits_of_one_process(
+    two_nodes: TwoNodes, run: Run, tmp_path: Path
+) -> None:
+    given = ("staleness=4", "updates=8", "eval.every=8", "learner.micro_batch_tokens=150")
+    spread = ("driver=ray", "ranks=2", "ray.ranks=cluster", f"runs_dir={tmp_path / 'spread'}")
+    command = [sys.executable, str(PROJECT / "run.py"), *SHORT, *given, *spread]
+    there = environment(RAY_ADDRESS=two_nodes.address, GLOO_SOCKET_IFNAME="lo")
+    done = subprocess.run(command, env=there, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (manifest,) = (tmp_path / "spread").glob(f"carry/*/{MANIFEST}")
     assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
 
 
@@ -162,3 +180,16 @@ def test_the_learners_gpus_are_counted(tmp_path: Path) -> None:
     ray_room.check_room(Config(ranks=2, **given), found)
     with pytest.raises(UserError, match=r"room for 5 actors .* beside the learner"):
         ray_room.check_room(Config(ranks=3, **given), found)
+
+
+def test_ranks_in_the_cluster_are_counted_where_there_is_room() -> None:
+    def room(ranks: int, actors: int) -> None:
+        rays = RayConfig(actors=actors, gpus_per_actor=1, ranks="cluster")
+        found = [{"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0}]
+        ray_room.check_room(Config(ranks=ranks, driver="ray", device="cuda", ray=rays), found)
+
+    room(ranks=6, actors=2)
+    with pytest.raises(UserError, match="room for 2 actors"):
+        room(ranks=6, actors=3)
+    with pytest.raises(UserError, match="no node has 1 CPUs and 1 GPUs left"):
+        room(ranks=9, actors=1)

@@ -3,11 +3,26 @@
 Prints its address and that of its job server; a line on the standard input kills the second node, like a power cut.
 """
 
+import os
 import sys
+from typing import Any
 
+os.environ |= {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_worker_niceness": "0"}  # for busy machines
+
+from ray._private import ray_constants, services
 from ray.cluster_utils import Cluster
 
+start = services.start_ray_process
+
+
+def with_jobs_alone(command: list[str], kind: str, *more: Any, **named: Any) -> Any:
+    """Of Ray's dashboard only the part that takes jobs: each of the nine others is a process."""
+    parts = ["--modules-to-load=UsageStatsHead,JobHead"] if kind == ray_constants.PROCESS_TYPE_DASHBOARD else []
+    return start([*command, *parts], kind, *more, **named)
+
+
 if __name__ == "__main__":
+    services.start_ray_process = with_jobs_alone
     here = {"object_store_memory": 100 * 2**20}
     head = {"num_cpus": 2, "num_gpus": 2, "include_dashboard": True, "dashboard_port": 0, **here}
     cluster = Cluster(initialize_head=True, head_node_args=head)
