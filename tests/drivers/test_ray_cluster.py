@@ -45,8 +45,13 @@ class TwoNodes:
     process: subprocess.Popen[str]
     address: str
     jobs: str
+    killed: bool = False
 
     def kill_one(self) -> None:
+        """Once: there is one to be killed."""
+        if self.killed:
+            return
+        self.killed = True
         assert self.process.stdin is not None and self.process.stdout is not None
         print(file=self.process.stdin, flush=True)
         assert self.process.stdout.readline() == "killed\n"
@@ -88,24 +93,6 @@ def test_the_learners_gpus_are_nobody_elses(two_nodes: TwoNodes) -> None:
     ]  # fmt: skip
 
 
-def test_a_submitted_job_is_the_run_that_it_is_here(two_nodes: TwoNodes, run: Run, tmp_path: Path) -> None:
-    """As docs/scaling.md has it: the project is unpacked on the cluster, runs_dir is a folder that outlives the job."""
-    given = ("staleness=4", "updates=8", "eval.every=8")
-    words = [*SHORT, *given, "driver=ray", "ray.actors=2", f"runs_dir={tmp_path / 'shared'}"]
-    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", two_nodes.jobs]
-    command = [*submit, "--working-dir", str(PROJECT), "--", sys.executable, "run.py", *words]
-
-    def submitted() -> bool:
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-        assert done.returncode == 0 or "No available agent" in done.stderr, done.stdout + done.stderr
-        return done.returncode == 0
-
-    until(submitted, "the node takes no jobs")  # it is ready a while after the cluster
-    (manifest,) = (tmp_path / "shared").glob(f"carry/*/{MANIFEST}")
-    assert status_of(manifest.parent) == "finished"
-    assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
-
-
 def test_ranks_are_tasks_of_the_cluster_with_the_bits_of_one_process(
     two_nodes: TwoNodes, run: Run, tmp_path: Path
 ) -> None:
@@ -143,6 +130,25 @@ def test_a_killed_node_costs_less_than_a_minute_and_no_bit(two_nodes: TwoNodes, 
     (manifest,) = (tmp_path / "ray").glob(f"carry/*/{MANIFEST}")
     assert status_of(manifest.parent) == "finished", said
     assert read_json(manifest)["final_weights_sha256"] == serial.sha256
+
+
+def test_a_submitted_job_is_the_run_that_it_is_here(two_nodes: TwoNodes, run: Run, tmp_path: Path) -> None:
+    """As docs/scaling.md has it: the project is unpacked on the cluster, runs_dir is a folder that outlives the job."""
+    two_nodes.kill_one()  # two on one machine share the folder that the project is unpacked to, and one clears it
+    given = ("staleness=4", "updates=8", "eval.every=8")
+    words = [*SHORT, *given, "driver=ray", "ray.actors=1", f"runs_dir={tmp_path / 'shared'}"]
+    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", two_nodes.jobs]
+    command = [*submit, "--working-dir", str(PROJECT), "--", sys.executable, "run.py", *words]
+
+    def submitted() -> bool:
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or "No available agent" in done.stderr, done.stdout + done.stderr
+        return done.returncode == 0
+
+    until(submitted, "the node takes no jobs")  # it is ready a while after the cluster
+    (manifest,) = (tmp_path / "shared").glob(f"carry/*/{MANIFEST}")
+    assert status_of(manifest.parent) == "finished"
+    assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
 
 
 def test_a_node_with_another_model_ends_the_run(run: Run, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,15 +16,17 @@ start = services.start_ray_process
 
 
 def with_jobs_alone(command: list[str], kind: str, *more: Any, **named: Any) -> Any:
-    """Of Ray's dashboard only the part that takes jobs: each of the nine others is a process."""
-    parts = ["--modules-to-load=UsageStatsHead,JobHead"] if kind == ray_constants.PROCESS_TYPE_DASHBOARD else []
-    return start([*command, *parts], kind, *more, **named)
+    """Of Ray's dashboard only what takes jobs (NodeHead says which node is the head): every part is a process."""
+    if kind == ray_constants.PROCESS_TYPE_DASHBOARD:
+        command = [*command, "--modules-to-load=UsageStatsHead,NodeHead,JobHead"]
+    return start(command, kind, *more, **named)
 
 
 if __name__ == "__main__":
     services.start_ray_process = with_jobs_alone
     here = {"object_store_memory": 100 * 2**20}
-    head = {"num_cpus": 2, "num_gpus": 2, "include_dashboard": True, "dashboard_port": 0, **here}
+    free = {"dashboard_port": 0, "dashboard_agent_listen_port": 0}  # ports that nobody has
+    head = {"num_cpus": 2, "num_gpus": 2, "include_dashboard": True, **free, **here}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     second = cluster.add_node(num_cpus=1, **here)
     cluster.wait_for_nodes()
