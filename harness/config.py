@@ -94,6 +94,12 @@ class Config:
         return self.updates // self.updates_per_step
 
     @property
+    def ranks_in_cluster(self) -> bool:
+        """Whether all ranks but the first are tasks of Ray, wherever there is room for them."""
+        spread = self.driver == "ray" and self.ray.ranks == "cluster"
+        return spread and self.ranks > 1 and self.mode == "train"
+
+    @property
     def served_model(self) -> ModelConfig:
         """The model the run loads: with mode=evaluate the checkpoint."""
         return self.model if self.checkpoint is None else replace(self.model, path=self.checkpoint)
