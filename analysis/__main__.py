@@ -1,4 +1,4 @@
-"""python -m analysis figures | table | compare | leaderboard | report | tune | width | pack (see --help of each)."""
+"""python -m analysis figures | table | compare | leaderboard | report | tune | fork | width | pack (--help of each)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from analysis.errors import AnalysisError, first_line
 from analysis.plain import printable
+
+SHARE = 0.5  # of the parent's best accuracy: what a rescued fork ends at
 
 STORE = "of mlflow:EXPERIMENT (default: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db)"
 
@@ -94,7 +96,17 @@ def _parser() -> argparse.ArgumentParser:
     width = command("width", _width, "the fixed clip that M2PO's mask amounts to, for algo=clip_at_width")
     width.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
-    tune = commands.add_parser("tune", help="what a sweep=tune/NAME chose, its price, and the final sweep")
+    _add_tune(commands.add_parser("tune", help="what a sweep=tune/NAME chose, its price, and the final sweep"))
+    _add_fork(commands.add_parser("fork", help="until when a switch still rescues a collapsing run, by forks of it"))
+
+    pack = command("pack", _pack, "a study in one Parquet file that every command takes in place of folders")
+    pack.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
+    pack.add_argument("--every", type=int, default=0, metavar="K",
+                      help="every K-th update (default: as many as fit into 5 MB)")  # fmt: skip
+    return parser
+
+
+def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("sweep", type=Path, metavar="FOLDER", help="of the tuning sweep, runs/sweeps/tune-NAME-…")
     tune.add_argument("--out", type=Path, help="also write the table, and the best so far against the budget, here")
     tune.add_argument("--final", type=Path, metavar="FILE.yaml",
@@ -103,11 +115,19 @@ def _parser() -> argparse.ArgumentParser:
                       help="of the final sweep (default: the first 12 that tuning did not use)")  # fmt: skip
     tune.set_defaults(command=_tune)
 
-    pack = command("pack", _pack, "a study in one Parquet file that every command takes in place of folders")
-    pack.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
-    pack.add_argument("--every", type=int, default=0, metavar="K",
-                      help="every K-th update (default: as many as fit into 5 MB)")  # fmt: skip
-    return parser
+
+def _add_fork(fork: argparse.ArgumentParser) -> None:
+    fork.add_argument("run", type=Path, metavar="RUN", help="folder of a run that collapsed and keeps its checkpoints")
+    fork.add_argument("--switch", action="append", required=True, metavar="KEY=VALUE …",
+                      help="what a fork types: algo=gspo, learner.lr=1e-5, staleness=0; again for more")  # fmt: skip
+    fork.add_argument("--with", dest="more", default="", metavar="KEY=VALUE …",
+                      help="what every fork types, too, e.g. 'device=cuda tracking=none'")  # fmt: skip
+    fork.add_argument("--share", type=float, default=SHARE, metavar="X",
+                      help=f"of the parent's best accuracy: where a rescued fork ends ({SHARE:g})")  # fmt: skip
+    fork.add_argument("--metric", default="sampled_accuracy", help="on validation (default: sampled_accuracy)")
+    fork.add_argument("--out", type=Path, default=Path("forks"), help="of forks, tables, figure (default: forks)")
+    fork.add_argument("--dry-run", action="store_true", help="say how many runs and how long, and stop")
+    fork.set_defaults(command=_fork)
 
 
 def _names(text: str) -> list[str]:
@@ -241,6 +261,22 @@ def _tune(choices: argparse.Namespace) -> None:
         figures.prepare(choices.final.parent)
         choices.final.write_text(tuned.final_sweep(sweep, choices.seeds), encoding="utf-8")
         print(f"final sweep: {choices.final}")
+
+
+def _fork(choices: argparse.Namespace) -> None:
+    from analysis import figures, rescue, rescued, terminal
+
+    parent, more = rescue.read(choices.run, choices.metric, choices.share), choices.more.split()
+    searches = [rescue.Search(parent, switch) for switch in dict.fromkeys(choices.switch)]
+    print(rescue.announcement(searches, choices.out, more), file=sys.stderr)
+    if choices.dry_run:
+        return
+    figures.prepare(choices.out)
+    for search in searches:
+        for line in rescue.bisect(search, choices.out, more, rescue.launch):
+            print(line, file=sys.stderr)
+    terminal.show(rescued.table(searches))
+    print("\n".join(map(str, rescued.write(searches, choices.out))))
 
 
 def _paragraphs(file: Path | None) -> list[str]:

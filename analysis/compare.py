@@ -81,10 +81,12 @@ def compare(a: Study, b: Study, metric: str = "sampled_accuracy") -> Comparison:
 def _one_series(side: Study, name: str) -> Study:
     series = side.used[["algorithm", "staleness", "setting"]].drop_duplicates()
     if len(series) > 1:
-        first = series.iloc[0]
+        first, option = series.iloc[0], f"--{name.lower()}"
+        keys = sorted({part.split("=")[0] for text in series["setting"] for part in text.split(", ") if "=" in part})
+        told = f"; they differ in {', '.join(keys)} ({option} KEY=none: those without it)" if keys else ""
         raise AnalysisError(
-            f"{name} holds {len(series)} series; name one with --{name.lower()}, e.g. "
-            f"--{name.lower()} algorithm={first['algorithm']} --{name.lower()} staleness={first['staleness']}"
+            f"{name} holds {len(series)} series; name one with {option}, e.g. "
+            f"{option} algorithm={first['algorithm']} {option} staleness={first['staleness']}{told}"
         )
     return side
 

@@ -34,6 +34,7 @@ def series(study: Study, runs: pd.DataFrame, by: Sequence[str] = ("algorithm", "
     runs: rows of `scores.per_run`. by: columns that make a series; algorithm and setting among them.
     """
     several = bool((runs.groupby("algorithm", observed=True)["setting"].nunique() > 1).any())
+    several |= bool(runs["setting"].astype(str).str.contains("ages=").any())
     shown = [column for column in by if column != "setting" or several]
     idle = never_acted(study)
     merged: dict[object, list[tuple[tuple, pd.DataFrame]]] = {}

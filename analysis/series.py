@@ -121,7 +121,8 @@ def describe(runs: pd.DataFrame) -> pd.DataFrame:
     """Names the setting of each run, and which is the reference.
 
     Where every method and staleness has one setting (as after tuning, which chooses one for each) all are reference:
-    nothing could be averaged that differs, and `own_settings` says what they do not share.
+    nothing could be averaged that differs, and `own_settings` says what they do not share; their setting is then the
+    distribution of ages of those that have one, since what a staleness means is no matter of choice.
 
     runs: the run table, with `used`.
     Returns it with `reference`, and `setting`: what differs from the method's reference, as text ("" if nothing).
@@ -133,6 +134,7 @@ def describe(runs: pd.DataFrame) -> pd.DataFrame:
         settings = dict(zip(group.index, map(settings_of, group.to_dict("records")), strict=True))
         if _one_setting_a_cell(group, settings):
             references |= set(group.index)
+            texts |= {index: f"ages={own['ages']}" for index, own in settings.items() if "ages" in own}
             continue
         outer = _varying({p: _part(s, algo=False) for p, s in settings.items()})
         inner: dict[Any, str] = {}
@@ -169,6 +171,16 @@ def own_settings(runs: pd.DataFrame) -> list[str]:
     inside = found.groupby(at["algorithm"]).nunique(dropna=False).max()
     overall = found.nunique(dropna=False)
     return [key for key in map(str, found) if (inside if key.startswith("algo.") else overall)[key] > 1]
+
+
+def age_words(runs: pd.DataFrame) -> str:
+    """The distributions of ages behind a staleness: "s = 64 is uniform:0:128", "" where all lags are constant.
+
+    runs: the run table, with `reference`.
+    """
+    at = runs[runs["reference"] & runs["used"]].to_dict("records")
+    found = {(int(run["staleness"]), str(settings_of(run).get("ages", ""))) for run in at}
+    return ", ".join(f"s = {staleness} is {ages}" for staleness, ages in sorted(found) if ages)
 
 
 def reference_words(runs: pd.DataFrame) -> str:

@@ -39,7 +39,7 @@ class Choice:
     """
 
     method: str
-    staleness: int
+    staleness: int | str
     values: dict[str, Any]
     scores: np.ndarray
     published: float
@@ -64,7 +64,8 @@ def choices(sweep: Tuning) -> list[Choice]:
 
 
 def _choice(sweep: Tuning, ended: pd.DataFrame) -> Choice:
-    method, staleness = str(ended["method"].iloc[0]), int(ended["staleness"].iloc[0])
+    method, lag = str(ended["method"].iloc[0]), ended["staleness"].iloc[0]
+    staleness = lag if isinstance(lag, str) else int(lag)
     means = ended.groupby("point")["score"].mean()
     best = ended[ended["point"] == means.idxmax()]
     spent = _begun(sweep, method, staleness)
@@ -83,13 +84,13 @@ def _choice(sweep: Tuning, ended: pd.DataFrame) -> Choice:
     )
 
 
-def _needed(sweep: Tuning, method: str, staleness: int) -> int:
+def _needed(sweep: Tuning, method: str, staleness: int | str) -> int:
     """Updates of other methods' published runs that a method's points were made from."""
     needs = sweep.points["needs"].get(method, [])
     return sum(int(_begun(sweep, other, staleness, published=True)["updates"].sum()) for other in needs)
 
 
-def _begun(sweep: Tuning, method: str, staleness: int, published: bool = False) -> pd.DataFrame:
+def _begun(sweep: Tuning, method: str, staleness: int | str, published: bool = False) -> pd.DataFrame:
     """The cells of a method and staleness that have begun; of its published point alone if `published`."""
     cells = sweep.cells
     cells = cells[(cells["method"] == method) & (cells["staleness"] == staleness) & (cells["status"] != "waiting")]
@@ -177,7 +178,7 @@ def draw(sweep: Tuning) -> Drawing:
     """The best so far against the updates spent, a panel a staleness, a line a method and rung."""
     rows = spending(sweep)
     shown = rows[np.isfinite(rows["best"])]
-    lags = sorted(shown["staleness"].unique())
+    lags = sorted(shown["staleness"].unique(), key=lambda lag: (isinstance(lag, str), lag))
     figure, axes = common.canvas(2, 3.2, len(lags), sharey=True)
     handles: dict[str, Any] = {}
     for ax, staleness in zip(axes, lags, strict=True):

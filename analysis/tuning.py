@@ -6,8 +6,8 @@ them by validation go on, until the last have run to the end. docs/tuning.md has
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,21 @@ import numpy as np
 import pandas as pd
 
 from analysis import outcomes
-from analysis.errors import AnalysisError, first_line
+from analysis.errors import AnalysisError, reason
 from analysis.records import ForeignFolder, Record, read_record
 from harness.records.layout import MANIFEST, SWEEP
+from harness.records.limits import read_json
 
 OUTCOMES = {"area": outcomes.area, "final": lambda updates, accuracy: float(accuracy[-1])}
 GROUP = ["method", "staleness"]
+STALENESS = re.compile(r"\d+|[a-z_]+:[\w.:-]+")  # updates, or a distribution of ages
+# What `run.py` writes of a list of points, and Python's type of it.
+SHAPE: dict[str, Any] = {
+    **dict.fromkeys(("methods", "needs", "settings"), dict),
+    **dict.fromkeys(("rungs", "seeds"), list),
+    **dict.fromkeys(("metric", "outcome"), str),
+    "keep": (int, float),
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,8 @@ class Tuning:
     """A tuning sweep as its folder has it.
 
     points: what sweep.json says of it (methods, rungs, keep, metric, outcome, needs, settings, seeds).
-    cells: a row a cell, in the order of the sweep: method, point (its number), staleness, seed, status, updates (done).
+    cells: a row a cell, in the order of the sweep: method, point (its number), staleness (int, or text where it is a
+        distribution), seed, status, updates (done).
     curves: of each cell, its evaluations on validation: updates and accuracy, [n] each.
     configs: of each cell, its flat configuration, empty before it has begun.
     """
@@ -41,8 +51,11 @@ class Tuning:
 
     @property
     def length(self) -> int:
-        """Updates of a whole run."""
-        return max(int(config["updates"]) for config in self.configs if config)
+        """Updates of a whole run. Raises AnalysisError where none has begun."""
+        lengths = [config["updates"] for config in self.configs if type(config.get("updates")) is int]
+        if not lengths:
+            raise AnalysisError("no run of this sweep has begun; the same command of run.py begins them")
+        return max(lengths)
 
     def scores(self, update: int) -> pd.DataFrame:
         """The cells with their `score`, the outcome up to an update: −inf where the run failed before it.
@@ -65,29 +78,26 @@ def read(sweep: Path) -> Tuning:
     Raises AnalysisError if it holds no tuning sweep.
     """
     try:
-        held = json.loads((sweep / SWEEP).read_text(encoding="utf-8"))
-        points, cells = held["points"], held["cells"]
+        points, cells = _checked(read_json(sweep / SWEEP))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AnalysisError(
-            f"{sweep}: no tuning sweep ({first_line(error)}); expected the folder of a run.py sweep=tune/NAME"
+            f"{sweep}: no tuning sweep ({reason(error)}); expected the folder of a run.py sweep=tune/NAME"
         ) from error
-    if points["outcome"] not in OUTCOMES:
-        raise AnalysisError(f"{sweep}: outcome: {points['outcome']}: expected one of {', '.join(OUTCOMES)}")
     rows, curves, configs = [], [], []
     for cell in cells:
-        record = _record((sweep / cell["folder"]).resolve())
-        typed = dict(word.split("=", 1) for word in cell["overrides"])
+        record = record_of((sweep / cell["folder"]).resolve())
+        typed = _typed(cell)
         rows.append(
             {
                 "method": cell["method"],
                 "point": cell["point"],
-                "staleness": int(typed["staleness"]),
+                "staleness": int(lag) if (lag := typed["staleness"]).isdigit() else lag,
                 "seed": int(typed["seed"]),
                 "status": str(record.manifest["status"]) if record else "waiting",
                 "updates": _done(record),
             }
         )
-        curves.append(_curve(record, points["metric"]))
+        curves.append(validation(record, points["metric"]))
         configs.append(record.config if record else {})
     return Tuning(points, pd.DataFrame(rows), curves, configs)
 
@@ -135,7 +145,37 @@ def _places(cells: pd.DataFrame, tuning: Tuning) -> pd.Series:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def _record(folder: Path) -> Record | None:
+def _checked(held: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The points and cells of a sweep.json, if they are a tuning sweep's. Raises ValueError, KeyError or TypeError."""
+    points, cells = held["points"], held["cells"]
+    for name, kind in SHAPE.items():
+        if not isinstance(points[name], kind):
+            raise TypeError(f"its {name} are of another kind")
+    if points["outcome"] not in OUTCOMES:
+        raise ValueError(f"outcome: {points['outcome']}: expected one of {', '.join(OUTCOMES)}")
+    whole = {"rungs": points["rungs"], "seeds": points["seeds"], "points": [cell["point"] for cell in cells]}
+    for name, values in whole.items():
+        if not all(type(value) is int for value in values):
+            raise TypeError(f"its {name} are no whole numbers")
+    for method, own in points["methods"].items():
+        if not isinstance(own, list) or not all(isinstance(point, dict) for point in own):
+            raise TypeError(f"{method}: no list of points")
+    for cell in cells:
+        if cell["method"] not in points["methods"] or not isinstance(cell["folder"], str):
+            raise ValueError("a cell has no method of its own, or no folder")
+        typed = _typed(cell)
+        if not typed["seed"].isdigit() or not STALENESS.fullmatch(typed["staleness"]):
+            raise ValueError("a cell has no staleness or no seed")
+    return points, cells
+
+
+def _typed(cell: dict[str, Any]) -> dict[str, str]:
+    """Key → value of a cell's overrides."""
+    return dict(str(word).split("=", 1) for word in cell["overrides"])
+
+
+def record_of(folder: Path) -> Record | None:
+    """The record of a run folder, None where nothing has begun. Raises AnalysisError for a damaged one."""
     if not (folder / MANIFEST).is_file():
         return None
     try:
@@ -148,12 +188,12 @@ def _done(record: Record | None) -> int:
     return int(max(record.updates["update"].to_pylist(), default=0)) if record else 0
 
 
-def _curve(record: Record | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Updates and accuracy of the evaluations on validation; on the only split where none is called so."""
+def validation(record: Record | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Updates and accuracy, [n] each, of the evaluations on validation; on the only split where none is called so."""
     if record is None or not len(record.evaluations):
         return np.array([]), np.array([])
     if metric not in record.evaluations.column_names:
-        raise AnalysisError(f"{record.folder}: its evaluations have no {metric}, by which the sweep is tuned")
+        raise AnalysisError(f"{record.folder}: its evaluations have no {metric}")
     rows = record.evaluations.select(["update", "split", metric]).to_pandas()
     if "validation" in set(rows["split"]):
         rows = rows[rows["split"] == "validation"]

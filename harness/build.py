@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 import algorithms
 from harness import SETTINGS
 from harness.config import Config
-from harness.drivers import queue
+from harness.drivers import queue, ray_ranks
 from harness.drivers.generation import Generation, InlineGeneration, WorkerGeneration
 from harness.drivers.mixed_queue import MixedQueue
 from harness.drivers.partial_queue import PartialQueue
@@ -133,7 +133,8 @@ def ranks(config: Config) -> Alone:
     """The processes that share the learner: they are started, and have been told the config."""
     if config.ranks == 1 or config.mode == "evaluate":
         return Alone()
-    made = group.lead(config.ranks, config.device)
+    started = ray_ranks.TaskFollowers(config) if config.ranks_in_cluster else None
+    made = group.lead(config.ranks, config.device, started)
     made.order("run", config)
     return made
 

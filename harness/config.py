@@ -85,11 +85,19 @@ class Config:
     """The chosen options of the config groups that name things: {"algo": "m2po", "task": "carry", …}."""
     interpolated: dict[str, Any] = field(default_factory=dict, metadata={"omegaconf_ignore": True})
     """What comes from the environment, as it was written: {"task.path": "${oc.env:DATA}/train.jsonl"}."""
+    forked: str | None = field(default=None, metadata={"omegaconf_ignore": True})
+    """What `fork` names, however its path is typed: the hash of that run's configuration, @, and the update."""
 
     @property
     def batches(self) -> int:
         """Rollout batches the run trains on."""
         return self.updates // self.updates_per_step
+
+    @property
+    def ranks_in_cluster(self) -> bool:
+        """Whether all ranks but the first are tasks of Ray, wherever there is room for them."""
+        spread = self.driver == "ray" and self.ray.ranks == "cluster"
+        return spread and self.ranks > 1 and self.mode == "train"
 
     @property
     def served_model(self) -> ModelConfig:
@@ -99,7 +107,7 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Every value in nested mappings."""
         tree = asdict(self)
-        del tree["interpolated"]
+        del tree["interpolated"], tree["forked"]
         return tree
 
     def flat(self) -> dict[str, Any]:
@@ -114,10 +122,12 @@ class Config:
         """What makes this run another than the next, flat: every key but those of the role place.
 
         So runs of one science on two drivers lie in two folders and can be compared; where a run lies, what mirrors
-        it, how long its checkpoints stay, where it is paused and by how many ranks (that add in order) do not.
+        it, how long its checkpoints stay, where it is paused and by how many ranks (that add in order) do not. A fork
+        is of a run, not of a path.
         """
         kept = {"ranks"} if self.learner.sum == "fast" else set()
-        return {name: value for name, value in self.flat().items() if role_of(name) != "place" or name in kept}
+        values = self.flat() | {"fork": self.forked or self.fork}
+        return {name: value for name, value in values.items() if role_of(name) != "place" or name in kept}
 
     def sha256(self) -> str:
         """Hash of the identity: the same for the same command wherever it runs."""

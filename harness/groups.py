@@ -163,4 +163,10 @@ class RayConfig:
     actors: int = key(1, "rollout actors", "driver", low=1)
     cpus_per_actor: float = key(1.0, "CPU cores of an actor", "driver", low=0)
     gpus_per_actor: float = key(0.0, "GPUs of an actor", "driver", low=0)
+    ranks: str = key(
+        "here",
+        "the learner's ranks: all on this machine, or all but the first anywhere in the cluster that is joined",
+        "place",
+        choices=("here", "cluster"),
+    )
     chunk_timeout_s: float = key(600.0, "seconds after which a chunk is given to another actor", "driver", above=0)

@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 from transformers import Qwen2Config
 
+from harness import build
 from harness.command import dry_run
 from harness.command.capacity.devices import DEVICES
 from harness.command.capacity.memory import largest_micro_batch, learner, verdict
 from harness.command.capacity.outlook import outlook
-from harness.command.capacity.rates import Rates, step_s, update_s
+from harness.command.capacity.rates import Rates, at_once, sampling_s, step_s, update_s
 from harness.command.capacity.report import micro_batches
 from harness.command.capacity.virtual_time import Pauses, Workers, simulate
 from harness.command.plan import plan
@@ -105,6 +106,40 @@ def test_engines_sample_the_measured_tokens_a_second(rollout: str, running: int,
     assert running / step_s(config, SMALL, H200, running, 500) == pytest.approx(tokens_a_second, rel=0.15)
 
 
+@pytest.mark.parametrize("at_once, tokens_a_second", [(256, 13_700), (1024, 26_800)])
+def test_an_engine_that_is_kept_full_samples_as_measured_at_any_number_of_sequences(
+    at_once: int, tokens_a_second: float
+) -> None:
+    config = planned("experiment=gsm8k_m2po", f"rollout.vllm.max_num_seqs={at_once}", "rollout.max_prompt_tokens=400")
+    responses = 40 * at_once
+    tokens = responses * config.rollout.max_new_tokens / 2
+    assert tokens / sampling_s(config, SMALL, H200, responses) == pytest.approx(tokens_a_second, rel=0.15)
+
+
+def test_fewer_sequences_run_at_once_where_the_cache_holds_fewer() -> None:
+    config, seven = planned("experiment=qwen_7b"), PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]
+    a100, h200 = (at_once(config, seven, device, 1024) for device in (DEVICES[2], H200))
+    assert a100 < h200 == 1024
+
+
+def test_a_plan_counts_with_the_longest_prompt_of_the_task() -> None:
+    config = planned()
+    longest = max(len(problem.prompt) for problem in build.task(config).train(1, range(64)))
+    assert dry_run.sized(config).rollout.max_prompt_tokens == longest == 13
+    assert "prompt ≤ 13," in dry_run.report(plan(["dry_run=true", "tracking=none"]))
+
+
+def test_the_memory_of_generation_is_one_answer() -> None:
+    """What a plan says of a model whose number of parameters alone is known is what it says of one whose shape is."""
+    size = 1_543_714_304
+    words = ("experiment=gsm8k_m2po", "staleness=4", "rollout.behaviour=trainer", "ray.gpus_per_actor=1")
+    for driver in ("serial", "overlapped", "ray"):
+        config = planned(*words, f"driver={driver}", f"model.parameters={size}")
+        one, share = verdict(config, SMALL, H200), config.rollout.vllm.gpu_memory_utilization * H200.usable
+        beside = one.engine - share - (0 if driver == "ray" else learner(config, SMALL).total)
+        assert dry_run.estimate(config).engine_bytes == pytest.approx(beside + 2 * size, rel=1e-6), driver
+
+
 # The recipe of 7 B on one node ------------------------------------------------------------------------------
 
 
@@ -145,7 +180,7 @@ def test_one_device_does_not_hold_it() -> None:
 
 def test_the_verdict_counts_what_lies_beside_the_learner() -> None:
     """serial: the engine's share; overlapped: a replica and two versions too; ray: nothing."""
-    words = ("experiment=gsm8k_m2po", "staleness=4", "rollout.behaviour=trainer")
+    words = ("experiment=gsm8k_m2po", "staleness=4", "rollout.behaviour=trainer", "ray.gpus_per_actor=1")
     share = planned(*words).rollout.vllm.gpu_memory_utilization
     serial, overlapped, ray = (
         verdict(planned(*words, f"driver={driver}"), SMALL, H200) for driver in ("serial", "overlapped", "ray")
@@ -159,7 +194,11 @@ def test_the_verdict_counts_what_lies_beside_the_learner() -> None:
 def test_tensor_parallel_engines_hold_more_sequences() -> None:
     words = ("experiment=qwen_7b", "model.path=Qwen/Qwen2.5-7B-Instruct")
     one, two = (
-        verdict(planned(*words, f"rollout.vllm.tensor_parallel_size={ways}"), PUBLISHED[words[1][11:]], DEVICES[2])
+        verdict(
+            planned(*words, f"rollout.vllm.tensor_parallel_size={ways}", f"ray.gpus_per_actor={ways}"),
+            PUBLISHED[words[1][11:]],
+            DEVICES[2],
+        )
         for ways in (1, 2)
     )
     assert two.sequences > 2 * one.sequences > 0
@@ -169,7 +208,8 @@ def test_tensor_parallel_engines_hold_more_sequences() -> None:
 
 
 @pytest.mark.parametrize("words, said", [
-    (["ranks=9", "driver=overlapped"], "at most 2 micro-batches of 16384 tokens, one a rank; expected ranks=2 or"),
+    (["ranks=9", "driver=overlapped", "learner.micro_batch_tokens=3000"],
+     "at most 2 micro-batches of 3000 tokens, one a rank; expected ranks=2 or"),
     (["driver=ray", "ray.actors=3", "staleness=4"], "at most 2 chunks are under way at staleness=4; expected "
                                                     "rollout.chunks=2 or more"),
 ])  # fmt: skip

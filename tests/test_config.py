@@ -43,7 +43,9 @@ def changed(name: str, value: Any) -> Config:
 def test_every_field_has_a_meaning_and_a_role() -> None:
     assert {key.role for key in schema().values()} == ROLES
     assert all(key.meaning for key in schema().values())
-    assert {f.name for f in fields(Config)} - {"choices", "interpolated"} == {name.split(".")[0] for name in schema()}
+    assert {f.name for f in fields(Config)} - {"choices", "interpolated", "forked"} == {
+        name.split(".")[0] for name in schema()
+    }
     assert {name.rpartition(".")[0] for name in schema()} <= {"", *known_keys()}
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from harness.command.cell import run_cell
-from harness.command.evaluated import best, inherit
+from harness.command.evaluated import best, chosen, inherit
 from harness.command.plan import plan
 from harness.config import Config
 from harness.errors import UserError
+from harness.records import fork
 from harness.records.secrets import recorded
+from harness.records.tail import last_update
 from tests.conftest import manifest, read_rows
 
 FEW = ("tracking=none", "eval.samples=2", "rollout.prompts_per_step=4", "rollout.group_size=2")
@@ -95,3 +97,21 @@ def test_what_the_environment_said_is_asked_of_it_again(tmp_path: Path, monkeypa
     (tmp_path / "config.yaml").write_text("task: {}\nmodel: {attention: [1]}\nrollout: {max_new_tokens: many}\n")
     with pytest.raises(UserError, match=r"cannot be taken over: (model|rollout)\.(attention|max_new_tokens): "):
         inherit(config, [])
+
+
+def test_damaged_scores_and_strange_folders_are_passed_over(tmp_path: Path) -> None:
+    for name in ("000008", "000012", "0000x8", "8.old", "9²"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "checkpoint.json").touch()
+    odd = [[1], {"a": 1}, "x", None, True, float("nan"), float("inf"), 10**400, -1]
+    rows = [{"split": "validation", "update": update, "sampled_accuracy": 0.9} for update in odd if update != 10**400]
+    rows += [{"split": "validation", "update": 12, "sampled_accuracy": score} for score in odd]
+    rows += [{"split": "validation", "update": 8, "sampled_accuracy": 0.5}, {"split": "validation"}]
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "metrics.jsonl").write_text('{"update": [1]}\n')
+    assert best(tmp_path) == chosen(tmp_path, "best") == 8 and chosen(tmp_path, "last") == 12
+    assert last_update(tmp_path) == 0
+    assert fork.place(f"{tmp_path}@8") == (tmp_path, 8)
+    for other in ("9", "²"):
+        with pytest.raises(UserError, match="there are 8, 12 "):
+            fork.place(f"{tmp_path}@{other}")

@@ -84,6 +84,22 @@ def test_the_command_line_chooses_among_methods_staleness_and_seeds(
     assert len(cells) == 4 * 2 and {cell.seed for cell in cells} == {5} and {cell.staleness for cell in cells} == {0, 8}
 
 
+def test_a_list_takes_every_staleness_that_a_run_takes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = {"grpo": [{}, {"staleness": "two_point:0:8:.50"}, {"staleness": 0}]}
+    typed = sweep_of(tmp_path, {**FILE, "rungs": [], "staleness": [4, "uniform:0:8"], "methods": own})
+    lags = [cell.staleness for cell in plan(typed).cells]
+    assert lags == [4, "uniform:0:8"]  # neither of the others is among those of the file
+    typed = sweep_of(tmp_path, {**FILE, "rungs": [], "staleness": [], "methods": {"grpo": own["grpo"][1:]}})
+    assert [cell.staleness for cell in plan(typed).cells] == ["two_point:0:8:0.5", 0]
+    assert [cell.staleness for cell in plan([*typed, "staleness=0,long_tail:4,two_point:0:8:0.5"]).cells] == [
+        "two_point:0:8:0.5",
+        0,
+    ]
+    with pytest.raises(UserError, match="staleness=sometimes: expected a number of updates, or a distribution"):
+        plan([*typed, "staleness=sometimes"])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -48,6 +48,8 @@ def reference(study: Study) -> tuple[Study, list[str]]:
     own = series.own_settings(keep)
     if own:
         notes.append(Aside(f"Each method and staleness at its own {', '.join(own)}"))
+    if ages := series.age_words(keep):
+        notes.append(Aside(f"Ages are distributed where {ages}"))
     absent = sorted(set(used["algorithm"]) - set(keep["algorithm"]))
     if absent:
         notes.append(f"{', '.join(absent)} at the setting that the others share")

@@ -20,6 +20,7 @@ from harness.errors import UserError
 from harness.records.files import file_sha256, read_json
 from harness.records.layout import MANIFEST
 from harness.records.manifest import versions
+from harness.records.parent import contents
 from harness.records.sources import source_sha256
 from harness.records.state import status_of
 from harness.schema import leaves
@@ -27,7 +28,7 @@ from harness.schema import leaves
 OURS = ("algorithms", "harness")
 RUNNING = ("harness.training", "harness.evaluation", "harness.rewards.worker")
 # Of another one of these a run may not carry on unless on_change=record: one curve would hold two of them.
-SCIENCE = ("method", "reward", "package", "model", "data", "suite")
+SCIENCE = ("method", "reward", "package", "model", "data", "suite", "parent")
 MODEL_FILES = (".json", ".safetensors", ".txt", ".jinja", ".model")
 NO_WEIGHTS = ("optimizer.safetensors", "rollouts.safetensors", "checkpoint.json")  # in a checkpoint of ours
 
@@ -156,7 +157,9 @@ def _module(target: str) -> str:
 
 
 def _inputs(config: Config) -> Iterator[tuple[str, str]]:
-    """The contents of the model's folder, of the task's files and of the suites'."""
+    """The contents of the model's folder, of the forked run's checkpoint, of the task's files and of the suites'."""
+    if config.fork:
+        yield "parent checkpoint", contents(config.fork)
     paths = {f"model {config.served_model.path}": config.served_model.path}
     if config.learner.kl_coefficient and config.learner.reference != "initial":
         paths[f"model {config.learner.reference}"] = config.learner.reference
@@ -166,6 +169,8 @@ def _inputs(config: Config) -> Iterator[tuple[str, str]]:
     for key, value in leaves(config.task):
         if isinstance(value, str) and key.rpartition(".")[2].rpartition("_")[2] == "path" and (found := _found(value)):
             yield f"data {value}", _hash(found)
+    if (schedule := config.lag.get("schedule")) and (found := _found(str(schedule))):
+        yield f"data {schedule}", _hash(found)
     if config.task.get("hub") and not config.task.get("path"):
         hub = str(config.task["hub"])
         yield from _known(f"data {hub}", _hub_commit("datasets", hub, config.task.get("revision")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import safe_open
@@ -16,7 +16,7 @@ from safetensors import safe_open
 from harness import build
 from harness.command.capacity import report as capacity
 from harness.command.capacity.calibrate import measured
-from harness.command.capacity.memory import compute_bytes, mini_batches
+from harness.command.capacity.memory import beside_bytes, compute_bytes, engine_weight_bytes, mini_batches
 from harness.command.capacity.outlook import can_be_simulated
 from harness.command.capacity.rates import Rates
 from harness.command.plan import Plan
@@ -39,12 +39,12 @@ def report(plan: Plan) -> str:
     lines = [f"dry run: {_count(len(plan.cells), 'cell')}, nothing is written"]
     groups: dict[tuple[str, ...], list[Config]] = {}
     for cell in plan.cells:
-        groups.setdefault(tuple(_describe(cell, rates_of(cell))), []).append(cell)
+        groups.setdefault(tuple(_describe(sized(cell), rates_of(cell))), []).append(cell)
     for description, cells in groups.items():
         lines += ["", *description]
         for cell in cells:
             lines.append(f"  {cell.choices['algo']} staleness={cell.staleness} seed={cell.seed} → {cell.folder}")
-    total = capacity.total([capacity.run_seconds(cell, _answers(cell), rates_of(cell)) for cell in plan.cells])
+    total = capacity.total([capacity.run_seconds(sized(cell), _answers(cell), rates_of(cell)) for cell in plan.cells])
     if total and plan.is_sweep:
         lines += ["", *textwrap.wrap(f"all cells, one after the other: {total}", WIDTH)]
     return "\n".join(lines)
@@ -52,8 +52,17 @@ def report(plan: Plan) -> str:
 
 def refusals(plan: Plan) -> list[str]:
     """What a run of the plan should not be started with, each once."""
-    found = (line for cell in plan.cells for line in capacity.refusals(cell, _answers(cell), rates_of(cell)))
+    found = (line for cell in plan.cells for line in capacity.refusals(sized(cell), _answers(cell), rates_of(cell)))
     return list(dict.fromkeys(found))
+
+
+def sized(config: Config) -> Config:
+    """The config with prompts no longer than any of its task, where the task knows that and no template adds to it."""
+    longest = getattr(build.task(config), "longest_prompt", None)
+    if longest is None or config.model.template != "plain":
+        return config
+    most = min(longest, config.rollout.max_prompt_tokens)
+    return replace(config, rollout=replace(config.rollout, max_prompt_tokens=most))
 
 
 def rates_of(config: Config) -> Rates | None:
@@ -104,7 +113,7 @@ def estimate(config: Config) -> Estimate:
         parameters=known,
         learner_bytes=footprint.master_bytes(size, config.ranks) + footprint.cast_bytes(size, compute),
         ranks=config.ranks,
-        engine_bytes=_engine_bytes(config, compute) * size,
+        engine_bytes=engine_weight_bytes(config, size) + beside_bytes(config, size),
         queue_bytes=_queued(config) * step_tokens * TOKEN_BYTES,
     )
 
@@ -138,13 +147,6 @@ def _answers(config: Config) -> int:
     return own + sum(s.problems * ((evaluation.suite_samples or s.samples) + evaluation.greedy) for s in suites)
 
 
-def _engine_bytes(config: Config, compute: int) -> int:
-    """Bytes a parameter that generation needs beside the learner. compute: of a number in the type of computation."""
-    if config.driver == "serial":
-        return compute if build.engine_class(config).holds_weights else 0
-    return compute + footprint.FLOAT * build.staleness_policy(config).max_versions
-
-
 def _queued(config: Config) -> int:
     """Rollout batches that wait to be trained on, the next one included."""
     return build.staleness_policy(config).lag_steps + 1
@@ -168,7 +170,7 @@ def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
         return
     prompts = f"{rollout.prompts_per_step} prompts × {rollout.group_size} = {e.responses} responses a step"
     yield "batch", f"{prompts}; {_count(per_step, 'update')} of {e.responses // mini_batches(config)}"
-    micro = f"{e.micro_batches} micro-batches of {config.learner.micro_batch_tokens} tokens"
+    micro = f"{_count(e.micro_batches, 'micro-batch', 'micro-batches')} of {config.learner.micro_batch_tokens} tokens"
     yield "learner", f"{_count(config.updates, 'update')}, each in at most about {micro}"
     policy = build.staleness_policy(config)
     part = "in part " if isinstance(policy, MixedLag) else ""

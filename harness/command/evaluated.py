@@ -79,7 +79,8 @@ def chosen(run: Path, which: Any) -> int:
     which: best (on validation), last, or an update.
     Raises UserError, naming those there are, where it is not there.
     """
-    there = sorted(int(path.name) for path in (run / CHECKPOINTS).glob("[0-9]*") if (path / CHECKPOINT).is_file())
+    folders = [path for path in (run / CHECKPOINTS).glob("[0-9]*") if path.name.isdecimal()]
+    there = sorted(int(path.name) for path in folders if (path / CHECKPOINT).is_file())
     if not there:
         raise UserError(f"checkpoint={run}: a run without checkpoints; give another, or a model folder")
     number = {"last": there[-1], "best": best(run)}.get(which, which)

@@ -9,7 +9,7 @@ from typing import Any
 from harness.command.interpolations import check_types, recorded_values
 from harness.config import Config, role_of
 from harness.errors import UserError
-from harness.records import fork
+from harness.records import parent
 
 OWN = ("fork", "mode", "checkpoint")  # of every run
 
@@ -30,12 +30,16 @@ def inherit(config: Config, given: Sequence[str]) -> Config:
         )
     run = f"fork={config.fork}"
     before, written = recorded_values(
-        fork.recorded(config.fork), lambda key: key not in {*typed, *OWN} and role_of(key) in ("science", "record"), run
+        parent.recorded(config.fork),
+        lambda key: key not in {*typed, *OWN} and role_of(key) in ("science", "record"),
+        run,
     )
     if not isinstance(before.get("choices", {}), dict):
         raise UserError(f"{run}: its configuration cannot be taken over: choices is no mapping")
     choices = {group: str(name) for group, name in before.get("choices", {}).items() if group not in typed}
-    taken: Config = replace(_taken(config, before, typed, run), choices=config.choices | choices)
+    taken: Config = replace(
+        _taken(config, before, typed, run), choices=config.choices | choices, forked=parent.identity(config.fork)
+    )
     check_types(taken, run)
     return replace(taken, interpolated=written | config.interpolated)
 

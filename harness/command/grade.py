@@ -22,6 +22,7 @@ import yaml
 
 from harness.errors import UserError, printable
 from harness.records.layout import CONFIG
+from harness.records.limits import read_yaml
 from harness.rewards import sandbox
 from harness.rewards.pool import Pool
 from harness.rewards.process import OWN, Job, Outcome
@@ -166,7 +167,7 @@ def _rows(options: argparse.Namespace) -> Iterator[Asked]:
         try:
             row = json.loads(line)
             response, answer = row["response"], row.get("answer", row.get("gold"))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"--file={options.file}: line {number} is no JSON object with response and answer"
             ) from error
@@ -176,14 +177,17 @@ def _rows(options: argparse.Namespace) -> Iterator[Asked]:
             job = _own_job(reward, response, str(row.get("prompt", "")), row)
         else:
             job = _job(reward, response, gold_of(str(answer), reward, options.answer_format))
-        yield Asked(job, number, row.get("reward"))
+        recorded = row.get("reward")
+        yield Asked(job, number, recorded if isinstance(recorded, int | float) else None)
 
 
 def _reward_of(file: Path) -> str:
     """The reward of the run that a file lies in. Raises UserError."""
     config = file.parent / CONFIG
-    task: dict[str, Any] = yaml.safe_load(config.read_text())["task"] if config.is_file() else {}
-    reward = str(task.get("reward"))
+    try:
+        reward = str(read_yaml(config)["task"].get("reward"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none there, or damaged
+        reward = ""
     if reward not in REWARDS:
         raise UserError(f"--reward: needed for {file}; expected one of {', '.join(REWARDS)}, or --task and --name")
     return reward

@@ -69,12 +69,13 @@ def recorded_values(
 
 def _resolved(node: DictConfig, wanted: Callable[[str], bool], prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name in node:
+    for key in node:
+        name = str(key)
         if wanted(f"{prefix}{name}"):
-            value = node[name]
+            value = node[key]
             if isinstance(value, DictConfig):
                 value = _resolved(value, wanted, f"{prefix}{name}.")
-            values[str(name)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_list(value) else value
+            values[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_list(value) else value
     return values
 
 

@@ -55,11 +55,12 @@ def _given(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
 
 def _leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any]]:
     """(key, value) of all that a launcher is given, lists whole; as written where only a job can resolve it."""
-    for name in node:
+    for name in map(str, node):
         try:
             value = node[name]
         except OmegaConfBaseException:
-            value = OmegaConf.to_container(node, resolve=False)[name]  # type: ignore[index]
+            written: Any = OmegaConf.to_container(node, resolve=False)
+            value = written[name]
         if isinstance(value, DictConfig):
             yield from _leaves(value, f"{path}.{name}")
         elif value is not None:

@@ -122,6 +122,7 @@ def _check_launcher(planned: Plan, arguments: Sequence[str]) -> None:
                 f"hydra/launcher=slurm: nodes · tasks_per_node = {tasks} tasks with ranks={cell.ranks}; "
                 "expected one task, or as many as ranks"
             )
+        slurm.check_gpus(planned.launcher, cell)
     slurm.check()
 
 

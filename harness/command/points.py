@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Transformer
 from omegaconf import DictConfig
 
 from harness.command.arguments import overrides_of, refuse_flags
@@ -28,6 +29,7 @@ from harness.command.compose import (
 from harness.command.help import typed
 from harness.config import Config
 from harness.errors import UserError, nearest, require
+from harness.lag.ages import canonical
 
 Point = dict[str, Any]  # key → value
 DIMENSIONS = ("algo", "staleness", "seed")  # the command line may choose among them
@@ -38,7 +40,8 @@ class Points:
     """What a file says, and what the command line chose of it.
 
     methods: option of algo → its points. seeds, staleness: at which every point is run (a point may name its own
-    staleness). settings: overrides of all.
+    staleness); a staleness is a number of updates or a distribution, as harness/lag/ages.py spells it.
+    settings: overrides of all.
     rungs: updates at which the points of a method and staleness are compared, and only a share `keep` goes on.
     metric, outcome: what they are compared by, on validation.
     needs: method → methods whose published point it was made from; each counts as one of its points.
@@ -46,7 +49,7 @@ class Points:
 
     methods: dict[str, list[Point]]
     seeds: list[int]
-    staleness: list[int] = field(default_factory=list)
+    staleness: list[int | str] = field(default_factory=list)
     settings: Point = field(default_factory=dict)
     rungs: list[int] = field(default_factory=list)
     keep: float = 1 / 3
@@ -54,7 +57,7 @@ class Points:
     outcome: str = "area"
     needs: dict[str, list[str]] = field(default_factory=dict)
 
-    def cells(self, method: str, number: int) -> Iterator[tuple[int, int]]:
+    def cells(self, method: str, number: int) -> Iterator[tuple[int | str, int]]:
         """Staleness and seed of every cell of a point."""
         own = self.methods[method][number].get("staleness")
         lags = self.staleness if own is None else [own] if not self.staleness or own in self.staleness else []
@@ -125,7 +128,9 @@ def read(file: Path, typed: Sequence[str] = ()) -> Points:
             continue
         if name in DIMENSIONS:
             chosen[name] = (
-                list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
+                list(override.sweep_iterator(Transformer.identity))
+                if override.is_sweep_override()
+                else [override.value()]
             )
         elif override.is_sweep_override() or any(name in point for own in points.methods.values() for point in own):
             raise UserError(
@@ -141,11 +146,17 @@ def read(file: Path, typed: Sequence[str] = ()) -> Points:
     held |= {
         "methods": {name: points.methods[name] for name in methods},
         "needs": {name: points.needs[name] for name in methods if name in points.needs},
-        "staleness": _numbers("staleness", chosen.get("staleness", points.staleness)),
+        "staleness": [_lag(value) for value in chosen.get("staleness", points.staleness)],
         "seeds": _numbers("seed", chosen.get("seed", points.seeds)),
         "settings": settings,
     }
     return Points(**held)
+
+
+def _lag(value: Any) -> int | str:
+    """A staleness in the spelling that counts: 64, "uniform:0:128". Raises UserError."""
+    lag: int | str = canonical(int(str(value)) if str(value).isdigit() else value)
+    return lag
 
 
 def _numbers(name: str, values: Sequence[Any]) -> list[int]:
@@ -163,11 +174,15 @@ def _checked(file: Path, held: dict[str, Any]) -> Points:
     needs: dict[str, list[str]] = {}
     for method, listed in held["methods"].items():
         own = listed if isinstance(listed, dict) else {"points": listed}
-        methods[method] = [point or {} for point in own["points"]]
+        methods[method] = [_point(point or {}) for point in own["points"]]
         needs |= {method: list(own["needs"])} if own.get("needs") else {}
     points = Points(**{**held, "methods": methods, "needs": needs})
     _check_budget(file, points)
     return points
+
+
+def _point(point: Point) -> Point:
+    return point | ({"staleness": _lag(point["staleness"])} if "staleness" in point else {})
 
 
 def _check_budget(file: Path, points: Points) -> None:

@@ -7,6 +7,7 @@ lost at any time; the jobs go on, and the same command submits what is not finis
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from typing import Any
 
 from harness import PROJECT, interrupts
 from harness.command.slurm_job import work
+from harness.config import Config
+from harness.drivers.ray_cluster import address_of
 from harness.errors import UserError, first_line
 from harness.progress import QUIET
 from harness.records.state import status_of
@@ -32,6 +35,27 @@ def check() -> None:
     """Raises UserError where jobs cannot be submitted."""
     if shutil.which("sbatch") is None:
         raise UserError("hydra/launcher=slurm: no sbatch here; start it on a machine that submits to a Slurm cluster")
+
+
+def check_gpus(settings: Mapping[str, Any], cell: Config) -> None:
+    """Raises UserError where a job's node is asked for fewer GPUs than its cell takes there.
+
+    settings: of conf/hydra/launcher/slurm.yaml; gpus: null leaves the number to the cluster.
+    """
+    if not isinstance(settings["gpus"], int) or not cell.device.startswith("cuda"):
+        return
+    taken = int(settings["tasks_per_node"]) if int(settings["nodes"]) > 1 else cell.ranks
+    if cell.ranks_in_cluster:
+        taken = 1
+    if cell.driver == "ray" and cell.ray.address != "auto" and address_of(cell.ray) is None:  # its own, on the node
+        taken += math.ceil(cell.ray.actors * cell.ray.gpus_per_actor)
+    if cell.driver != "ray" and cell.choices["rollout"] == "vllm":
+        taken = max(taken, cell.rollout.vllm.tensor_parallel_size)
+    if settings["gpus"] < taken:
+        raise UserError(
+            f"hydra.launcher.gpus={settings['gpus']}: the ranks and engines of a cell take {taken} on a node; expected "
+            f"hydra.launcher.gpus={taken}"
+        )
 
 
 def run_cells(settings: Mapping[str, Any], name: str, runs_dir: Path, cells: Sequence[tuple[list[str], Path]]) -> None:

@@ -29,10 +29,12 @@ from harness.drivers.weight_store import SnapshotStore
 from harness.errors import RunFailed
 from harness.groups import RayConfig
 from harness.models.checks import resolve_path
-from harness.rollout.interface import Newer, RolloutEngine, StateDict
+from harness.rollout.interface import RolloutEngine, StateDict
 from harness.types import Request, Rollouts
 
 LOOK_S = 1.0  # between two looks whether an actor has started
+OFFER_S = 0.05  # between two looks whether there are newer weights for what an actor generates
+OFFERS = "offers"  # the thread of an actor that takes them
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class RolloutActor:
         torch.set_num_threads(threads)
         self._digest = digest(model)
         self._engine = make_engine()
+        self._offered: tuple[int, StoredWeights] | None = None
 
     def ready(self) -> str:
         """Answers once the engine is there, with the digest of what it was made from."""
@@ -61,10 +64,26 @@ class RolloutActor:
 
     def generate(self, version: int, weights: StoredWeights, request: Request) -> Rollouts:
         if self._engine.version != version:
-            arrays: Mapping[str, Any] = ray_cluster.import_ray().get(weights.reference)
-            # A copy, for Ray's memory is read-only and torch would warn about it.
-            self._engine.load(version, {name: torch.tensor(array) for name, array in arrays.items()})
+            self._engine.load(version, _fetched(weights))
+        self._engine.newer = self._newer
         return self._engine.generate(request)
+
+    def offer(self, version: int, weights: StoredWeights) -> None:
+        """Newer weights for what is being generated, in a thread beside it (rollout.inflight)."""
+        self._offered = version, weights
+
+    def _newer(self) -> tuple[int, StateDict] | None:
+        """What was offered, once. One that came too late, for a chunk that is done, is no newer than the next one's."""
+        offered, self._offered = self._offered, None
+        if offered is None or offered[0] <= self._engine.version:
+            return None
+        return offered[0], _fetched(offered[1])
+
+
+def _fetched(weights: StoredWeights) -> StateDict:
+    """A copy, for Ray's memory is read-only and torch would warn about it."""
+    arrays: Mapping[str, Any] = ray_cluster.import_ray().get(weights.reference)
+    return {name: torch.tensor(array) for name, array in arrays.items()}
 
 
 class RayEngine:
@@ -76,7 +95,7 @@ class RayEngine:
     def __init__(self, make_engine: Callable[[], RolloutEngine], config: RayConfig, threads: int, model: str) -> None:
         self.version = -1
         self.seconds: dict[str, float] = defaultdict(float)  # all that an actor does counts as generation
-        self.newer: Newer | None = None  # never asked: an actor takes weights between chunks
+        self.newer: Callable[[], tuple[int, Any] | None] | None = None  # asked where weights change in flight
         self._weights: StoredWeights | None = None
         self._make_engine, self._config, self._threads, self._model = make_engine, config, threads, model
         self._ray = ray_cluster.import_ray()
@@ -94,11 +113,23 @@ class RayEngine:
         call = self._actor.generate.remote(self.version, self._weights, request)
         started = time.perf_counter()
         try:
-            rollouts: Rollouts = self._ray.get(call, timeout=self._config.chunk_timeout_s)
+            rollouts = self._result(call)
         except self._ray.exceptions.RayError as error:
             self._replace()
             raise EngineLost(_one_line(error)) from error
         self.seconds["generation"] += time.perf_counter() - started
+        return rollouts
+
+    def _result(self, call: Any) -> Rollouts:
+        """What a call of the actor returns; meanwhile it is offered every newer version."""
+        deadline = time.monotonic() + self._config.chunk_timeout_s
+        while self.newer is not None and time.monotonic() < deadline:
+            done, _ = self._ray.wait([call], timeout=OFFER_S)
+            if done:
+                break
+            if (newer := self.newer()) is not None:
+                self._actor.offer.options(concurrency_group=OFFERS).remote(*newer)
+        rollouts: Rollouts = self._ray.get(call, timeout=max(0.0, deadline - time.monotonic()))
         return rollouts
 
     def ready(self) -> bool:
@@ -130,13 +161,14 @@ class RayEngine:
             self._ray.kill(self._actor, no_restart=True)
 
     def _start(self) -> Any:
-        remote = self._ray.remote(RolloutActor).options(
+        remote = self._ray.remote(
             num_cpus=self._config.cpus_per_actor,
             num_gpus=self._config.gpus_per_actor,
             max_restarts=0,
+            concurrency_groups={OFFERS: 1},
             runtime_env={"env_vars": self._environment()},
         )
-        actor = remote.remote(self._make_engine, self._threads, self._model)
+        actor = remote(RolloutActor).remote(self._make_engine, self._threads, self._model)
         self._starting = actor.ready.remote()
         return actor
 
@@ -169,13 +201,15 @@ def generation(
     """
     stop = ray_cluster.connect(config.ray, weights_bytes, max_versions, config.allow_code)
     try:
-        ray_room.reserve(ray_room.learner_gpus(config))
+        if not config.ranks_in_cluster:  # they have reserved theirs
+            ray_room.reserve(ray_room.learner_gpus(config))
         settings = config.ray, config.torch_threads, config.served_model.path
         engines = [RayEngine(make_engine, *settings) for _ in range(config.ray.actors)]
     except BaseException:
         stop()
         raise
-    return WorkerGeneration(engines, SnapshotStore(max_versions, stored), config.torch_threads, stop)
+    store, in_flight = SnapshotStore(max_versions, stored), config.rollout.inflight != "drain"
+    return WorkerGeneration(engines, store, config.torch_threads, stop, in_flight=in_flight)
 
 
 @functools.cache

@@ -39,14 +39,30 @@ print(json.dumps([dict(node.resources_total) for node in alive]))
 def check(config: Config) -> None:
     """Raises UserError for a run that driver=ray cannot serve, or that the cluster has no room for."""
     import_ray()
-    if config.rollout.inflight != "drain":
-        raise UserError(
-            f"rollout.inflight={config.rollout.inflight} with driver=ray: an actor takes weights between chunks only; "
-            "use driver=overlapped, or rollout.inflight=drain"
-        )
+    _check_gpus(config)
     if not config.dry_run:
         address = address_of(config.ray)
+        if config.ranks_in_cluster and address is None:
+            raise UserError("ray.ranks=cluster: a cluster that starts with the run is this machine; give ray.address")
         check_room(config, of_this_machine(config) if address is None else nodes(address))
+
+
+def _check_gpus(config: Config) -> None:
+    """Of GPUs Ray gives an actor whole ones, or a share of one; and an actor sees no others."""
+    kind, _, number = config.device.partition(":")
+    each = config.ray.gpus_per_actor
+    if number:
+        raise UserError(
+            f"device={config.device} with driver=ray: an actor counts its own GPUs, from 0; expected device={kind}, "
+            f"with CUDA_VISIBLE_DEVICES={number} in the environment for the learner's"
+        )
+    if each > 1 and each % 1:
+        raise UserError(f"ray.gpus_per_actor={each:g}: expected a whole number, or a share below 1")
+    if kind == "cuda" and each == 0:
+        raise UserError(
+            "ray.gpus_per_actor=0 with device=cuda: the actors would sample on the learner's GPU unseen by Ray; "
+            "expected ray.gpus_per_actor=1, or driver=overlapped, which shares it"
+        )
 
 
 @functools.cache
@@ -85,6 +101,8 @@ def check_room(config: Config, found: Sequence[Node]) -> None:
     """
     here, *others = found
     free = [here | {"GPU": here.get("GPU", 0) - learner_gpus(config)}, *others]
+    for _ in range(config.ranks - 1 if config.ranks_in_cluster else 0):
+        free = _without_a_rank(free, {"CPU": config.torch_threads, "GPU": min(1, learner_gpus(config))})
     each = {"CPU": config.ray.cpus_per_actor, "GPU": config.ray.gpus_per_actor}
     room = sum(_holds(node, each) for node in free)
     if room < config.ray.actors:
@@ -97,6 +115,14 @@ def check_room(config: Config, found: Sequence[Node]) -> None:
         )
 
 
+def _without_a_rank(free: Sequence[Node], rank: Node) -> list[Node]:
+    """What is left where a rank takes the place that has most. Raises UserError where there is none."""
+    first, *rest = sorted(free, key=lambda node: (-node.get("GPU", 0), -node.get("CPU", 0)))
+    if _holds(first, rank) < 1:
+        raise UserError(f"ranks: no node has {rank['CPU']:g} CPUs and {rank['GPU']:g} GPUs left; take fewer ranks")
+    return [first | {name: first.get(name, 0) - taken for name, taken in rank.items()}, *rest]
+
+
 def _holds(node: Node, each: Node) -> float:
     """How many actors a node holds."""
     return min(((node.get(name, 0) / share + 1e-9) // 1 for name, share in each.items() if share), default=math.inf)
@@ -104,7 +130,8 @@ def _holds(node: Node, each: Node) -> float:
 
 def learner_gpus(config: Config) -> int:
     """GPUs of this machine that the learner uses."""
-    return config.ranks if torch.device(config.device).type == "cuda" else 0
+    ranks = 1 if config.mode == "evaluate" or config.ranks_in_cluster else config.ranks
+    return ranks if torch.device(config.device).type == "cuda" else 0
 
 
 def reserve(count: int) -> None:

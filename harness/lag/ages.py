@@ -86,15 +86,13 @@ class Ages:
 
         Without lengths every update gets its fair part: of each `unit` neighbours in the order of age one.
         """
-        ages, draws = self.ascending(count, unit), randomness.keys(seed, "age", batch, np.arange(count))
-        if self.by_length:
-            assert lengths is not None
-            dealt = np.empty_like(ages)
-            dealt[np.lexsort((draws, np.asarray(lengths)))] = ages
-            return dealt
-        neighbours = np.take_along_axis(ages.reshape(-1, unit), draws.reshape(-1, unit).argsort(1), 1)
-        again = randomness.keys(seed, "age order", batch, np.arange(count)).reshape(unit, -1)
-        return np.take_along_axis(neighbours.T, again.argsort(1), 1).reshape(-1)
+        ages = self.ascending(count, unit)
+        if not self.by_length:
+            return in_fair_parts(ages, seed, batch, unit)
+        assert lengths is not None
+        dealt = np.empty_like(ages)
+        dealt[np.lexsort((_draws(seed, batch, count), np.asarray(lengths)))] = ages
+        return dealt
 
     def check(self, unit: int) -> None:
         """Raises UserError for ages that are no multiples of `unit` updates, or parameters out of their range."""
@@ -106,6 +104,22 @@ class Ages:
             raise _wrong(str(self), f"FROM is above TO; type {ages[1]:g}:{ages[0]:g}")
         if self.name == "two_point" and not 0 <= self.numbers[2] <= 1:
             raise _wrong(str(self), f"{self.numbers[2]:g}: the second age's share of the prompts is between 0 and 1")
+
+
+def in_fair_parts(ages: np.ndarray, seed: int, batch: int, unit: int) -> np.ndarray:
+    """Ascending ages in an order by chance, in which every update of a step gets its part, int [n].
+
+    ages: [n], n a multiple of `unit`: one of each `unit` neighbours goes to each of the updates.
+    seed: of the draws. batch: its number. unit: updates a batch.
+    """
+    draws = _draws(seed, batch, len(ages)).reshape(-1, unit)
+    neighbours = np.take_along_axis(ages.reshape(-1, unit), draws.argsort(1), 1)
+    again = randomness.keys(seed, "age order", batch, np.arange(len(ages))).reshape(unit, -1)
+    return np.take_along_axis(neighbours.T, again.argsort(1), 1).reshape(-1)
+
+
+def _draws(seed: int, batch: int, count: int) -> np.ndarray:
+    return randomness.keys(seed, "age", batch, np.arange(count))
 
 
 @dataclass(frozen=True)

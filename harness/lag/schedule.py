@@ -5,7 +5,8 @@
     …                                                                          one line a batch, in order
 
 A chunk's tokens follow from its index and its version, so this is all that lag=replay needs to make the same
-run again, on any driver. time: seconds since the run started; for the reader alone.
+run again, on any driver. time: seconds since the run started; for the reader alone. In a schedule of another system's
+run (harness/lag/imported.py) the first line has `imported`, too, and its identity only what the schedule was made for.
 """
 
 from __future__ import annotations
@@ -37,10 +38,14 @@ class ScheduledChunk:
 
 @dataclass(frozen=True)
 class Schedule:
-    """identity: of the run that recorded it, flat · batches: the chunks of each batch, in order."""
+    """identity: of the run that recorded it, flat · batches: the chunks of each batch, in order.
+
+    imported: from another system, so that `identity` holds only the keys that must agree.
+    """
 
     identity: dict[str, Any]
     batches: list[list[ScheduledChunk]]
+    imported: bool = False
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -68,7 +73,8 @@ def read_schedule(path: str) -> Schedule:
     """The schedule in a file. Raises UserError where there is none."""
     try:
         rows = read_json_lines(Path(path), LARGEST_SCHEDULE)
-        return Schedule(dict(next(rows, {})["identity"]), [_batch(row) for row in rows])
+        header: dict[str, Any] = next(rows, {})
+        return Schedule(dict(header["identity"]), [_batch(row) for row in rows], "imported" in header)
     except OSError as error:
         raise UserError(
             f"lag.schedule={path}: cannot be read ({error.strerror}); expected a run's schedule.jsonl"
@@ -83,7 +89,8 @@ def check_schedule(path: str, config: Config) -> None:
     """Raises UserError for a schedule that the run of `config` cannot follow."""
     schedule, now = read_schedule(path), identity(config)
     before = schedule.identity
-    different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    compared = before.keys() if schedule.imported else before.keys() | now.keys()
+    different = sorted(key for key in compared if before.get(key) != now.get(key))
     if different:
         pairs = "; ".join(f"{key}={_short(before.get(key))} there, {now.get(key)} here" for key in different[:3])
         raise UserError(f"lag.schedule={path}: of another configuration ({pairs}); replay it with the same")

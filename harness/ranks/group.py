@@ -35,17 +35,17 @@ class Group(Alone):
     """This process among the ranks of a learner.
 
     place: its rank, and how many there are.
-    meeting: address of the store where they meet, as torch.distributed.rendezvous takes it.
+    meeting: address of the store where they meet, as torch.distributed.rendezvous takes it, or tcp://HOST:PORT.
     device: "cpu", or an accelerator's type; rank 0 tells it the others.
     started: the other ranks' processes, where this one has started them.
     """
 
     def __init__(
-        self, place: launch.Place, meeting: str, device: str = "", started: launch.Followers | None = None
+        self, place: launch.Place, meeting: str, device: str = "", started: launch.Started | None = None
     ) -> None:
         self.rank, self.world = place.rank, place.world
         self._started = started
-        self._store, *_ = next(dist.rendezvous(meeting, self.rank, self.world, timeout=TIMEOUT))
+        self._store = _store(meeting, place)
         self._store.set(f"here/{self.rank}", "")
         self._wait_for_all()
         if self.rank == 0:
@@ -188,6 +188,16 @@ class Group(Alone):
             dist.destroy_process_group()
 
 
+def _store(meeting: str, place: launch.Place) -> dist.Store:
+    """Where the ranks meet. One at rank 0's address is there at once: `_wait_for_all` waits, and sees who died."""
+    if meeting.startswith("tcp://"):
+        host, _, port = meeting.removeprefix("tcp://").rpartition(":")
+        return dist.TCPStore(host, int(port), place.world, place.rank == 0, TIMEOUT, wait_for_workers=False)
+    store: dist.Store
+    store, *_ = next(dist.rendezvous(meeting, place.rank, place.world, timeout=TIMEOUT))
+    return store
+
+
 def _is_loss(error: BaseException) -> bool:
     """Whether an error says that another rank is gone."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
@@ -202,18 +212,39 @@ def check(config: Config) -> None:
             f"ranks={config.ranks} with driver=serial: it samples with the learner's own weights, of which each rank "
             "has a slice; use driver=overlapped, which gives the same bits"
         )
-    kind = torch.device(config.device).type
-    if kind != "cpu" and not config.dry_run and launch.launched() is None:
-        devices = torch.get_device_module(kind).device_count()
-        if devices < config.ranks:
-            raise UserError(f"ranks={config.ranks}: this machine has {devices} of device={config.device}; one a rank")
+    if config.ranks_in_cluster and launch.launched() is not None:
+        raise UserError("ray.ranks=cluster: torchrun or srun has started the ranks; start run.py alone")
+    kind, _, number = config.device.partition(":")
+    if number:
+        raise UserError(
+            f"device={config.device} with ranks={config.ranks}: every rank takes a device of its own; expected "
+            f"device={kind}, with CUDA_VISIBLE_DEVICES in the environment for other than the first"
+        )
+    if kind != "cpu" and not config.dry_run:
+        _check_devices(config, kind)
 
 
-def lead(world: int, device: str) -> Group:
-    """Makes this process rank 0; starts the others on this machine, unless torchrun or srun has started them.
+def _check_devices(config: Config, kind: str) -> None:
+    """Every rank has a device of its machine, and Ray keeps its actors off those of one machine only."""
+    here = 1 if config.ranks_in_cluster else launch.on_this_machine(config.ranks)
+    devices = torch.get_device_module(kind).device_count()
+    if devices < here:
+        raise UserError(
+            f"ranks={config.ranks}: this machine has {devices} of device={kind} for {here} ranks; expected one a rank"
+        )
+    if config.driver == "ray" and here < config.ranks and not config.ranks_in_cluster:
+        raise UserError(
+            f"ranks={config.ranks} on several machines with driver=ray: only the GPUs of this one, {here}, could be "
+            "kept from the actors; let Ray place them (ray.ranks=cluster, without torchrun or srun)"
+        )
+
+
+def lead(world: int, device: str, started: launch.Started | None = None) -> Group:
+    """Makes this process rank 0; starts the others on this machine, unless somebody has started them.
 
     world: number of ranks.
     device: as the configuration names it.
+    started: the others, where they are on other machines.
     Raises RunFailed for a rank that does not start.
     """
     place, kind = launch.launched(), torch.device(device).type
@@ -221,7 +252,7 @@ def lead(world: int, device: str) -> Group:
         made = Group(place, "env://", kind)
         launch.forget()
         return made
-    started = launch.Followers(world)
+    started = started or launch.Followers(world)
     try:
         return Group(launch.Place(0, world, 0), started.meeting, kind, started)
     except BaseException:

@@ -2,17 +2,20 @@
 
 A rank beside the first is always `python -m harness.follow` or run.py itself, with torchrun's environment variables:
 RANK and WORLD_SIZE (srun: SLURM_PROCID and SLURM_NTASKS), LOCAL_RANK, and MASTER_ADDR and MASTER_PORT, or MEETING.
+How many there are on its machine is LOCAL_WORLD_SIZE, or srun's list of tasks a node.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from typing import Protocol
 
 from harness.errors import UserError
 
@@ -28,11 +31,13 @@ class Place:
     rank: 0 drives.
     world: number of ranks.
     local: number among those of its machine; its GPU.
+    here: how many are on its machine; 0: nobody has said.
     """
 
     rank: int
     world: int
     local: int
+    here: int = 0
 
 
 def launched() -> Place | None:
@@ -42,13 +47,27 @@ def launched() -> Place | None:
     for rank, world, local in VARIABLES:
         if rank in os.environ and int(os.environ.get(world, "1")) > 1:
             number = int(os.environ[rank])
-            return Place(number, int(os.environ[world]), int(os.environ.get(local, number)))
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", "0")) if rank == "RANK" else _tasks_of_this_node()
+            return Place(number, int(os.environ[world]), int(os.environ.get(local, number)), here)
     return None
+
+
+def _tasks_of_this_node() -> int:
+    """As srun says: "4(x2),3" is 4 tasks on each of two nodes and 3 on a third. Returns 0 where it says nothing."""
+    listed = re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    tasks = [int(count) for count, times in listed for _ in range(int(times or 1))]
+    return tasks[int(os.environ["SLURM_NODEID"])] if tasks else 0
 
 
 def forget() -> None:
     """From now on this process counts as started alone: the others have met it, and wait for its orders only."""
     os.environ.pop("MASTER_ADDR")
+
+
+def on_this_machine(ranks: int) -> int:
+    """How many of the ranks are on this machine; all of them, as far as anybody has said."""
+    place = launched()
+    return (place.here if place is not None else 0) or ranks
 
 
 def check_launched(ranks: int, cells: int) -> None:
@@ -61,6 +80,20 @@ def check_launched(ranks: int, cells: int) -> None:
         raise UserError(f"ranks={ranks}: {place.world} processes were started together; expected ranks={place.world}")
     if place is not None and cells > 1:
         raise UserError(f"{cells} cells: ranks started by torchrun or srun serve one; start a command a cell")
+
+
+class Started(Protocol):
+    """The ranks 1 … world − 1 that rank 0 has started, wherever they are. meeting: address of the store of all."""
+
+    meeting: str
+
+    def exit_code(self, rank: int) -> int | None:
+        """Of a rank's process; None while it lives."""
+        ...
+
+    def stop(self) -> None:
+        """Kills them."""
+        ...
 
 
 class Followers:

@@ -295,4 +295,4 @@ def _manifest(update: int, config_sha256: str, counters: dict[str, Any], files: 
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and p.name.isdigit()) if root.is_dir() else []
+    return sorted(p for p in root.iterdir() if p.is_dir() and p.name.isdecimal()) if root.is_dir() else []

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from harness.config import Config, role_of
 from harness.errors import UserError, printable
 from harness.records import secrets
 from harness.records.checkpoint import Checkpoint, defect, read_checkpoint
-from harness.records.layout import CHECKPOINT, CHECKPOINTS, CONFIG
-from harness.records.limits import read_yaml
+from harness.records.parent import folder, place, recorded
 
 QUEUE_DEPENDS_ON = ("task", "model", "rollout", "lag", "staleness", "updates_per_step", "seed")
 
@@ -18,28 +16,6 @@ QUEUE_DEPENDS_ON = ("task", "model", "rollout", "lag", "staleness", "updates_per
 def start(config: Config) -> int:
     """The update that a run starts from: its fork's, else 0."""
     return place(config.fork)[1] if config.fork else 0
-
-
-def place(text: str) -> tuple[Path, int]:
-    """The run folder and the update that `fork` names. Raises UserError, naming the checkpoints there are."""
-    name, _, update = text.rpartition("@")
-    run = Path(name).expanduser()
-    there = sorted(path.parent.name for path in (run / CHECKPOINTS).glob(f"[0-9]*/{CHECKPOINT}")) if name else []
-    if not name or not there:
-        raise UserError(f"fork={text}: no checkpoints there; expected RUN_FOLDER@UPDATE")
-    if not update.isdigit() or f"{int(update):06d}" not in there:
-        updates = ", ".join(str(int(found)) for found in there)
-        raise UserError(f"fork={text}: no checkpoint of that update; there are {updates} (record.keep_checkpoints)")
-    return run, int(update)
-
-
-def recorded(text: str) -> dict[str, Any]:
-    """The configuration of the run that `fork` names, nested, as its folder has it. Raises UserError."""
-    run, _ = place(text)
-    try:
-        return dict(read_yaml(run / CONFIG))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"fork={text}: its {CONFIG} cannot be read ({type(error).__name__})") from error
 
 
 def check(config: Config) -> None:
@@ -58,20 +34,14 @@ def check(config: Config) -> None:
             f"fork={config.fork}: expected an update before updates={config.updates} that is a multiple of "
             f"updates_per_step={config.updates_per_step}"
         )
-    problem = defect(folder(config))
+    problem = defect(folder(config.fork))
     if problem:
         raise UserError(printable(f"fork={config.fork}: {problem}; fork from another update"))
 
 
-def folder(config: Config) -> Path:
-    """The checkpoint."""
-    run, update = place(str(config.fork))
-    return run / CHECKPOINTS / f"{update:06d}"
-
-
 def read(config: Config) -> Checkpoint:
     """The checkpoint that the run starts from; the optimizer's tensors are left in their files for several ranks."""
-    return read_checkpoint(folder(config), None if config.ranks > 1 else config.device)
+    return read_checkpoint(folder(str(config.fork)), None if config.ranks > 1 else config.device)
 
 
 def keeps_queue(config: Config) -> bool:

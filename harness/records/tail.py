@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +55,10 @@ def last_update(folder: Path) -> int:
 
 
 def validation_scores(folder: Path) -> dict[int, float]:
-    """Accuracy on validation by update, of a run folder's eval.jsonl."""
+    """Accuracy on validation by update, of a run folder's eval.jsonl; rows without both are left out."""
     found = (row for row, _ in rows(folder / EVAL) if row.get("split") == "validation" and "update" in row)
-    scores = {row["update"]: row.get("sampled_accuracy") for row in found}
-    return {update: float(score) for update, score in scores.items() if type(score) in (int, float) and isfinite(score)}
+    pairs: Iterator[tuple[int, Any]] = ((row["update"], row.get("sampled_accuracy")) for row in found)
+    return {update: float(score) for update, score in pairs if type(score) in (int, float) and 0 <= score <= 1}
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from harness.errors import RunFailed, UserError
 from harness.models.checks import resolve_path
 from harness.models.loading import LoadedModel
 from harness.models.positions import positions
+from harness.rollout import vllm_placement
 from harness.rollout.base import BaseEngine
 from harness.rollout.interface import StateDict, to_rollouts
 from harness.types import Request, Rollouts
@@ -93,6 +94,7 @@ class VllmEngine(BaseEngine):
             raise UserError(
                 "rollout.vllm.logprobs=false: rollout.behaviour=engine needs vLLM's log-probs; expected true"
             )
+        vllm_placement.check(config)
         if not config.dry_run:
             check_installed()
 

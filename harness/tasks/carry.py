@@ -50,6 +50,11 @@ class Carry(GeneratedTask):
         """Room for every running total, of up to three digits, and what follows it."""
         return max(24, 4 * self.terms)
 
+    @property
+    def longest_prompt(self) -> int:
+        """Characters of the longest sum: two digits, a digit for every other number, a sign after each."""
+        return 2 * self.terms + 1
+
     def expected_length(self, problem: Problem) -> float:
         """How long a response is expected to be: its running totals."""
         return len(problem.data["numbers"]) - 1

@@ -15,7 +15,8 @@ class Task(Grades, Protocol):
     the same prompts in the same order (common random numbers).
 
     A task may declare `max_new_tokens` and `max_prompt_tokens`, what rollout's keys of that name stand for while they
-    are null; else they are 1024. A response takes at most half of the model's positions. One that has
+    are null; else they are 1024. A response takes at most half of the model's positions. `longest_prompt`, in tokens,
+    is what a plan counts with where a task's prompts are all shorter than that. One that has
     `expected_length(problem) -> float`, in any unit, can be asked for staleness=by_length.
     """
 

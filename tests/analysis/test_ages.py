@@ -7,7 +7,8 @@ import yaml
 from synthetic import write_run
 
 from analysis import __main__ as cli
-from analysis import axes, runs, style
+from analysis import axes, figures, runs, style
+from analysis.figures.common import Drawing
 from analysis.study import Study
 
 
@@ -18,11 +19,14 @@ def mixed(tmp_path: Path) -> Path:
         for age in (0, 64):
             write_run(tmp_path / f"s{age}-{seed}", "grpo", age, seed)
         for text in ("uniform:0:128", "two_point:0:128:0.5"):
-            folder = tmp_path / f"{text.replace(':', '_')}-{seed}"
-            write_run(folder, "grpo", 64, seed, manifest={"staleness": text, "age": 64.0})
-            config = yaml.safe_load((folder / "config.yaml").read_text())
-            (folder / "config.yaml").write_text(yaml.safe_dump(config | {"staleness": text}))
+            write_mixed(tmp_path / f"{text.replace(':', '_')}-{seed}", "grpo", text, seed)
     return tmp_path
+
+
+def write_mixed(folder: Path, algorithm: str, ages: str, seed: int) -> None:
+    write_run(folder, algorithm, 64, seed, manifest={"staleness": ages, "age": 64.0})
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"staleness": ages}))
 
 
 def test_a_distribution_stands_at_its_mean_as_a_setting_of_its_own(mixed: Path) -> None:
@@ -44,3 +48,24 @@ def test_table_and_figure_take_the_distributions(mixed: Path, capsys: pytest.Cap
     arguments = ["figures", str(mixed), "--only", "outcome_by_axis", "--x", "staleness", "--hue", "ages"]
     assert cli.main([*arguments, "--out", str(mixed / "out")]) == 0
     assert "two_point:0:128:0.5" in (mixed / "out/outcome_by_axis.csv").read_text()
+
+
+def test_two_sides_may_differ_in_their_ages(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sides = ["compare", str(mixed), "--a", "ages=uniform:0:128", "--b", "staleness=64"]
+    assert cli.main(sides) == 2
+    assert "they differ in ages (--b KEY=none: those without it)" in capsys.readouterr().err
+    assert cli.main([*sides, "--b", "ages=none"]) == 0
+    assert "uniform:0:128" in capsys.readouterr().out
+
+
+def test_a_distribution_is_named_where_a_method_has_no_other_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2, 3):
+        write_run(tmp_path / f"grpo-{seed}", "grpo", 64, seed)
+        write_mixed(tmp_path / f"m2po-{seed}", "m2po", "uniform:0:128", seed)
+    for command in ("table", "leaderboard"):
+        assert cli.main([command, str(tmp_path)]) == 0
+        assert "| ages=uniform:0:128 |" in capsys.readouterr().out
+    ((_, drawing),) = figures.draw(runs.load([tmp_path]), only=["accuracy_vs_updates"])
+    assert isinstance(drawing, Drawing) and "s = 64 is uniform:0:128" in drawing.caption

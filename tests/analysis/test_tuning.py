@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import product
 
 import numpy as np
 import pytest
@@ -18,20 +20,25 @@ POINTS["m2po"].append({"algo.m2_threshold": 0.16})
 LEVELS = {"grpo": (0.3, 0.5, 0.4), "m2po": (0.3, 0.2, 0.6)}  # accuracy of each point, the same at every update
 
 
-def write_sweep(root, to=20, reached=None, failed=()):
+def write_sweep(root, to=20, reached=None, failed=(), lags=("64",)):
     """A tuning sweep of 40 updates with a rung at 20, every run at `to` but those in `reached`."""
     cells = []
     for method, points in POINTS.items():
         for number, point in enumerate(points):
-            for seed in (101, 102):
-                name = f"{method}-{number}-{seed}"
+            for lag, seed in product(lags, (101, 102)):
+                name = f"{method}-{number}-{seed}" + (f"-{lag}" if len(lags) > 1 else "")
                 own = {key.replace(".", "__"): value for key, value in {"learner.lr": 3e-5, **point}.items()}
                 status = "failed" if (method, number) in failed else "paused" if to < 40 else "finished"
                 folder = synthetic.write_run(root / name, method, 64, seed, updates=40, status=status, **own)
                 end = (reached or {}).get((method, number), to)
                 _cut(folder, end, LEVELS[method][number] + (seed - 101.5) / 1000)
                 cells.append(
-                    {"folder": name, "overrides": ["staleness=64", f"seed={seed}"], "method": method, "point": number}
+                    {
+                        "folder": name,
+                        "overrides": [f"staleness={lag}", f"seed={seed}"],
+                        "method": method,
+                        "point": number,
+                    }
                 )
     points = {"methods": POINTS, "seeds": [101, 102], "settings": {"updates": 40, "eval.validation_only": True}}
     points |= {
@@ -110,10 +117,57 @@ def test_choice_price_curve_and_final_sweep(tmp_path, capsys):
     assert "seed 101: tuning has used it" in capsys.readouterr().err
 
 
+def test_a_distribution_of_ages_is_tuned_by_itself(tmp_path):
+    sweep = write_sweep(tmp_path, to=40, lags=("uniform:0:128", "64", "0"))
+    assert len(tuning.going_on(sweep, 20)) == 2 * 3 * 2
+    read = tuning.read(sweep)
+    assert [c.staleness for c in tuned.choices(read)] == 2 * ["uniform:0:128", 64, 0]
+    assert len(tuned.write(read, tmp_path)) == 6
+    assert [ax.get_title() for ax in tuned.draw(read).figure.axes] == ["s = 0", "s = 64", "s = uniform:0:128"]
+    final = yaml.safe_load(tuned.final_sweep(read))
+    assert [point["staleness"] for point in final["methods"]["grpo"]] == ["uniform:0:128", 64, 0]
+
+
 def test_another_folder_is_no_tuning_sweep(study_folder, tmp_path):
     for folder in (study_folder, tmp_path):
         with pytest.raises(AnalysisError, match="no tuning sweep"):
             tuning.read(folder)
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 99, "[]", '{"points": [], "cells": []}', '{"points": {"methods": {}}, "cells": []}', "NaN", "\0",
+])  # fmt: skip
+def test_a_damaged_tuning_sweep_is_one_line(tmp_path, capsys, text):
+    (tmp_path / "sweep.json").write_text(text)
+    assert cli.main(["tune", str(tmp_path)]) == 2
+    assert re.fullmatch("error: .*: no tuning sweep .*\n", capsys.readouterr().err)
+
+
+KINDS = (None, "x", {"a": 1}, float("nan"))
+
+
+def test_no_kind_of_value_in_a_tuning_sweep_is_a_traceback(tmp_path, capsys):
+    sweep = write_sweep(tmp_path, to=40)
+    held = json.loads((sweep / "sweep.json").read_text())
+    places = [(held["points"], key) for key in held["points"]] + [(held["cells"][0], key) for key in held["cells"][0]]
+    for node, key in [*places, (held, "points"), (held, "cells")]:
+        before = node[key]
+        for value in KINDS:
+            node[key] = value
+            (sweep / "sweep.json").write_text(json.dumps(held))
+            code = cli.main(["tune", str(sweep)])
+            said = capsys.readouterr().err
+            assert code == 0 or said.count("\n") == 1, (key, value, said)
+        node[key] = before
+
+
+def test_a_tuning_sweep_that_has_not_begun_says_so(tmp_path, capsys):
+    sweep = write_sweep(tmp_path, to=40)
+    for folder in sweep.iterdir():
+        if folder.is_dir():
+            (folder / "manifest.json").unlink()
+    assert cli.main(["tune", str(sweep)]) == 2
+    assert "no run of this sweep has begun" in capsys.readouterr().err
 
 
 def test_width_is_the_median_bound_where_the_mask_acted(tmp_path):

@@ -1,5 +1,7 @@
 """A run that starts from another's checkpoint: with nothing changed it is that run."""
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +60,7 @@ def test_a_fork_of_a_fork_that_began_anew_carries_on_with_its_queue(parent: Ran,
 
 def test_what_the_environment_said_is_asked_of_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "checkpoints" / "000008").mkdir(parents=True)
-    (tmp_path / "checkpoints" / "000008" / "checkpoint.json").touch()
+    (tmp_path / "checkpoints" / "000008" / "checkpoint.json").write_text('{"config_sha256": "0", "files": {}}')
     (tmp_path / "config.yaml").write_text("task:\n  path: ${oc.env:LAGRANGE_TEST_DATA}/x.jsonl\nseed: 3\n")
     config = replace(configured(tmp_path), fork=f"{tmp_path}@8")
     with pytest.raises(UserError, match="LAGRANGE_TEST_DATA"):
@@ -71,6 +73,28 @@ def test_what_the_environment_said_is_asked_of_it_again(tmp_path: Path, monkeypa
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(UserError, match="its configuration cannot be taken over"):
             inherit(config, [])
+
+
+@pytest.mark.parametrize("parent", ["8"], indirect=True)
+def test_a_fork_is_of_a_run_and_not_of_a_path(parent: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to(parent.folder)
+    shutil.copytree(parent.folder, tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    typed = (parent.folder, os.path.relpath(parent.folder), "link", "./moved/", "link/../" + parent.folder.name)
+    assert len({configured(tmp_path, *LENGTH, f"fork={path}@8").folder for path in typed}) == 1
+    other = configured(tmp_path, *LENGTH, f"fork={parent.folder}@16")
+    assert other.folder != configured(tmp_path, *LENGTH, "fork=link@8").folder
+
+
+@pytest.mark.parametrize("parent", ["8"], indirect=True)
+def test_a_fork_does_not_carry_on_from_another_checkpoint(parent: Ran, tmp_path: Path) -> None:
+    shutil.copytree(parent.folder, tmp_path / "parent")
+    typed = f"fork={tmp_path / 'parent'}@8"
+    assert run_cell(configured(tmp_path, *LENGTH, typed, "stop_at=12")) == "paused"
+    shutil.rmtree(tmp_path / "parent" / "checkpoints" / "000008")
+    shutil.copytree(parent.folder / "checkpoints" / "000016", tmp_path / "parent" / "checkpoints" / "000008")
+    with pytest.raises(UserError, match="parent checkpoint has changed since this run began"):
+        configured(tmp_path, *LENGTH, typed)
 
 
 def test_what_cannot_be_forked_is_refused(parent: Ran, tmp_path: Path) -> None:

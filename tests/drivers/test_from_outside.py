@@ -71,7 +71,7 @@ def test_the_probe_finds_an_engine_that_keeps_old_weights(finished: Any) -> None
         ((*ALLOWED, "lag._target_=elsewhere.engine.PlainEngine"), r"derived from harness\.lag\.policy\.Staleness"),
         ((*ALLOWED, "rollout.inflight=recompute"), "a version per batch is exact only with drain"),
         ((*FREE, "driver=overlapped", "rollout.inflight=recompute"), "only rollout=vllm can"),
-        ((*FREE, "driver=ray", "rollout=vllm", "rollout.inflight=keep_kv", "dry_run=true"), "between chunks only"),
+        ((*FREE, "driver=ray", "rollout.inflight=keep_kv", "dry_run=true"), "only rollout=vllm can"),
         ((*FREE, "driver=serial"), "nothing runs free"),
     ],
 )

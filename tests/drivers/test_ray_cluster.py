@@ -44,8 +44,14 @@ pytestmark = pytest.mark.xdist_group("ray")
 class TwoNodes:
     process: subprocess.Popen[str]
     address: str
+    jobs: str
+    killed: bool = False
 
     def kill_one(self) -> None:
+        """Once: there is one to be killed."""
+        if self.killed:
+            return
+        self.killed = True
         assert self.process.stdin is not None and self.process.stdout is not None
         print(file=self.process.stdin, flush=True)
         assert self.process.stdout.readline() == "killed\n"
@@ -58,7 +64,8 @@ def two_nodes() -> Iterator[TwoNodes]:
     without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with subprocess.Popen(command, text=True, env=without, cwd="/", **pipes) as process:
         assert process.stdout is not None
-        yield TwoNodes(process, process.stdout.readline().strip())
+        address, jobs = process.stdout.readline().split()
+        yield TwoNodes(process, address, f"http://{jobs}")
         process.terminate()
 
 
@@ -86,6 +93,19 @@ def test_the_learners_gpus_are_nobody_elses(two_nodes: TwoNodes) -> None:
     ]  # fmt: skip
 
 
+def test_ranks_are_tasks_of_the_cluster_with_the_bits_of_one_process(
+    two_nodes: TwoNodes, run: Run, tmp_path: Path
+) -> None:
+    given = ("staleness=4", "updates=8", "eval.every=8", "learner.micro_batch_tokens=150")
+    spread = ("driver=ray", "ranks=2", "ray.ranks=cluster", f"runs_dir={tmp_path / 'spread'}")
+    command = [sys.executable, str(PROJECT / "run.py"), *SHORT, *given, *spread]
+    there = environment(RAY_ADDRESS=two_nodes.address, GLOO_SOCKET_IFNAME="lo")
+    done = subprocess.run(command, env=there, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (manifest,) = (tmp_path / "spread").glob(f"carry/*/{MANIFEST}")
+    assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
+
+
 def test_a_killed_node_costs_less_than_a_minute_and_no_bit(two_nodes: TwoNodes, run: Run, tmp_path: Path) -> None:
     given = ("staleness=8", "rollout.chunks=4", "updates=240", "eval.every=240")
     serial = run(*given)
@@ -110,6 +130,25 @@ def test_a_killed_node_costs_less_than_a_minute_and_no_bit(two_nodes: TwoNodes, 
     (manifest,) = (tmp_path / "ray").glob(f"carry/*/{MANIFEST}")
     assert status_of(manifest.parent) == "finished", said
     assert read_json(manifest)["final_weights_sha256"] == serial.sha256
+
+
+def test_a_submitted_job_is_the_run_that_it_is_here(two_nodes: TwoNodes, run: Run, tmp_path: Path) -> None:
+    """As docs/scaling.md has it: the project is unpacked on the cluster, runs_dir is a folder that outlives the job."""
+    two_nodes.kill_one()  # two on one machine share the folder that the project is unpacked to, and one clears it
+    given = ("staleness=4", "updates=8", "eval.every=8")
+    words = [*SHORT, *given, "driver=ray", "ray.actors=1", f"runs_dir={tmp_path / 'shared'}"]
+    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", two_nodes.jobs]
+    command = [*submit, "--working-dir", str(PROJECT), "--", sys.executable, "run.py", *words]
+
+    def submitted() -> bool:
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or "No available agent" in done.stderr, done.stdout + done.stderr
+        return done.returncode == 0
+
+    until(submitted, "the node takes no jobs")  # it is ready a while after the cluster
+    (manifest,) = (tmp_path / "shared").glob(f"carry/*/{MANIFEST}")
+    assert status_of(manifest.parent) == "finished"
+    assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
 
 
 def test_a_node_with_another_model_ends_the_run(run: Run, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,3 +186,16 @@ def test_the_learners_gpus_are_counted(tmp_path: Path) -> None:
     ray_room.check_room(Config(ranks=2, **given), found)
     with pytest.raises(UserError, match=r"room for 5 actors .* beside the learner"):
         ray_room.check_room(Config(ranks=3, **given), found)
+
+
+def test_ranks_in_the_cluster_are_counted_where_there_is_room() -> None:
+    def room(ranks: int, actors: int) -> None:
+        rays = RayConfig(actors=actors, gpus_per_actor=1, ranks="cluster")
+        found = [{"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0}]
+        ray_room.check_room(Config(ranks=ranks, driver="ray", device="cuda", ray=rays), found)
+
+    room(ranks=6, actors=2)
+    with pytest.raises(UserError, match="room for 2 actors"):
+        room(ranks=6, actors=3)
+    with pytest.raises(UserError, match="no node has 1 CPUs and 1 GPUs left"):
+        room(ranks=9, actors=1)

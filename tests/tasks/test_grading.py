@@ -164,6 +164,10 @@ def test_the_samples_of_a_run_are_graded_again(tmp_path: Path, capsys: pytest.Ca
     samples = write_jsonl(tmp_path / "samples.jsonl", rows)
     assert grade.main(["--file", str(samples)]) == 2
     assert "--reward: needed" in capsys.readouterr().err
+    for text in ("[", "task: 3", "task: {reward: [1]}", "\0"):
+        (tmp_path / "config.yaml").write_text(text)
+        assert grade.main(["--file", str(samples)]) == 2
+        assert "--reward: needed" in capsys.readouterr().err
     (tmp_path / "config.yaml").write_text("task: {reward: gsm8k}\n")
     assert grade.main(["--file", str(samples)]) == 0
     first, second = capsys.readouterr().out.splitlines()

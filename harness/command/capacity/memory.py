@@ -19,6 +19,11 @@ def compute_bytes(config: Config) -> int:
     return 2 if config.model.dtype == "bfloat16" else FLOAT
 
 
+def engine_devices(config: Config) -> int:
+    """Devices that share an engine."""
+    return config.rollout.vllm.tensor_parallel_size if config.choices["rollout"] == "vllm" else 1
+
+
 def mini_batches(config: Config) -> int:
     """Mini-batches that a rollout batch is cut into; with several epochs each makes several updates."""
     return config.updates_per_step // config.learner.max_epochs
@@ -73,41 +78,49 @@ def verdict(config: Config, shape: Shape, device: Device) -> Verdict:
     engine have a device of their own.
     """
     own, engine, sequences = learner(config, shape).total, *_engine(config, shape, device)
+    engine += beside_bytes(config, footprint.parameters(shape))
     if config.driver == "ray":
-        return Verdict(device, own, engine + _replica(config, shape), sequences)
-    together = own + engine + _beside(config, shape)
-    return Verdict(device, together, together, sequences)
+        return Verdict(device, own, engine, sequences)
+    return Verdict(device, own + engine, own + engine, sequences)
 
 
-def _beside(config: Config, shape: Shape) -> float:
-    """The replica and the published versions of driver=overlapped."""
+def engine_weight_bytes(config: Config, parameters: float) -> float:
+    """Weights of its own that an engine has on each of its devices."""
+    if not build.engine_class(config).holds_weights:
+        return 0.0
+    return footprint.engine_weight_bytes(parameters, compute_bytes(config), engine_devices(config))
+
+
+def beside_bytes(config: Config, parameters: float) -> float:
+    """What lies beside an engine that is not the learner's: a replica, if it asks for one; overlapped: the versions."""
     if config.driver == "serial":
         return 0.0
-    versions = build.staleness_policy(config).max_versions
-    return _replica(config, shape) + versions * footprint.replica_bytes(footprint.parameters(shape))
-
-
-def _replica(config: Config, shape: Shape) -> float:
-    """The trainer's model beside an engine that asks it for anything."""
-    needed = build.engine_class(config).needs_replica(config)
-    return footprint.replica_bytes(footprint.parameters(shape)) if needed else 0.0
+    replicas = int(build.engine_class(config).needs_replica(config))
+    versions = build.staleness_policy(config).max_versions if config.driver == "overlapped" else 0
+    return (replicas + versions) * footprint.replica_bytes(parameters)
 
 
 def _engine(config: Config, shape: Shape, device: Device) -> tuple[float, int]:
-    """Bytes of an engine on each of its devices, its model's replica aside, and how many full sequences it holds.
+    """Bytes of an engine on each of its devices, what lies beside it aside, and how many full sequences it holds.
 
     vLLM takes a share of the device, and its weights out of that; rollout=torch makes room for a whole chunk.
     """
     prompts, prompt_tokens, responses, tokens = _chunk(config)
-    weights = footprint.engine_weight_bytes(footprint.parameters(shape), compute_bytes(config))
     if config.choices["rollout"] == "torch":
         own = footprint.decoding_bytes(shape, prompts, prompt_tokens, responses, tokens, compute_bytes(config))
         return own, responses
     if config.choices["rollout"] != "vllm":
-        return weights, responses
-    ways, share = config.rollout.vllm.tensor_parallel_size, config.rollout.vllm.gpu_memory_utilization * device.usable
-    sequence = footprint.cache_token_bytes(shape, compute_bytes(config)) * (prompt_tokens + tokens)
-    return share, max(0, math.floor((ways * share - weights) / sequence))
+        return engine_weight_bytes(config, footprint.parameters(shape)), responses
+    full = math.floor(cache_tokens(config, shape, device) / (prompt_tokens + tokens))
+    return config.rollout.vllm.gpu_memory_utilization * device.usable, full
+
+
+def cache_tokens(config: Config, shape: Shape, device: Device) -> float:
+    """Tokens whose keys and values vLLM holds: in its share of the devices, beside its weights."""
+    share = config.rollout.vllm.gpu_memory_utilization * device.usable
+    free = share - engine_weight_bytes(config, footprint.parameters(shape))
+    each = footprint.cache_token_bytes(shape, compute_bytes(config))
+    return max(0.0, engine_devices(config) * free / each)
 
 
 def _chunk(config: Config) -> tuple[int, int, int, int]:

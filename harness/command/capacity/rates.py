@@ -7,14 +7,20 @@ from dataclasses import dataclass
 
 from harness import build
 from harness.command.capacity.devices import Device
-from harness.command.capacity.memory import checkpoint_bytes, compute_bytes, mini_batches
+from harness.command.capacity.memory import (
+    cache_tokens,
+    checkpoint_bytes,
+    compute_bytes,
+    engine_devices,
+    mini_batches,
+)
 from harness.config import Config
 from harness.models import footprint
 from harness.models.footprint import Shape
 
 LEARNER_SHARE = 0.25  # of the product of matrices that a learner reaches
 ENGINE_S = {"vllm": (15e-3, 15e-6), "torch": (20e-3, 25e-6)}  # a step beside its products, and for every sequence
-SEQUENCES = 1024  # that an engine samples at once, at most
+SEQUENCES = 1024  # that vLLM samples at once, at most
 PUBLISH_S = 0.25 / 1.54e9  # a parameter: weights, cache and probe
 GRADE_S = 1e-3  # a response
 DISK = 1e9  # bytes a second
@@ -58,7 +64,7 @@ def estimated(config: Config, shape: Shape, device: Device, answers: int) -> Rat
         update=update_s(config, shape, device, tokens / mini_batches(config)),
         chunk=chunk,
         publish=PUBLISH_S * size,
-        evaluation_sampling=sampling_s(config, shape, device, answers),
+        evaluation_sampling=evaluating_s(config, shape, device, answers),
         evaluation_grading=GRADE_S * answers,
         checkpoint=checkpoint_bytes(shape) / DISK,
     )
@@ -85,17 +91,34 @@ def extra_passes(config: Config) -> float:
 
 
 def sampling_s(config: Config, shape: Shape, device: Device, responses: int) -> float:
-    """Seconds to sample responses whose lengths are spread evenly up to the longest, so that ever fewer are running."""
-    rollout = config.rollout
-    at_once = rollout.vllm.max_num_seqs or SEQUENCES
-    waves, first = max(1.0, responses / at_once), min(responses, at_once)
+    """Seconds to sample the responses of a request, whose lengths are spread evenly up to the longest.
+
+    As long as responses wait, one takes the place of each that ends; then ever fewer are running.
+    """
+    prompt, longest = config.rollout.max_prompt_tokens / 2, config.rollout.max_new_tokens
+    running = at_once(config, shape, device, responses)
+    full = (responses - running) * longest / 2 / running * step_s(config, shape, device, running, prompt + longest / 3)
     shares = [(point + 0.5) / POINTS for point in range(POINTS)]
-    lengths = [rollout.max_prompt_tokens / 2 + rollout.max_new_tokens * share for share in shares]
-    steps = [
-        step_s(config, shape, device, first * (1 - share), length)
-        for share, length in zip(shares, lengths, strict=True)
-    ]
-    return waves * rollout.max_new_tokens * sum(steps) / POINTS
+    drained = [step_s(config, shape, device, running * (1 - share), prompt + longest * share) for share in shares]
+    return full + longest * sum(drained) / POINTS
+
+
+def at_once(config: Config, shape: Shape, device: Device, responses: int) -> float:
+    """Responses of a request that run at once: as many as vLLM's limit and its cache allow; rollout=torch: all.
+
+    Of responses in the middle of a request a third of the longest is there, on average over those that run.
+    """
+    if config.choices["rollout"] != "vllm":
+        return responses
+    rollout = config.rollout
+    held = cache_tokens(config, shape, device) / (rollout.max_prompt_tokens / 2 + rollout.max_new_tokens / 3)
+    return max(1.0, min(responses, rollout.vllm.max_num_seqs or SEQUENCES, held))
+
+
+def evaluating_s(config: Config, shape: Shape, device: Device, answers: int) -> float:
+    """Seconds to sample an evaluation, one request of eval.batch_prompts after the other."""
+    request = min(answers, config.eval.batch_prompts * config.eval.samples)
+    return answers / request * sampling_s(config, shape, device, request)
 
 
 def step_s(config: Config, shape: Shape, device: Device, running: float, length: float) -> float:
@@ -105,9 +128,8 @@ def step_s(config: Config, shape: Shape, device: Device, running: float, length:
 
     running: b, sequences. length: of each, in tokens.
     """
-    engine = config.choices["rollout"]
-    ways = config.rollout.vllm.tensor_parallel_size if engine == "vllm" else 1
-    fixed, each = ENGINE_S.get(engine, ENGINE_S["torch"])
+    ways = engine_devices(config)
+    fixed, each = ENGINE_S.get(config.choices["rollout"], ENGINE_S["torch"])
     size, compute = footprint.parameters(shape), compute_bytes(config)
     moved = compute * size + running * length * footprint.cache_token_bytes(shape, compute)
     return max(moved / device.copy, 4 * size * running / device.flops) / ways + fixed + each * running

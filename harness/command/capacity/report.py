@@ -10,6 +10,7 @@ from harness.command.capacity.devices import DEVICES, GIB
 from harness.command.capacity.memory import (
     Verdict,
     checkpoint_bytes,
+    engine_devices,
     largest_micro_batch,
     learner,
     mini_batches,
@@ -48,7 +49,7 @@ def refusals(config: Config, answers: int, measured: Rates | None = None) -> lis
     if config.mode == "evaluate":
         return []
     shape = shape_at_hand(config.served_model.path)
-    found = [_idle_ranks(config), _idle_engines(config), _does_not_fit(config, shape)]
+    found = [_idle_ranks(config), _idle_engines(config), _idle_gpus(config), _does_not_fit(config, shape)]
     expected = [outlook(config, rates) for _, rates in _rates(config, shape, answers, measured)]
     return [line for line in [*found, _bound(config, expected)] if line]
 
@@ -94,7 +95,7 @@ def _rates(config: Config, shape: Shape | None, answers: int, measured: Rates | 
 def _devices(config: Config) -> int:
     if config.driver != "ray":
         return config.ranks
-    return config.ranks + engines(config) * config.rollout.vllm.tensor_parallel_size
+    return config.ranks + engines(config) * engine_devices(config)
 
 
 def _idle_ranks(config: Config) -> str | None:
@@ -116,6 +117,16 @@ def _idle_engines(config: Config) -> str | None:
     return (
         f"ray.actors={engines(config)}: at most {under_way} chunks are under way at staleness={config.staleness}; "
         f"expected rollout.chunks={math.ceil(engines(config) / batches)} or more, or fewer actors"
+    )
+
+
+def _idle_gpus(config: Config) -> str | None:
+    used, given = engine_devices(config) if config.device != "cpu" else 0, config.ray.gpus_per_actor
+    if config.driver != "ray" or given <= used:
+        return None
+    return (
+        f"ray.gpus_per_actor={given:g}: an engine of rollout={config.choices['rollout']} uses {used} with "
+        f"device={config.device}; expected ray.gpus_per_actor={used}"
     )
 
 

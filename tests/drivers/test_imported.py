@@ -1,0 +1,113 @@
+"""Schedules of other systems' runs: logs written by their own code (parity/schedules.py), imported and replayed."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from short_runs import configured
+
+from harness.command.cell import run_cell
+from harness.errors import UserError
+from harness.lag import imported
+from tests.conftest import manifest, read_rows
+
+LOGS = Path(__file__).parent / "logs"
+AGES = {  # in steps, of the trajectories of each step
+    ("verl", "last"): [[0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]],
+    ("verl", "first"): [[0, 0, 0, 0], [1, 1, 0, 0], [2, 2, 0, 0], [2, 2, 2, 2]],
+    ("areal", "last"): [[0, 0], [0, 0], [1, 0], [1, 0]],
+}
+
+
+def test_every_update_gets_its_part_of_the_ages() -> None:
+    for line in imported.schedule([np.arange(16)] * 20, chunks=8, unit=4):
+        parts = np.reshape([line["batch"] - version // 4 for version in line["versions"]], (4, 2))
+        if line["batch"] == 19:  # by then nothing is older than the run
+            assert sorted(parts.ravel()) == list(range(1, 16, 2)) and (np.sort(parts) // 8 == [0, 1]).all()
+
+
+@pytest.mark.parametrize(("system", "end"), AGES)
+def test_the_ages_of_a_log(system: str, end: str) -> None:
+    read = imported.verl(LOGS / "verl", end) if system == "verl" else imported.areal(LOGS / "areal", end, tasks=2)
+    assert [ages.tolist() for ages in read] == AGES[system, end]
+
+
+def test_weights_published_every_other_step_are_older(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        row = {"step": step, "max_global_steps": (step - 1) // 2}
+        (tmp_path / f"{step}.jsonl").write_text(json.dumps(row) + "\n")
+    assert [ages.tolist() for ages in imported.verl(tmp_path, steps_per_version=2)] == [[0], [1], [0], [1]]
+
+
+@pytest.mark.parametrize("more", [("verl", "--version", "first"), ("areal", "--tasks", "2")])
+def test_an_imported_schedule_is_replayed(
+    more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system, *options = more
+    assert imported.main([system, str(LOGS / system), "--chunks", "2", *options]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("4 steps; ages in steps: mean ")
+    file = tmp_path / "schedule.jsonl"
+    file.write_text(said.out)
+    replay = ("lag=replay", f"lag.schedule={file}", "rollout.chunks=2")
+    config = configured(tmp_path, *replay)
+    assert run_cell(config) == "finished"
+    expected = AGES[system, "first" if "first" in more else "last"]
+    assert f"data {file}" in manifest(config.folder)["depends_on"]
+    rows = read_rows(config.folder / "metrics.jsonl")
+    for step, theirs in enumerate(expected):
+        own = {int(s) - row["version"] % 4 for row in rows[4 * step : 4 * step + 4] for s in row["staleness_hist"]}
+        assert own == {4 * age for age in sorted(theirs)[len(theirs) // 4 :: len(theirs) // 2]}  # of two chunks
+    for words, why in (("rollout.chunks=4", "rollout.chunks=2 there, 4 here"), ("updates=20", "has 4 batches")):
+        with pytest.raises(UserError, match=why):
+            configured(tmp_path, *replay, words)
+
+
+def without_versions(folder: Path) -> None:
+    (folder / "2.jsonl").write_text('{"step": 2, "output": "2"}\n')
+
+
+def without_a_step(folder: Path) -> None:
+    (folder / "2.jsonl").unlink()
+
+
+def from_the_future(folder: Path) -> None:
+    (folder / "2.jsonl").write_text(json.dumps({"step": 2, "min_global_steps": "3", "max_global_steps": "3"}) + "\n")
+
+
+def cut_off(folder: Path) -> None:
+    (folder / "2.jsonl").write_text('{"step": 2, ')
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (without_versions, "a line without the number max_global_steps; docs/lags.md says how"),
+        (without_a_step, "expected one STEP.jsonl for each step"),
+        (from_the_future, "step 2 trains on what was sampled by later weights"),
+        (cut_off, "expected a JSON object a line"),
+        (shutil.rmtree, "got 0 steps"),
+    ],
+)
+def test_a_log_that_is_none_is_refused(
+    damage: Callable[[Path], None], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(LOGS / "verl", tmp_path / "verl")
+    damage(tmp_path / "verl")
+    assert imported.main(["verl", str(tmp_path / "verl"), "--chunks", "2"]) == 2
+    said = capsys.readouterr()
+    assert why in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [((), "needs --tasks"), (("--tasks", "2", "--version", "first"), "--version last"), (("--tasks", "9"), "holds 8")],
+)
+def test_what_areal_does_not_say_is_asked_for(
+    options: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert imported.main(["areal", str(LOGS / "areal"), "--chunks", "2", *options]) == 2
+    assert why in capsys.readouterr().err

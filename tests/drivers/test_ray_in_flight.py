@@ -1,0 +1,101 @@
+"""A bounded lag under driver=ray: an actor takes newer weights in the middle of a chunk, and what it did replays."""
+
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from short_runs import Run, configured
+
+from harness.drivers.generation import WorkerGeneration
+from harness.drivers.ray_actors import RayEngine, RolloutActor, stored
+from harness.drivers.weight_store import SnapshotStore
+from harness.groups import RayConfig
+from harness.rollout.interface import to_rollouts
+from harness.types import Request, Rollouts
+
+FREE = ("rollout.chunks=4", "updates=24", "eval.every=24")
+MODEL = "harness/assets/carry"
+WAITING, AT_ONCE = 1.0, 0.0  # temperatures that tell Halfway what to do
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+class Halfway:
+    """Samples two tokens, waits for newer weights where it is told to, and samples two more; logp is the weight."""
+
+    def __init__(self) -> None:
+        self.version, self.newer, self.weight = -1, lambda: None, 0.0
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def load(self, version: int, weights: Any) -> None:
+        self.version, self.weight = version, float(weights["weight"])
+
+    def generate(self, request: Request) -> Rollouts:
+        begun, deadline = self.made(), time.monotonic() + 60
+        found = self.newer()
+        while request.temperature == WAITING and found is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+            found = self.newer()
+        if found is not None:
+            self.load(*found)
+        logp, versions = torch.cat([begun, self.made()]).T
+        ids = torch.zeros(4, dtype=torch.int32)
+        return to_rollouts(request, ids, torch.tensor([4]), logp, versions.int(), [0])
+
+    def made(self) -> torch.Tensor:
+        return torch.tensor([[self.weight, self.version]] * 2)
+
+    def close(self) -> None:
+        pass
+
+
+def request(temperature: float) -> Request:
+    return Request([[1]], np.zeros((1, 1), dtype=np.uint64), temperature, 4)
+
+
+def weights(value: float) -> dict[str, torch.Tensor]:
+    return {"weight": torch.tensor(value)}
+
+
+def test_an_actor_takes_newer_weights_in_the_middle_of_a_chunk(cluster: Any) -> None:
+    cluster.cloudpickle.register_pickle_by_value(__import__(Halfway.__module__))
+    engine = RayEngine(Halfway, RayConfig(), 1, MODEL)
+    store = SnapshotStore(2, stored)
+    generation = WorkerGeneration([engine], store, in_flight=True)
+    try:
+        generation.publish(0, weights(0.5))
+        running = generation.submit(request(WAITING), None)
+        while not generation._running:
+            time.sleep(0.01)
+        generation.publish(4, weights(-0.5))
+        rollouts = running.result(timeout=120)
+        assert rollouts.version.tolist() == [0, 0, 4, 4]
+        assert rollouts.logp_engine.tolist() == [0.5, 0.5, -0.5, -0.5]
+        after = generation.submit(request(AT_ONCE), None).result(timeout=120)
+        assert after.version.tolist() == [4] * 4
+        assert store.most_alive <= 2 and set(store._readers) == {4}
+    finally:
+        generation.close()
+
+
+def test_an_offer_that_comes_too_late_takes_nothing_back(cluster: Any) -> None:
+    actor = RolloutActor(Halfway, torch.get_num_threads(), MODEL)
+    actor.offer(4, stored(weights(-0.5)))
+    assert actor.generate(8, stored(weights(1.0)), request(AT_ONCE)).version.tolist() == [8] * 4
+    assert actor._offered is None
+
+
+def test_a_bounded_run_on_ray_replays_to_the_same_weights_in_one_process(cluster: Any, run: Run) -> None:
+    free = run(*FREE, "lag=bounded", "staleness=11", "driver=ray", "ray.actors=2", "lag.on_excess=drop")
+    replay = ("lag=replay", f"lag.schedule={free.folder / 'schedule.jsonl'}", *FREE)
+    assert run(*replay).sha256 == free.sha256
+
+
+@pytest.mark.parametrize("inflight", ["recompute", "keep_kv"])
+def test_an_engine_that_can_may_update_in_flight_on_ray(inflight: str, tmp_path: Path) -> None:
+    given = ("lag=bounded", "staleness=11", "driver=ray", "rollout=vllm", "dry_run=true")
+    assert configured(tmp_path, *given, f"rollout.inflight={inflight}").rollout.inflight == inflight
