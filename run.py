@@ -27,7 +27,7 @@ from harness.command.compose import (
     set_project_root,
     words_of_job,
 )
-from harness.command.help import help_text
+from harness.command.help import help_text, version
 from harness.command.output import open_closed_streams
 from harness.command.plan import Plan, plan
 from harness.command.together import followers_released, follows
@@ -58,6 +58,8 @@ def drive(arguments: list[str]) -> int:
     status("reading the configuration …")
     try:
         require_folder()
+        if "--version" in arguments:
+            return show(version())
         if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):
             check_shown(arguments)
             return show_only()

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from harness.command.arguments import as_meant
 from harness.command.compose import CONF, compose_one, set_project_root
-from harness.command.help import defaults, help_text
+from harness.command.help import defaults, help_text, version
 from harness.command.mistakes import RENAMED
 from harness.command.plan import plan
 from harness.command.reference import page
@@ -45,7 +45,7 @@ REFUSED = [
     (["staleness=two_point:0:8"], "expected two_point:AGE:AGE:SHARE"),
     (["staleness=uniform:0:8", "lag=bounded", "driver=overlapped"], "a distribution needs lag=exact"),
     (["staleness=by_length:0:8", "task=bandit"], "task=bandit does not say how long a response it expects"),
-    (["record.tokens=[a,2]"], "could not be converted to Integer"),
+    (["record.tokens=[a,2]"], "=a: expected a whole number"),
     (["driver=seral"], "expected one of serial"),
     (["staleness=-4"], "expected at least 0"),
     (["learner.max_epochs=3"], "updates_per_step=4: not divisible by learner.max_epochs=3"),
@@ -91,7 +91,11 @@ REFUSED = [
     (["-m", "staleness=0,0"], "drop the repeated"),
     (["--seed=3"], "--seed: keys have no dashes in front; type seed=3"),
     (["--learner.lr", "3"], "type learner.lr=VALUE"),
-    (["--fast"], "--fast: no such flag here"),
+    (["updates=ten"], "updates=ten: expected a whole number"),
+    (["dry_run=maybe"], "dry_run=maybe: expected true or false"),
+    (["--fast"], "--fast: no such flag here; valid: "),
+    (["--hlep"], "--hlep: no such flag here; did you mean --help?"),
+    (["--config-dir=x"], "--config-dir: no such flag here; a folder of configurations goes in hydra.searchpath="),
     (["staleness"], "staleness: expected KEY=VALUE"),
     (["=3"], "=3: expected KEY=VALUE"),
     (["seed==3"], "the value cannot be read; put it in quotes"),
@@ -199,7 +203,7 @@ def test_an_old_key_is_told_its_new_name_on_the_command_line_and_in_yaml(old, tm
 # yaml of a user's experiment → what the one line must contain
 REFUSED_YAML = [
     ("learner: {lrr: 1}", "did you mean learner.lr"),
-    ("learner: {lr: fast}", "learner.lr: value 'fast' of type 'str' could not be converted to Float"),
+    ("learner: {lr: fast}", "learner.lr=fast: expected a number"),
     ("lag: bounded", "- override /lag: OPTION"),
     ("learner: [", "mine.yaml"),
     ("algo: {epsilon: 1}", "no parameter of M2PO"),
@@ -220,7 +224,7 @@ def test_the_command_says_it_on_one_line_with_a_bad_exit_code(command, tmp_path)
     result = command("stalenes=3")
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert line.startswith("run.py: stalenes: no such key; did you mean staleness or ")
+    assert line.startswith("run.py: stalenes: no such key; did you mean staleness?")
     assert not list(tmp_path.iterdir())
 
 
@@ -261,6 +265,19 @@ def test_help_tells_of_one_group_or_key_and_of_what_is_chosen():
     for line, expected in ((["algo=grop"], "did you mean grpo"), (["learnr"], "did you mean learner")):
         with pytest.raises(UserError, match=expected):
             help_text(["--help", *line])
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_help_is_as_wide_as_the_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = help_text(["--help"]).splitlines()
+    typed = [line for line in shown if not line.startswith(("algo._target_", "task._target_", "rollout._target_"))]
+    assert max(map(len, typed)) <= max(columns, 72)  # what is typed is never broken
+    assert any("one run" in line for line in shown) and any("learning rate of AdamW" in line for line in shown)
+
+
+def test_the_version_is_ours():
+    assert version().startswith("LagRange ")
 
 
 def test_the_defaults_that_help_reads_are_those_that_hydra_composes():

@@ -7,11 +7,13 @@ import re
 from collections.abc import Sequence
 
 from harness.config import known_keys
-from harness.errors import UserError
+from harness.errors import UserError, nearest
 
 MULTIRUN = ("-m", "--multirun")
 SHOW_ONLY = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 FLAGS = (*MULTIRUN, *SHOW_ONLY, "--run", "-r", "--resolve", "--package", "-p")
+NAMES = ("--help", "--version", "--multirun", "--cfg")  # those to propose for a mistyped one
+OTHER_FILES = ("--config", "-cd", "-cn", "-cp")  # Hydra's, for a configuration that would not be checked
 
 
 def overrides_of(arguments: Sequence[str]) -> list[str]:
@@ -26,7 +28,11 @@ def refuse_flags(arguments: Sequence[str]) -> None:
             key = flag.lstrip("-").replace("-", "_")
             if key in known_keys():
                 raise UserError(f"{flag}: keys have no dashes in front; type {key}={value or 'VALUE'}")
-            raise UserError(f"{flag}: no such flag here; a folder of configurations goes in hydra.searchpath=[PATH]")
+            if flag.startswith(OTHER_FILES):
+                raise UserError(
+                    f"{flag}: no such flag here; a folder of configurations goes in hydra.searchpath=[PATH]"
+                )
+            raise UserError(f"{flag}: no such flag here; {nearest(flag, NAMES)}")
 
 
 def as_meant(arguments: Sequence[str]) -> list[str]:

@@ -157,7 +157,7 @@ def test_a_reward_that_cannot_be_used_is_refused_in_one_line(here: Path) -> None
     for reward, allowed, message in (
         ("my_broken.score", "", r"code from outside; to run it add allow_code=\[my_broken\]"),
         ("my_broken.scroe", "my_broken", "cannot be imported .*has no attribute 'scroe'"),
-        ("my_nothing.score", "my_nothing", "cannot be imported .*No module named"),
+        ("my_nothing.score", "my_nothing", "cannot be imported .*No module named.*; install it, or type PYTHONPATH="),
         ("my_broken.number", "my_broken", "not a function"),
         ("my_broken.score", "my_broken", "fails on an empty response to the first problem .KeyError: 'nope'"),
         ("vibes", "", "expected one of math, gsm8k, exact, or a function of your own"),
