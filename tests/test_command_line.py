@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from harness.command.arguments import as_meant
+from harness.command.banner import learned, next_steps
 from harness.command.compose import CONF, compose_one, set_project_root
 from harness.command.help import defaults, help_text, version
 from harness.command.mistakes import RENAMED
@@ -407,3 +409,24 @@ def test_a_failing_cell_stops_no_other_and_is_named(command, tmp_path):
     assert "max_loss" in result.stderr
     statuses = sorted(manifest(p.parent)["status"] for p in Path(tmp_path).glob("runs/carry/*/manifest.json"))
     assert statuses == ["failed", "finished"]
+
+
+def test_what_is_typed_next_keeps_what_was_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    typed = ["algo=grpo", "algo.epsilon_high=0.3", "staleness=4", "seed=7", "task=countdown", "repeat=2", *SMALL]
+    (line,) = [line for line in next_steps(plan(typed)).splitlines() if "algo=grpo,m2po" in line]
+    words = shlex.split(line)
+    words = words[words.index("-m") :]
+    assert words == ["-m", "algo=grpo,m2po", "staleness=4", "seed=1,2,3", "task=countdown", *SMALL]
+    assert len(plan(words).cells) == 6
+
+
+def test_a_folder_of_configurations_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"hydra.searchpath=\[.*cof\]: no such folder; expected"):
+        plan([f"hydra.searchpath=[file://{tmp_path}/cof]", *SMALL])
+
+
+def test_a_run_without_a_right_answer_says_where_the_answers_are(tmp_path):
+    rows = [{"split": "validation", "update": update, "sampled_accuracy": 0.0} for update in (0, 8)]
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "from 0.000 to 0.000 in 8 updates; no answer was right (they stand in samples.jsonl" in learned(tmp_path)
