@@ -95,8 +95,10 @@ REFUSED = [
     (["--learner.lr", "3"], "type learner.lr=VALUE"),
     (["updates=ten"], "updates=ten: expected a whole number"),
     (["dry_run=maybe"], "dry_run=maybe: expected true or false"),
-    (["--fast"], "--fast: no such flag here; valid: "),
-    (["--hlep"], "--hlep: no such flag here; did you mean --help?"),
+    (["--fast"], "--fast: no such flag here; expected one of --help, "),
+    (["--cfg", "dry_run=true"], "--cfg: shows job, hydra or all; type --cfg job"),
+    (["algo=grpo", "--cfg"], "--cfg: shows job, hydra or all"),
+    (["--hlep"], "--hlep: no such flag here; expected one of --help, "),
     (["--config-dir=x"], "--config-dir: no such flag here; a folder of configurations goes in hydra.searchpath="),
     (["staleness"], "staleness: expected KEY=VALUE"),
     (["=3"], "=3: expected KEY=VALUE"),
@@ -272,6 +274,7 @@ def test_help_tells_of_one_group_or_key_and_of_what_is_chosen():
 @pytest.mark.parametrize("columns", [60, 80, 140])
 def test_help_is_as_wide_as_the_terminal(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "argv", ["run.py"])
     shown = help_text(["--help"]).splitlines()
     typed = [line for line in shown if not line.startswith(("algo._target_", "task._target_", "rollout._target_"))]
     assert max(map(len, typed)) <= max(columns, 72)  # what is typed is never broken
