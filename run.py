@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from harness.progress import QUIET, status
+from harness.progress import QUIET, VARIED, status
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C before a cell runs: nothing is written yet, nothing is said
@@ -115,11 +115,12 @@ def run(planned: Plan) -> int:
     from harness.command import banner, launch
     from harness.command.output import outlive_readers
     from harness.command.processes import run_cells
-    from harness.command.watch import watching
+    from harness.command.watch import varied, watching
 
     outlive_readers()
     if planned.cells[0].quiet:
         os.environ[QUIET] = "1"
+    os.environ[VARIED] = ",".join(varied(planned))
     tell(banner.header(planned), sys.stderr)
     with launch.sweep_context(planned):
         with watching(planned):

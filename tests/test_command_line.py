@@ -18,13 +18,16 @@ from omegaconf import OmegaConf
 
 from harness.command.arguments import as_meant
 from harness.command.banner import learned, next_steps
+from harness.command.cell import label_of
 from harness.command.compose import CONF, compose_one, set_project_root
 from harness.command.help import defaults, help_text, version
 from harness.command.mistakes import RENAMED
 from harness.command.plan import plan
 from harness.command.reference import page
+from harness.command.watch import varied
 from harness.config import schema
 from harness.errors import UserError
+from harness.progress import VARIED
 from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, without_clock
 
 # arguments → what the one line must contain
@@ -433,3 +436,12 @@ def test_a_run_without_a_right_answer_says_where_the_answers_are(tmp_path):
     rows = [{"split": "validation", "update": update, "sampled_accuracy": 0.0} for update in (0, 8)]
     (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "from 0.000 to 0.000 in 8 updates; no answer was right (they stand in samples.jsonl" in learned(tmp_path)
+
+
+def test_a_line_of_a_cell_says_what_tells_it_from_the_others(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    planned = plan(["-m", "learner.lr=1e-5,3e-5", "seed=1,2", *SMALL])
+    monkeypatch.setenv(VARIED, ",".join(varied(planned)))
+    assert [label_of(cell) for cell in planned.cells[::2]] == ["m2po s=0 seed=1 lr=1e-05", "m2po s=0 seed=1 lr=3e-05"]
+    monkeypatch.setenv(VARIED, "")
+    assert label_of(planned.cells[0]) == "m2po s=0 seed=1"
