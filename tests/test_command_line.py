@@ -113,7 +113,7 @@ REFUSED = [
     (["-m", "staleness=interval(0,256)"], "an interval has no values of its own; type staleness=0,64"),
     (["sweep=staleness", "sweep=demo"], "give one sweep a command"),
     (["algo=grpo", "algo=m2po"], "algo: given 2 times; give one, or all of them: -m algo=grpo,m2po"),
-    (["-m", "task=carry", "task=countdown", "seed=1,2"], "task: given 2 times; give one, or all of them"),
+    (["-m", "task=carry", "task.terms=4", "seed=1,2"], "task: given 2 times; give one, or all of them"),
     (["-m", "sweep=staleness,demo"], "several sweeps; give one a command"),
     (["experiment=demo/grpo_stale", "experiment=demo/m2po_stale"], "give one experiment a command"),
     (["mode=evaluate", "checkpoint=nope"], "checkpoint=nope: no such folder"),
@@ -419,11 +419,11 @@ def test_a_failing_cell_stops_no_other_and_is_named(command, tmp_path):
 
 def test_what_is_typed_next_keeps_what_was_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    typed = ["algo=grpo", "algo.epsilon_high=0.3", "staleness=4", "seed=7", "task=countdown", "repeat=2", *SMALL]
+    typed = ["algo=grpo", "algo.epsilon_high=0.3", "staleness=4", "seed=7", "task.terms=4", "repeat=2", *SMALL]
     (line,) = [line for line in next_steps(plan(typed)).splitlines() if "algo=grpo,m2po" in line]
     words = shlex.split(line)
     words = words[words.index("-m") :]
-    assert words == ["-m", "algo=grpo,m2po", "staleness=4", "seed=1,2,3", "task=countdown", *SMALL]
+    assert words == ["-m", "algo=grpo,m2po", "staleness=4", "seed=1,2,3", "task.terms=4", *SMALL]
     assert len(plan(words).cells) == 6
 
 
