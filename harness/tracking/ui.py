@@ -47,7 +47,7 @@ def _store_of(runs: Path) -> str:
     if database is None or not database.is_file():
         raise UserError(
             f"no {runs}/mlflow.db: start with make demo, or name the folder with make ui RUNS=...; "
-            "a command that has begun makes it within a minute"
+            "a command that has just begun has yet to make it"
         )
     return uri
 
