@@ -139,8 +139,8 @@ def _words(pairs: np.ndarray, p: float, q: float, least: float, family: int, mar
     n = len(pairs)
     if p < ALPHA:
         return "ahead" if np.mean(pairs) > 0 else "behind"
+    if least >= ALPHA:  # where no difference could have been found, none is no evidence of equality either
+        return f"n = {n} cannot separate a family of {family}"
     if q < ALPHA:
         return f"equivalent within {margin:g}"
-    if least >= ALPHA:
-        return f"n = {n} cannot separate a family of {family}"
     return f"not told apart at n = {n}"

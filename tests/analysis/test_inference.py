@@ -72,6 +72,8 @@ def test_words_of_a_winner_a_tie_a_duplicate_and_too_few_seeds():
         "duplicate": "the same run",
         "other seeds": "no pair of seeds",
     }
+    equal = inference.claims({"two seeds that agree": np.zeros(2)})
+    assert equal["two seeds that agree"].words == "n = 2 cannot separate a family of 1"
     few = inference.claims({name: family[name][:3] for name in ("winner", "noisy")})
     assert {claim.words for claim in few.values()} == {"n = 3 cannot separate a family of 2"}
 
