@@ -294,7 +294,7 @@ def test_the_defaults_that_help_reads_are_those_that_hydra_composes():
         cfg = compose_one([])
     values, choices = defaults()
     assert {name: value for name, value in OmegaConf.to_container(cfg).items() if name != "hydra"} == {
-        name: value for name, value in values.items() if name not in ("choices", "interpolated")
+        name: value for name, value in values.items() if name not in ("choices", "interpolated", "forked")
     }
     assert choices.items() <= cfg.hydra.runtime.choices.items()
 

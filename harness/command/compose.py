@@ -280,9 +280,10 @@ def _parse(word: str, loader: Any) -> Override:
             raise HydraException
         return OverridesParser.create(loader).parse_overrides([word])[0]
     except HydraException as error:
-        key, equals, value = printable(word).partition("=")
+        shown = printable(word.replace("\n", "�"))  # the answer is one line
+        key, equals, value = shown.partition("=")
         if not equals or not key:
-            raise UserError(f"{printable(word)}: expected KEY=VALUE, for instance staleness=64") from error
+            raise UserError(f"{shown}: expected KEY=VALUE, for instance staleness=64") from error
         quoted = value.replace("'", "\\'")
         raise UserError(
             f"{key}={value}: the value cannot be read; put it in quotes that reach the program: \"{key}='{quoted}'\""

@@ -132,25 +132,6 @@ def test_a_killed_node_costs_less_than_a_minute_and_no_bit(two_nodes: TwoNodes, 
     assert read_json(manifest)["final_weights_sha256"] == serial.sha256
 
 
-def test_a_submitted_job_is_the_run_that_it_is_here(two_nodes: TwoNodes, run: Run, tmp_path: Path) -> None:
-    """As docs/scaling.md has it: the project is unpacked on the cluster, runs_dir is a folder that outlives the job."""
-    two_nodes.kill_one()  # two on one machine share the folder that the project is unpacked to, and one clears it
-    given = ("staleness=4", "updates=8", "eval.every=8")
-    words = [*SHORT, *given, "driver=ray", "ray.actors=1", f"runs_dir={tmp_path / 'shared'}"]
-    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", two_nodes.jobs]
-    command = [*submit, "--working-dir", str(PROJECT), "--", sys.executable, "run.py", *words]
-
-    def submitted() -> bool:
-        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-        assert done.returncode == 0 or "No available agent" in done.stderr, done.stdout + done.stderr
-        return done.returncode == 0
-
-    until(submitted, "the node takes no jobs")  # it is ready a while after the cluster
-    (manifest,) = (tmp_path / "shared").glob(f"carry/*/{MANIFEST}")
-    assert status_of(manifest.parent) == "finished"
-    assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
-
-
 def test_a_node_with_another_model_ends_the_run(run: Run, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_actors, "digest", lambda path: "of another model")
     ended = run("staleness=4", "driver=ray")

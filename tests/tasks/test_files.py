@@ -264,7 +264,7 @@ def test_answers_in_lists_and_no_numbers(value: Any, answer: str | None) -> None
 
 
 def test_reference_answers_are_checked_once_for_their_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LAGRANGE_CACHE", str(tmp_path / "cache"))
     tried: list[int] = []
     real: Callable[..., list[bool]] = readable._try
 
@@ -282,7 +282,7 @@ def test_reference_answers_are_checked_once_for_their_contents(tmp_path: Path, m
     file.write_text("[tru")
     readable._tried.cache_clear()
     assert readable.comparable(golds, 1, 5.0)[0] and tried == [4, 4]
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    monkeypatch.setenv("LAGRANGE_CACHE", "/proc/nowhere")
     readable._tried.cache_clear()
     assert readable.comparable(golds, 1, 5.0)[0] and sys.stderr is not None
 
