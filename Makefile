@@ -23,12 +23,12 @@ help:  ## what there is
 	$(PYTHON) -m venv .venv
 
 .venv/.base: .venv/bin/python pyproject.toml constraints.txt
-	@echo "installing into .venv (some minutes the first time)"
+	@echo "installing into .venv (some minutes the first time; what pip is doing: tail -f $(LOG))"
 	@$(PIP) -e . $(QUIETLY)
 	@touch $@
 
 .venv/.dev: .venv/.base
-	@echo "installing the ray, dev and docs extras into .venv"
+	@echo "installing the ray, dev and docs extras into .venv (tail -f $(LOG))"
 	@$(PIP) -e '.[ray,dev,docs]' $(QUIETLY)
 	@touch $@
 

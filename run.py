@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from harness.progress import QUIET, status
+from harness.progress import QUIET, VARIED, status
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C before a cell runs: nothing is written yet, nothing is said
@@ -27,7 +27,7 @@ from harness.command.compose import (
     set_project_root,
     words_of_job,
 )
-from harness.command.help import help_text
+from harness.command.help import help_text, version
 from harness.command.output import open_closed_streams
 from harness.command.plan import Plan, plan
 from harness.command.together import followers_released, follows
@@ -58,6 +58,8 @@ def drive(arguments: list[str]) -> int:
     status("reading the configuration …")
     try:
         require_folder()
+        if "--version" in arguments:
+            return show(version())
         if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):
             check_shown(arguments)
             return show_only()
@@ -113,11 +115,12 @@ def run(planned: Plan) -> int:
     from harness.command import banner, launch
     from harness.command.output import outlive_readers
     from harness.command.processes import run_cells
-    from harness.command.watch import watching
+    from harness.command.watch import varied, watching
 
     outlive_readers()
     if planned.cells[0].quiet:
         os.environ[QUIET] = "1"
+    os.environ[VARIED] = ",".join(varied(planned))
     tell(banner.header(planned), sys.stderr)
     with launch.sweep_context(planned):
         with watching(planned):

@@ -33,7 +33,10 @@ def _of_methods(study: Study, metric: str) -> str:
     words = scores.OUTCOMES[scores.RANKED_BY]
     if not pairs:
         reasons = sorted({str(row["against GRPO"]) for row in rows} - {"–"}) or [_nothing_beside(study)]
-        return f"At s = {stale} no method can be compared with GRPO by {words} of {metric}: {'; '.join(reasons)}."
+        found = ", ".join(
+            f"{_name(row)} {score.value:.3f}" for row in rows if isinstance(score := row[words], Estimate)
+        )
+        return f"At s = {stale}, {words} of {metric}: {found or '–'}. Not compared with GRPO: {'; '.join(reasons)}."
     said: dict[str, list[str]] = {}
     for row, difference in pairs:
         verdict, name = str(row["against GRPO"]), _name(row)

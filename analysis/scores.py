@@ -224,7 +224,7 @@ def default_target(study: Study, share: float = 0.9, metric: str = "sampled_accu
 
     share: of the way from the first accuracy to on-policy GRPO's last-k mean (else that of the best at s = 0).
     metric: the accuracy.
-    Returns None without on-policy runs.
+    Returns None without on-policy runs, or where these gained nothing: the target would stand at or below their start.
     """
     final = per_run(study, metric)
     final = final[final["reference"] & (final["staleness"] == 0)]
@@ -234,6 +234,8 @@ def default_target(study: Study, share: float = 0.9, metric: str = "sampled_accu
     name = "grpo" if "grpo" in ends.index else str(ends.idxmax())
     own = final[final["algorithm"] == name]
     start, end = float(own["initial"].mean()), float(own["last_k"].mean())
+    if not end > start:
+        return None
     words = f"{share:.0%} of what {name} gains on-policy"
     return Target(start + share * (end - start), words, (name, 0))
 

@@ -115,12 +115,13 @@ def _turnovers(group: pd.DataFrame) -> object:
 def to_target(study: Study, metric: str = "sampled_accuracy") -> Table:
     """Updates until an accuracy is reached, as restricted means: no censored seed is left out.
 
-    metric: the accuracy, a name in eval.jsonl. Raises MissingData without on-policy runs, which set the target.
+    metric: the accuracy, a name in eval.jsonl.
+    Raises MissingData without on-policy runs that gained accuracy: they set the target.
     """
     one = study.keep(study.runs[study.runs["reference"] & study.runs["used"]])
     target = scores.default_target(one, metric=metric)
     if target is None:
-        raise MissingData("needs runs at staleness 0")
+        raise MissingData("needs runs at staleness 0 that gained accuracy")
     cost = scores.cost_of_staleness(one, target, metric)
     added = ["run", "reached", "updates_to_target", "ratio"]
     found = rows.series(one, one.used.merge(cost[added], on="run"))

@@ -20,7 +20,7 @@ from harness.drivers.generation import Generation, InlineGeneration, WorkerGener
 from harness.drivers.mixed_queue import MixedQueue
 from harness.drivers.partial_queue import PartialQueue
 from harness.drivers.weight_store import SnapshotStore
-from harness.errors import UserError, nearest
+from harness.errors import UserError, nearest, not_imported
 from harness.groups import ModelConfig
 from harness.lag import spelt
 from harness.lag.mixture import MixedLag
@@ -61,7 +61,7 @@ def named_class(section: str, path: object, allow_code: list[str], kind: type = 
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"{section}._target_={path}: cannot be imported ({error})") from error
+        raise not_imported(f"{section}._target_={path}", error) from error
     if not inspect.isclass(cls):
         raise UserError(f"{section}._target_={path}: not a class")
     if not issubclass(cls, kind) or cls is kind or inspect.isabstract(cls):

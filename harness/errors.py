@@ -32,10 +32,24 @@ def require(valid: bool, key: str, value: object, expected: str) -> None:
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """`did you mean a, b?` with the known names nearest to `word`, or the full list when none is near."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=count, cutoff=0.5)
-    if near:
-        return "did you mean " + " or ".join(near) + "?"
+    for likeness in (0.8, 0.5):  # a slip of one letter has one meaning; far ones are named where nothing is close
+        near = difflib.get_close_matches(word, names, n=count, cutoff=likeness)
+        if near:
+            return "did you mean " + " or ".join(near) + "?"
     return "valid: " + ", ".join(names)
+
+
+def not_imported(named: str, error: Exception) -> UserError:
+    """What to say where code of the user's own cannot be imported: why, and where Python looks.
+
+    named: key=dotted name, as it was configured.
+    error: what its import raised.
+    """
+    why = f"{named}: cannot be imported ({type(error).__name__}: {first_line(error)})"
+    package = named.rpartition("=")[2].split(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or error.name != package:
+        return UserError(why)
+    return UserError(f"{why}; install it, or type PYTHONPATH=FOLDER_THAT_HOLDS_IT in front of the command")
 
 
 def first_line(error: object) -> str:

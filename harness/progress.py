@@ -7,6 +7,7 @@ import shutil
 import sys
 
 QUIET = "LAGRANGE_QUIET"  # set where only warnings are wanted: quiet=true
+VARIED = "LAGRANGE_VARIED"  # set by run.py for the processes of its cells: keys in which they differ, by commas
 DISPLAYED = "LAGRANGE_DISPLAYED"  # set for processes whose runs another one displays
 
 _now: list[str] = [""]  # what the run in this process is at; a process has one at a time

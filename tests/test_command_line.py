@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,13 +17,17 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from harness.command.arguments import as_meant
+from harness.command.banner import learned, next_steps
+from harness.command.cell import label_of
 from harness.command.compose import CONF, compose_one, set_project_root
-from harness.command.help import defaults, help_text
+from harness.command.help import defaults, help_text, version
 from harness.command.mistakes import RENAMED
 from harness.command.plan import plan
 from harness.command.reference import page
+from harness.command.watch import varied
 from harness.config import schema
 from harness.errors import UserError
+from harness.progress import VARIED
 from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, without_clock
 
 # arguments → what the one line must contain
@@ -45,7 +50,7 @@ REFUSED = [
     (["staleness=two_point:0:8"], "expected two_point:AGE:AGE:SHARE"),
     (["staleness=uniform:0:8", "lag=bounded", "driver=overlapped"], "a distribution needs lag=exact"),
     (["staleness=by_length:0:8", "task=bandit"], "task=bandit does not say how long a response it expects"),
-    (["record.tokens=[a,2]"], "could not be converted to Integer"),
+    (["record.tokens=[a,2]"], "=a: expected a whole number"),
     (["driver=seral"], "expected one of serial"),
     (["staleness=-4"], "expected at least 0"),
     (["learner.max_epochs=3"], "updates_per_step=4: not divisible by learner.max_epochs=3"),
@@ -91,7 +96,13 @@ REFUSED = [
     (["-m", "staleness=0,0"], "drop the repeated"),
     (["--seed=3"], "--seed: keys have no dashes in front; type seed=3"),
     (["--learner.lr", "3"], "type learner.lr=VALUE"),
-    (["--fast"], "--fast: no such flag here"),
+    (["updates=ten"], "updates=ten: expected a whole number"),
+    (["dry_run=maybe"], "dry_run=maybe: expected true or false"),
+    (["--fast"], "--fast: no such flag here; expected one of --help, "),
+    (["--cfg", "dry_run=true"], "--cfg: shows job, hydra or all; type --cfg job"),
+    (["algo=grpo", "--cfg"], "--cfg: shows job, hydra or all"),
+    (["--hlep"], "--hlep: no such flag here; expected one of --help, "),
+    (["--config-dir=x"], "--config-dir: no such flag here; a folder of configurations goes in hydra.searchpath="),
     (["staleness"], "staleness: expected KEY=VALUE"),
     (["=3"], "=3: expected KEY=VALUE"),
     (["seed==3"], "the value cannot be read; put it in quotes"),
@@ -102,7 +113,7 @@ REFUSED = [
     (["-m", "staleness=interval(0,256)"], "an interval has no values of its own; type staleness=0,64"),
     (["sweep=staleness", "sweep=demo"], "give one sweep a command"),
     (["algo=grpo", "algo=m2po"], "algo: given 2 times; give one, or all of them: -m algo=grpo,m2po"),
-    (["-m", "task=carry", "task=countdown", "seed=1,2"], "task: given 2 times; give one, or all of them"),
+    (["-m", "task=carry", "task.terms=4", "seed=1,2"], "task: given 2 times; give one, or all of them"),
     (["-m", "sweep=staleness,demo"], "several sweeps; give one a command"),
     (["experiment=demo/grpo_stale", "experiment=demo/m2po_stale"], "give one experiment a command"),
     (["mode=evaluate", "checkpoint=nope"], "checkpoint=nope: no such folder"),
@@ -199,7 +210,7 @@ def test_an_old_key_is_told_its_new_name_on_the_command_line_and_in_yaml(old, tm
 # yaml of a user's experiment → what the one line must contain
 REFUSED_YAML = [
     ("learner: {lrr: 1}", "did you mean learner.lr"),
-    ("learner: {lr: fast}", "learner.lr: value 'fast' of type 'str' could not be converted to Float"),
+    ("learner: {lr: fast}", "learner.lr=fast: expected a number"),
     ("lag: bounded", "- override /lag: OPTION"),
     ("learner: [", "mine.yaml"),
     ("algo: {epsilon: 1}", "no parameter of M2PO"),
@@ -220,7 +231,7 @@ def test_the_command_says_it_on_one_line_with_a_bad_exit_code(command, tmp_path)
     result = command("stalenes=3")
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
-    assert line.startswith("run.py: stalenes: no such key; did you mean staleness or ")
+    assert line.startswith("run.py: stalenes: no such key; did you mean staleness?")
     assert not list(tmp_path.iterdir())
 
 
@@ -261,6 +272,20 @@ def test_help_tells_of_one_group_or_key_and_of_what_is_chosen():
     for line, expected in ((["algo=grop"], "did you mean grpo"), (["learnr"], "did you mean learner")):
         with pytest.raises(UserError, match=expected):
             help_text(["--help", *line])
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_help_is_as_wide_as_the_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    shown = help_text(["--help"]).splitlines()
+    typed = [line for line in shown if not line.startswith(("algo._target_", "task._target_", "rollout._target_"))]
+    assert max(map(len, typed)) <= max(columns, 72)  # what is typed is never broken
+    assert any("one run" in line for line in shown) and any("learning rate of AdamW" in line for line in shown)
+
+
+def test_the_version_is_ours():
+    assert version().startswith("LagRange ")
 
 
 def test_the_defaults_that_help_reads_are_those_that_hydra_composes():
@@ -390,3 +415,33 @@ def test_a_failing_cell_stops_no_other_and_is_named(command, tmp_path):
     assert "max_loss" in result.stderr
     statuses = sorted(manifest(p.parent)["status"] for p in Path(tmp_path).glob("runs/carry/*/manifest.json"))
     assert statuses == ["failed", "finished"]
+
+
+def test_what_is_typed_next_keeps_what_was_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    typed = ["algo=grpo", "algo.epsilon_high=0.3", "staleness=4", "seed=7", "task.terms=4", "repeat=2", *SMALL]
+    (line,) = [line for line in next_steps(plan(typed)).splitlines() if "algo=grpo,m2po" in line]
+    words = shlex.split(line)
+    words = words[words.index("-m") :]
+    assert words == ["-m", "algo=grpo,m2po", "staleness=4", "seed=1,2,3", "task.terms=4", *SMALL]
+    assert len(plan(words).cells) == 6
+
+
+def test_a_folder_of_configurations_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"hydra.searchpath=\[.*cof\]: no such folder; expected"):
+        plan([f"hydra.searchpath=[file://{tmp_path}/cof]", *SMALL])
+
+
+def test_a_run_without_a_right_answer_says_where_the_answers_are(tmp_path):
+    rows = [{"split": "validation", "update": update, "sampled_accuracy": 0.0} for update in (0, 8)]
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "from 0.000 to 0.000 in 8 updates; no answer was right (they stand in samples.jsonl" in learned(tmp_path)
+
+
+def test_a_line_of_a_cell_says_what_tells_it_from_the_others(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    planned = plan(["-m", "learner.lr=1e-5,3e-5", "seed=1,2", *SMALL])
+    monkeypatch.setenv(VARIED, ",".join(varied(planned)))
+    assert [label_of(cell) for cell in planned.cells[::2]] == ["m2po s=0 seed=1 lr=1e-05", "m2po s=0 seed=1 lr=3e-05"]
+    monkeypatch.setenv(VARIED, "")
+    assert label_of(planned.cells[0]) == "m2po s=0 seed=1"

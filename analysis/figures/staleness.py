@@ -198,7 +198,7 @@ def cost_of_staleness(study: Study) -> Drawing:
     one, missing = selection.reference(study)
     target = scores.default_target(one, metric=common.metric())
     if target is None:
-        raise MissingData("needs runs at staleness 0")
+        raise MissingData("needs runs at staleness 0 that gained accuracy")
     if not (one.used["staleness"] > 0).any():
         raise MissingData("needs runs with staleness > 0")
     runs = scores.cost_of_staleness(one, target, common.metric())

@@ -12,6 +12,8 @@ from harness.errors import UserError
 MULTIRUN = ("-m", "--multirun")
 SHOW_ONLY = ("--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 FLAGS = (*MULTIRUN, *SHOW_ONLY, "--run", "-r", "--resolve", "--package", "-p")
+NAMES = ("--help", "--version", "--multirun", "--cfg")  # those to propose
+OTHER_FILES = ("--config", "-cd", "-cn", "-cp")  # Hydra's, for a configuration that would not be checked
 
 
 def overrides_of(arguments: Sequence[str]) -> list[str]:
@@ -26,7 +28,15 @@ def refuse_flags(arguments: Sequence[str]) -> None:
             key = flag.lstrip("-").replace("-", "_")
             if key in known_keys():
                 raise UserError(f"{flag}: keys have no dashes in front; type {key}={value or 'VALUE'}")
-            raise UserError(f"{flag}: no such flag here; a folder of configurations goes in hydra.searchpath=[PATH]")
+            if flag.startswith(OTHER_FILES):
+                raise UserError(
+                    f"{flag}: no such flag here; a folder of configurations goes in hydra.searchpath=[PATH]"
+                )
+            raise UserError(f"{flag}: no such flag here; expected one of {', '.join(NAMES)}, or KEY=VALUE")
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        flag, _, value = argument.partition("=")
+        if flag in ("--cfg", "-c") and (value or following) not in ("job", "hydra", "all"):
+            raise UserError(f"{flag}: shows job, hydra or all; type --cfg job")
 
 
 def as_meant(arguments: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import textwrap
@@ -13,9 +14,12 @@ from harness.command.plan import Plan
 from harness.command.watch import labels
 from harness.config import Config
 from harness.errors import printable
+from harness.records.layout import SAMPLES
 from harness.records.state import status_of
 from harness.records.tail import validation_scores
 from harness.tracking.store import default_uri, store_uri
+
+OWN_KEYS = re.compile(r"\+?(algo|staleness|seed|repeat|fork|stop_at)\b")  # of one run, not of its comparison
 
 
 def header(plan: Plan) -> str:
@@ -26,7 +30,8 @@ def header(plan: Plan) -> str:
     where = plan.sweep_folder if plan.is_sweep else first.folder
     model = f", model {first.model.path}" if first.mode == "train" else ""
     task = f"task {first.choices['task']}{model}, {first.device}"
-    how_long = "the time left is shown after ten updates; " if first.mode == "train" else ""
+    estimated = first.mode == "train" and max(cell.updates for cell in plan.cells) > 10
+    how_long = "the time left is shown after ten updates; " if estimated else ""
     stop = "Slurm's jobs go on after Ctrl-C" if plan.on_slurm else "Ctrl-C stops"
     lines = (f"{_count(plan, due)}: {task}", f"into {where}", f"{how_long}{stop}, the same command carries on")
     return "\n".join(wrapped(printable(line)) for line in lines)
@@ -56,7 +61,9 @@ def learned(folder: Path) -> str:
         return ""
     first, last = min(scores), max(scores)
     best = max(scores, key=lambda update: scores[update])
-    more = "" if best == last else f"; the best was {scores[best]:.3f} after {best}"
+    more = "" if scores[best] == scores[last] else f"; the best was {scores[best]:.3f} after {best}"
+    if not scores[best]:
+        more = f"; no answer was right (they stand in {SAMPLES}; python -m harness.grade says how one is read)"
     return (
         f"accuracy on validation went from {scores[first]:.3f} to {scores[last]:.3f} in {last} updates{more} "
         "(one run: no comparison)"
@@ -79,8 +86,9 @@ def _steps(plan: Plan, first: Config, folder: Path) -> Iterator[tuple[str, str]]
     elif first.mode == "train":
         yield f"{program()} mode=evaluate checkpoint={quoted}", "its best checkpoint, evaluated once more"
         other = "grpo" if first.choices["algo"] != "grpo" else "m2po"
-        words = f"-m algo={first.choices['algo']},{other} staleness={first.staleness} seed=1,2,3"
-        yield f"{program()} {words}", "is the method ahead of another one?"
+        words = [f"algo={first.choices['algo']},{other}", f"staleness={first.staleness}", "seed=1,2,3"]
+        typed = [shlex.quote(word) for word in plan.overrides[0] if not OWN_KEYS.match(word)]
+        yield " ".join([program(), "-m", *words, *typed]), "is the method ahead of another one?"
     if first.tracking.backend == "mlflow":
         yield _browser(first), "every run side by side, in the browser"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 import traceback
 from contextlib import ExitStack, suppress
@@ -14,7 +15,7 @@ from harness.command.dependencies import changed_since, dependencies, listed
 from harness.config import Config
 from harness.errors import RunFailed, UserError, first_line, printable, without_secrets
 from harness.interrupts import Interrupted, Paused
-from harness.progress import Progress
+from harness.progress import VARIED, Progress
 from harness.records.files import LockHeld, exclusive, read_json
 from harness.records.folder import RunFolder
 from harness.records.layout import ERROR, LOCK, MANIFEST
@@ -31,8 +32,7 @@ Outcome = str  # finished | skipped | failed | interrupted | paused | held | wai
 def run_cell(config: Config) -> Outcome:
     """Runs, resumes or skips the cell; never raises on account of the run itself."""
     path = config.folder
-    label = f"{config.choices['algo']} s={config.staleness} seed={config.seed}"
-    progress = Progress(label)
+    progress = Progress(label_of(config))
     if interrupts.requested():
         return "waiting"
     before = _ended_before(config, path, progress)
@@ -47,6 +47,14 @@ def run_cell(config: Config) -> Outcome:
     except OSError as error:  # before the folder could take a record of it
         progress.warn(f"failed: {_of_the_disk(error)} · {path}")
         return "failed"
+
+
+def label_of(config: Config) -> str:
+    """What tells the cell apart from others of its command: method, staleness, seed, and the keys that differ."""
+    values = {**config.flat(), **config.choices}
+    others = [key for key in os.environ.get(VARIED, "").split(",") if key in values]
+    own = [f"{key.rpartition('.')[2]}={values[key]}" for key in others]
+    return " ".join([f"{config.choices['algo']} s={config.staleness} seed={config.seed}", *own])
 
 
 def _ended_before(config: Config, path: Path, progress: Progress) -> Outcome | None:

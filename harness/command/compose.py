@@ -207,13 +207,21 @@ def options(overrides: list[str]) -> dict[str, list[str]]:
 
 
 def search_path(overrides: list[str]) -> list[Path]:
-    """Folders that hold config groups: ours, and those of hydra.searchpath."""
+    """Folders that hold config groups: ours, and those of hydra.searchpath. Raises UserError for a missing one."""
     roots = [CONF, SETTINGS / "sweeps"]
     for override in parse(overrides):
         value = override.value()
         if override.key_or_group == "hydra.searchpath" and isinstance(value, list):
-            roots += [Path(str(path).removeprefix("file://")) for path in value]
+            roots += [_folder(str(path)) for path in value]
     return roots
+
+
+def _folder(path: str) -> Path:
+    """A folder of hydra.searchpath, for which Hydra has only a warning where it does not exist."""
+    folder = Path(path.removeprefix("file://"))
+    if "://" not in str(folder) and not path.startswith("pkg:") and not folder.is_dir():
+        raise UserError(f"hydra.searchpath=[{path}]: no such folder; expected one that holds algo/, task/ or the like")
+    return folder
 
 
 # Sweeps --------------------------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ something: the defaults alone are read in a tenth of the time.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import operator
 import re
+import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -26,18 +28,17 @@ from harness.config import Config, known_keys, schema
 from harness.errors import UserError, nearest
 from harness.schema import Key
 
-HEAD = """How stale may rollouts be? One run, or a sweep with -m.
-
-  {run} algo=m2po staleness=64 seed=1 updates=400     one run
-  {run} -m algo=grpo,m2po staleness=0,64,256          a sweep
-  {run} sweep=staleness hydra/launcher=joblib         a named sweep, as many runs at once as cores
-  {run} mode=evaluate checkpoint=RUN                  the best checkpoint of a run folder
-  {run} --cfg job algo=m2po                           the whole configuration
-  {run} --help learner                                one group, or one key
-  {run} --help algo=m2po                              a method, a task or a policy with its parameters
-
-"""
-WIDTH = 112
+EXAMPLES = {
+    "algo=m2po staleness=64 seed=1 updates=400": "one run",
+    "-m algo=grpo,m2po staleness=0,64,256": "a sweep",
+    "sweep=staleness hydra/launcher=joblib": "a named sweep, as many runs at once as cores",
+    "mode=evaluate checkpoint=RUN": "the best checkpoint of a run folder",
+    "--cfg job algo=m2po": "the whole configuration",
+    "--help learner": "one group, or one key",
+    "--help algo=m2po": "a method, a task or a policy with its parameters",
+}
+WIDTH = 112  # of a line at most
+NARROW = 100  # columns of a terminal below which a meaning stands under its key, not beside it
 INDENT = 44  # where the meanings begin
 CLASSES = {"algo": 0, "task": 0, "lag": 2}  # groups whose options name a class → its parameters that the harness gives
 
@@ -66,9 +67,23 @@ def help_text(arguments: Sequence[str]) -> str:
     listed = "\n".join(_group(name, groups[name]) for name in sorted(groups) if name in shown)
     parts = [f"== Groups and their options (GROUP=OPTION) ==\n{listed}\n\n"] if listed else []
     parts += [f"{_class(name, choices[name], values)}\n\n" for name in detailed if name in names]
-    head = [] if names else [HEAD.replace("{run}", program())]
+    head = [] if names else [_head()]
     keys = [f"== Keys (KEY=VALUE) ==\n{told}"] if told else []
     return "".join([*head, *parts, *keys])
+
+
+def version() -> str:
+    """The release that is installed; a folder from which run.py is started need not be."""
+    try:
+        return f"LagRange {importlib.metadata.version('lagrange-rl')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "LagRange, started from a folder and not installed; git describe says which"
+
+
+def _head() -> str:
+    """What LagRange is for, and what one types most."""
+    lines = [_beside(f"  {program()} {words}", text, 62) for words, text in EXAMPLES.items()]
+    return "\n".join(["How stale may rollouts be? One run, or a sweep with -m.\n", *lines, "\n"])
 
 
 def defaults() -> tuple[dict[str, Any], dict[str, str]]:
@@ -106,7 +121,7 @@ def _is_below(key: str, name: str) -> bool:
 
 
 def _group(name: str, names: list[str]) -> str:
-    return textwrap.fill(f"{name}: {', '.join(names)}", WIDTH, subsequent_indent=" " * (len(name) + 2))
+    return textwrap.fill(f"{name}: {', '.join(names)}", _width(), subsequent_indent=" " * (len(name) + 2))
 
 
 def _class(group: str, option: str, values: dict[str, Any]) -> str:
@@ -115,7 +130,7 @@ def _class(group: str, option: str, values: dict[str, Any]) -> str:
     cls = parameters.find(target, values["allow_code"])
     file = str(target).rpartition(".")[0].replace(".", "/") + ".py"
     head = f"== {group}={option}: {target} ({file}) =="
-    return head if cls is None else f"{head}\n{textwrap.fill(parameters.about(cls), WIDTH)}"
+    return head if cls is None else f"{head}\n{textwrap.fill(parameters.about(cls), _width())}"
 
 
 def _keys(
@@ -165,8 +180,21 @@ def limits(key: Key) -> str:
 
 def _line(name: str, value: Any, text: str) -> str:
     shown = f"{name}={typed(value)}"
-    first = f"{shown:<{INDENT - 2}}  " if text else shown
-    return textwrap.fill(first + text, WIDTH, subsequent_indent=" " * INDENT, break_long_words=False)
+    return _beside(shown, text, INDENT) if text else shown
+
+
+def _beside(words: str, text: str, indent: int) -> str:
+    """Words with what they mean, from column `indent` on; on a narrow terminal below them."""
+    width = _width()
+    if width < NARROW:
+        return f"{words}\n{textwrap.indent(textwrap.fill(text, width - 4, break_long_words=False), ' ' * 4)}"
+    filled = f"{words:<{indent - 2}}  {text}"
+    return textwrap.fill(filled, width, subsequent_indent=" " * indent, break_long_words=False)
+
+
+def _width() -> int:
+    """Columns of the terminal (or $COLUMNS), not more than are read with ease; of a pipe or a file those."""
+    return min(WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
 
 
 def typed(value: Any) -> str:

@@ -29,6 +29,9 @@ RENAMED = {
 }
 # Hydra asserts where a yaml file or a sweeper's own key has the wrong shape.
 ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError, yaml.YAMLError)
+# OmegaConf's words for a value of another kind, and its kinds in words.
+OTHER_KIND = re.compile(r"Value '(.*)' (?:of type '\w+' could not be converted to|is not a valid) (\w+)")
+KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 # What OmegaConf says → what it means for the key {}.
 MESSAGES = {
     "mandatory value": "{0}: has no value; give {0}=VALUE",
@@ -85,6 +88,9 @@ def about(error: BaseException) -> str:
     for words, line in MESSAGES.items():
         if words in message:
             return line.format(key)
+    other = OTHER_KIND.match(message)
+    if other and other[2] in KINDS:
+        return f"{key}={other[1]}: expected {KINDS[other[2]]}"
     return f"{key}: {message[0].lower()}{message[1:]}"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from harness.errors import UserError, first_line
+from harness.errors import not_imported
 
 OURS = ("algorithms", "harness")
 ENTRY = re.compile(r"^((?:`?\w+`?)(?:, `?\w+`?)*): (.+)$")  # "low, high: bounds of …" in a docstring
@@ -38,7 +38,7 @@ def find(target: Any, allow_code: Sequence[str] = ()) -> type | None:
     try:
         found: type = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"_target_={target}: cannot be imported ({first_line(error)})") from error
+        raise not_imported(f"_target_={target}", error) from error
     return found
 
 

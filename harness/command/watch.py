@@ -154,19 +154,26 @@ def accuracy(pace: Pace) -> float | None:
     return float(found[-1]) if found else None
 
 
+def varied(plan: Plan) -> list[str]:
+    """The keys besides method, staleness and seed in which the cells of a command differ."""
+    given = _given(plan)
+    keys = dict.fromkeys(key for words in given for key in words)
+    return [key for key in keys if key not in IN_LABEL and len({words.get(key) for words in given}) > 1]
+
+
+def _given(plan: Plan) -> list[dict[str, str]]:
+    """The overrides of each cell, by key."""
+    return [dict(word.lstrip("+").split("=", 1) for word in line if "=" in word) for line in plan.overrides]
+
+
 def labels(plan: Plan) -> list[str]:
     """What tells each cell apart: method, staleness and seed, and whatever else was varied."""
-    given = [dict(word.lstrip("+").split("=", 1) for word in line if "=" in word) for line in plan.overrides]
-    varied = [
-        key
-        for key in dict.fromkeys(key for words in given for key in words)
-        if key not in IN_LABEL and len({words.get(key) for words in given}) > 1
-    ]
+    given, keys = _given(plan), varied(plan)
     return [
         " ".join(
             [
                 f"{cell.choices['algo']} s={cell.staleness} seed={cell.seed}",
-                *(f"{key.rpartition('.')[2]}={words[key]}" for key in varied if key in words),
+                *(f"{key.rpartition('.')[2]}={words[key]}" for key in keys if key in words),
             ]
         )
         for cell, words in zip(plan.cells, given, strict=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from harness.errors import UserError
+from harness.errors import UserError, not_imported
 
 REWARD_PARTS = ("reward", "score")  # the part that is the reward; where there is neither, it is the sum of all
 CORRECT = "correct"  # the part that says whether an answer counts as right; else: a reward of at least 1
@@ -31,7 +31,7 @@ def load_function(path: str) -> Callable[[str, str, dict[str, Any]], Any]:
     try:
         function = getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the import of somebody's module runs into
-        raise UserError(f"task.reward={path}: cannot be imported ({type(error).__name__}: {error})") from error
+        raise not_imported(f"task.reward={path}", error) from error
     if not callable(function):
         raise UserError(f"task.reward={path}: not a function; expected (problem, response, row) → float or parts")
     found: Callable[[str, str, dict[str, Any]], Any] = function

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -44,7 +45,10 @@ def _store_of(runs: Path) -> str:
     uri = default_uri(runs)
     database = database_of(uri)
     if database is None or not database.is_file():
-        raise UserError(f"no {runs}/mlflow.db: start with make demo, or name the folder with make ui RUNS=...")
+        raise UserError(
+            f"no {runs}/mlflow.db: start with make demo, or name the folder with make ui RUNS=...; "
+            "a command that has just begun has yet to make it"
+        )
     return uri
 
 
@@ -61,8 +65,9 @@ def _free_port() -> int:
 
 
 def _serve(uri: str, port: int) -> NoReturn:
-    """Serves until it is interrupted. Raises UserError with what MLflow said if it does not answer, or ends."""
+    """Serves until it is told to end. Raises UserError with what MLflow said if it does not answer or ends."""
     names = experiments(uri)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: or MLflow would stay, and keep the port
     print("starting MLflow ...", flush=True)
     mlflow = [sys.executable, "-P", "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", uri]
     server = subprocess.Popen([*mlflow, "--host", HOST, "--port", str(port)], env=os.environ | SETTINGS,

@@ -124,7 +124,8 @@ def test_the_answer_reads_the_table_below_it(study, few_figures, tmp_path):
         assert not words or f"{row[0]} ({difference.value:+.3f}): {words}" in findings.answer(told)
     page = report.page(told)  # one staleness: no axis, but a picture all the same
     assert page.index('class="answer"') < page.index("figure-accuracy_vs_updates") < page.index("<table>")
-    assert findings.answer(told.where(algorithm="m2po")).endswith("there is no run of GRPO.")
+    alone = findings.answer(told.where(algorithm="m2po"))
+    assert re.search(r"M2PO \d\.\d{3}\. Not compared with GRPO: there is no run of GRPO\.$", alone)
     assert findings.answer(told.where(algorithm="grpo")).endswith("there is no other method.")
 
 

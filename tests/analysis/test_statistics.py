@@ -11,7 +11,7 @@ import scipy.stats
 import synthetic
 
 from analysis import runs, scores, statistics, tables
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, MissingData
 
 VALUES = np.array([0.41, 0.52, 0.47, 0.60, 0.33, 0.55])
 
@@ -137,6 +137,17 @@ def test_benchmarks_are_averaged_and_an_incomplete_average_is_left_out(tmp_path)
     study = runs.load([run])
     assert scores.accuracy_curves(study)["accuracy"].tolist() == pytest.approx([0.3, 0.6])
     assert scores.reported_split(study) == "mean of 2 benchmarks"
+
+
+def test_on_policy_runs_that_gain_nothing_set_no_target(tmp_path):
+    for name, last in (("flat", 0.2), ("gains", 0.4)):
+        run = synthetic.write_run(tmp_path / name / "run", "grpo", 0, 1, updates=40)
+        write_evaluations(run, [(u, "test", last if u else 0.2) for u in (0, 20, 40)])
+    assert scores.default_target(runs.load([tmp_path / "gains"])) is not None
+    flat = runs.load([tmp_path / "flat"])
+    assert scores.default_target(flat) is None
+    with pytest.raises(MissingData, match="that gained accuracy"):
+        tables.to_target(flat)
 
 
 def test_cost_is_a_ratio_to_on_policy_grpo_of_the_same_seed(tmp_path):

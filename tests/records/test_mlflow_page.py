@@ -43,7 +43,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterato
     assert served.stdout is not None
     printed = "".join(served.stdout.readline() for _ in range(2))
     yield ADDRESS.findall(printed)[0]
-    served.send_signal(signal.SIGINT)
+    served.send_signal(signal.SIGTERM)  # as Ctrl-C does, it ends MLflow too
     assert served.wait(120) == 0
 
 
