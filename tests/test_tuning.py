@@ -130,6 +130,14 @@ def test_an_override_that_does_not_fit_is_refused(typed: list[str], word: str, s
         plan([*typed, word])
 
 
+def test_a_listed_cell_is_planned_as_its_own_process_composes_it() -> None:
+    """model=carry_rare follows from the seed."""
+    planned = plan(["sweep=tune/study_rare", "algo=grpo", "staleness=64"])
+    assert len({cell.model.path for cell in planned.cells}) == 3
+    for cell, words in list(zip(planned.cells, planned.overrides, strict=True))[:5]:
+        assert plan([*words, "hydra.mode=RUN"]).cells[0].folder == cell.folder
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "sweeps/sweep/tune").glob("*.yaml")), ids=lambda file: file.stem)
 def test_a_committed_tuning_gives_every_method_one_budget(file: Path) -> None:
     read = points.read(file)

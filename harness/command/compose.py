@@ -92,15 +92,15 @@ def compose_cells(arguments: Sequence[str]) -> tuple[list[Config], list[list[str
         composed = {choice: compose_one(list(choice), given) for choice in dict.fromkeys(choices)}
         launcher = composed[choices[0]].hydra.launcher
         for cfg in composed.values():
-            _forget_hydra(cfg)
+            forget_hydra(cfg)
         configs = [
-            build_config(_with_values(composed[choice], [word for word in line if word not in choice]))
+            build_config(with_values(composed[choice], [word for word in line if word not in choice]))
             for line, choice in zip(lines, choices, strict=True)
         ]
         return configs, lines, name, launcher
 
 
-def _forget_hydra(cfg: DictConfig) -> None:
+def forget_hydra(cfg: DictConfig) -> None:
     """Leaves of Hydra's own settings only the chosen options: they are most of what would be copied for every cell."""
     with open_dict(cfg):
         cfg.hydra = {"runtime": {"choices": cfg.hydra.runtime.choices}}
@@ -111,7 +111,7 @@ def _choice(line: Sequence[str], groups: Collection[str]) -> tuple[str, ...]:
     return tuple(word for word in line if not VALUE.match(word) or word.partition("=")[0] in {*groups, *HARMLESS})
 
 
-def _with_values(composed: DictConfig, words: list[str]) -> DictConfig:
+def with_values(composed: DictConfig, words: list[str]) -> DictConfig:
     """A copy of a composed configuration with some of its values replaced. Raises UserError."""
     cfg = copy.deepcopy(composed)
     parsed = parse(words)

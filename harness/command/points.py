@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from harness.command.compose import (
     CONF,
     build_config,
     compose_one,
+    forget_hydra,
     search_path,
     set_project_root,
+    with_values,
 )
 from harness.command.help import typed
 from harness.config import Config
@@ -105,11 +107,12 @@ def compose(arguments: Sequence[str], file: Path) -> tuple[Points, list[Cell], D
                 line = points.overrides(method, number)
                 composed = compose_one(line, given)
                 launcher = composed.hydra.launcher
-                config = build_config(composed)
-                _check_rungs(points, config)
+                forget_hydra(composed)
                 for lag, seed in points.cells(method, number):
-                    words = [*line, f"staleness={lag}", f"seed={seed}"]
-                    cells.append(Cell(replace(config, staleness=lag, seed=seed), words, method, number))
+                    words = [f"staleness={lag}", f"seed={seed}"]  # other values may follow from them: model=carry_rare
+                    config = build_config(with_values(composed, words))
+                    _check_rungs(points, config)
+                    cells.append(Cell(config, [*line, *words], method, number))
     return points, cells, launcher
 
 
