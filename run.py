@@ -18,12 +18,12 @@ if __name__ == "__main__" and "quiet=true" not in sys.argv:
 import hydra
 from omegaconf import DictConfig
 
+from harness import bases
 from harness.command.arguments import SHOW_ONLY, as_meant
 from harness.command.compose import (
     CONF,
     check_shown,
     config_of_job,
-    require_folder,
     set_project_root,
     words_of_job,
 )
@@ -62,7 +62,7 @@ def drive(arguments: list[str]) -> int:
         os.environ[QUIET] = "1"
     status("reading the configuration …")
     try:
-        require_folder()
+        bases()
         if "--version" in arguments:
             return show(version())
         if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):

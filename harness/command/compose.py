@@ -67,14 +67,6 @@ def set_project_root() -> None:
     os.environ["LAGRANGE_ROOT"] = str(SETTINGS)
 
 
-def require_folder() -> None:
-    """Raises UserError where the folder that the command is typed in has been removed: every path begins there."""
-    try:
-        os.getcwd()
-    except OSError as error:
-        raise UserError("the folder that this is typed in does not exist any more; cd to another") from error
-
-
 def compose_cells(arguments: Sequence[str]) -> tuple[list[Config], list[list[str]], str, DictConfig]:
     """Every cell of a command line, not yet checked.
 

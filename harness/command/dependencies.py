@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness import PROJECT
+from harness import bases
 from harness.config import Config
 from harness.errors import UserError
 from harness.records.files import file_sha256, read_json
@@ -187,7 +187,7 @@ def _known(name: str, value: str | None) -> Iterator[tuple[str, str]]:
 
 def _found(path: str) -> Path | None:
     """A file or folder, looked up as tasks and models are: from where the command is typed, then from the project."""
-    places = (base / path for base in (Path.cwd(), PROJECT))
+    places = (base / path for base in bases())
     return next((place for place in places if place.exists()), None)
 
 

@@ -25,7 +25,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as hf_logging
 
-from harness import PROJECT
+from harness import bases
 from harness.errors import UserError, first_line, printable
 from harness.groups import ModelConfig
 from harness.models import hub
@@ -50,7 +50,7 @@ def resolve_path(path: str) -> str:
     path: a folder, looked up from where the command is typed and then from the project's root, or a hub name.
     Returns the folder's full path, else `path` as it is.
     """
-    for base in (Path.cwd(), PROJECT):
+    for base in bases():
         if (base / path).is_dir():
             return str(base / path)
     return path

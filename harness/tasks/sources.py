@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness import PROJECT
+from harness import bases
 from harness.errors import UserError, first_line
 from harness.models import hub
 from harness.tasks.columns import VERL, column_names, has_column, is_verl
@@ -72,7 +72,7 @@ def find_data(path: str, key: str) -> Path:
     key: the setting that names it, for the message.
     Raises UserError if there is none.
     """
-    for base in (Path.cwd(), PROJECT):
+    for base in bases():
         if (base / path).exists():
             return base / path
     raise UserError(f"{key}={path}: no such file or folder; expected {FORMATS}")

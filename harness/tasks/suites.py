@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from harness import PROJECT
+from harness import bases
 from harness.errors import UserError, nearest
 from harness.rewards.reward import Reward
 from harness.tasks.columns import is_text, read_answer
@@ -115,7 +114,7 @@ def _first(row: dict[str, Any], columns: str) -> Any:
 
 
 def _file(name: str, folder: str) -> str:
-    for base in (Path.cwd(), PROJECT):
+    for base in bases():
         for ending in (*NAMES, *(f"{one}.gz" for one in NAMES), ""):
             file = base / folder / f"{name}{ending}"
             if file.exists():
