@@ -119,34 +119,25 @@ def test_ranks_beside_ray_actors(run: Run) -> None:
     assert run(*overrides, "driver=ray", "ranks=2", "ray.actors=1").sha256 == run(*overrides).sha256
 
 
-def test_a_dead_rank_is_named_and_the_run_carries_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_rank_is_killed_and_named_and_the_run_carries_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     overrides = ("algo=grpo", MANY, "driver=overlapped")
     record, started = Recorder.update, _started(monkeypatch)
 
-    def killing(self: Recorder, update: Any, *more: Any) -> None:
+    def freezing(self: Recorder, update: Any, *more: Any) -> None:
         record(self, update, *more)
         if update.metrics["update"] == 6:
-            started[-1]._processes[1].send_signal(signal.SIGKILL)
+            started[-1]._processes[1].send_signal(signal.SIGSTOP)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Recorder, "update", killing)
+        patched.setattr(Recorder, "update", freezing)
+        patched.setattr(pulse, "SILENT_S", 5.0)
         dead = run(*overrides, "ranks=3")
-    assert dead.outcome == "interrupted"
+    assert dead.outcome == "interrupted" and "the death of rank 2 (exit -9)" in capfd.readouterr().err
     assert all(started[-1].exit_code(rank) is not None for rank in (1, 2)), "the living are dismissed"
     resumed = run(*overrides, "ranks=2")
     assert resumed.sha256 == run(*overrides, "repeat=1").sha256
-
-
-def test_a_frozen_rank_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    record, started = Recorder.update, _started(monkeypatch)
-
-    def freezing(self: Recorder, *more: Any) -> None:
-        record(self, *more)
-        started[-1]._processes[0].send_signal(signal.SIGSTOP)
-
-    monkeypatch.setattr(Recorder, "update", freezing)
-    monkeypatch.setattr(pulse, "SILENT_S", 5.0)
-    assert run("algo=grpo", MANY, "driver=overlapped", "ranks=2").outcome == "interrupted"
 
 
 @pytest.mark.parametrize("ours", [True, False])
