@@ -66,7 +66,8 @@ def two_nodes() -> Iterator[TwoNodes]:
         assert process.stdout is not None
         address, jobs = process.stdout.readline().split()
         yield TwoNodes(process, address, f"http://{jobs}")
-        process.terminate()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -103,6 +104,23 @@ def test_ranks_are_tasks_of_the_cluster_with_the_bits_of_one_process(
     done = subprocess.run(command, env=there, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (manifest,) = (tmp_path / "spread").glob(f"carry/*/{MANIFEST}")
+    assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
+
+
+def test_a_submitted_job_is_the_run_that_it_is_here(two_nodes: TwoNodes, run: Run, tmp_path: Path) -> None:
+    """As docs/scaling.md has it: the project is unpacked on the cluster, runs_dir is a folder that outlives the job."""
+    given = ("staleness=4", "updates=8", "eval.every=8")
+    words = [*SHORT, *given, "driver=ray", "ray.actors=1", f"runs_dir={tmp_path / 'shared'}"]
+    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", two_nodes.jobs]
+    command = [*submit, "--working-dir", str(PROJECT), "--", sys.executable, "run.py", *words]
+
+    def submitted() -> bool:
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or "No available agent" in done.stderr, done.stdout + done.stderr
+        return done.returncode == 0
+
+    until(submitted, "the node takes no jobs")  # it is ready a while after the cluster
+    (manifest,) = (tmp_path / "shared").glob(f"carry/*/{MANIFEST}")
     assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
 
 
