@@ -93,6 +93,9 @@ def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
             return _end(folder, progress, "interrupted", line)
         except Exception as error:  # every failure of a run is recorded in its folder; other cells go on
             message = as_written(_failure(error, config, path), config)
+            if stop := interrupts.requested():  # whatever was under way may end in an error then: an engine that starts
+                line = f"stopped by {stop} ({message}); the same command carries on"
+                return _end(folder, progress, "interrupted", line)
             return _end(folder, progress, "failed", f"failed: {message}", error=message)
 
 
