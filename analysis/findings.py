@@ -55,8 +55,10 @@ def _of_methods(study: Study, metric: str) -> str:
 
 
 def _nothing_beside(study: Study) -> str:
-    there = (study.used["algorithm"] == leaderboard.BASELINE).any()
-    return "there is no other method" if there else "there is no run of GRPO"
+    methods = set(study.used["algorithm"])
+    if leaderboard.BASELINE not in methods:
+        return "there is no run of GRPO"
+    return "the other methods ended with its weights" if len(methods) > 1 else "there is no other method"
 
 
 def _name(row: dict[str, object]) -> str:
