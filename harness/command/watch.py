@@ -166,15 +166,10 @@ def _given(plan: Plan) -> list[dict[str, str]]:
 
 
 def labels(plan: Plan) -> list[str]:
-    """What tells each cell apart: method, staleness and seed, and whatever else was varied."""
+    """What tells each cell apart: its own label, and whatever else was varied."""
     given, keys = _given(plan), varied(plan)
     return [
-        " ".join(
-            [
-                f"{cell.choices['algo']} s={cell.staleness} seed={cell.seed}",
-                *(f"{key.rpartition('.')[2]}={words[key]}" for key in keys if key in words),
-            ]
-        )
+        " ".join([cell.label, *(f"{key.rpartition('.')[2]}={words[key]}" for key in keys if key in words)])
         for cell, words in zip(plan.cells, given, strict=True)
     ]
 
