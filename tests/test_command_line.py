@@ -16,12 +16,14 @@ import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from analysis.inference import ALPHA, smallest_p
 from harness.command.arguments import as_meant
-from harness.command.banner import learned, next_steps
+from harness.command.banner import SEEDS, learned, next_steps
 from harness.command.cell import label_of
 from harness.command.compose import CONF, compose_one, set_project_root
 from harness.command.help import defaults, help_text, version
 from harness.command.mistakes import RENAMED
+from harness.command.output import python, starter
 from harness.command.plan import plan
 from harness.command.reference import page
 from harness.command.watch import varied
@@ -423,8 +425,36 @@ def test_what_is_typed_next_keeps_what_was_typed(tmp_path, monkeypatch):
     (line,) = [line for line in next_steps(plan(typed)).splitlines() if "algo=grpo,m2po" in line]
     words = shlex.split(line)
     words = words[words.index("-m") :]
-    assert words == ["-m", "algo=grpo,m2po", "staleness=4", "seed=1,2,3", "task.terms=4", *SMALL]
-    assert len(plan(words).cells) == 6
+    assert words == ["-m", "algo=grpo,m2po", "staleness=4", f"seed={SEEDS}", "task.terms=4", *SMALL]
+    assert len(plan(words).cells) == 12
+
+
+def test_seeds_that_are_advised_can_show_a_difference():
+    advised = len(SEEDS.split(","))
+    assert smallest_p(advised) < ALPHA <= smallest_p(advised - 1)
+
+
+def test_what_is_typed_next_has_the_consent_and_the_path_that_code_from_outside_needs(tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text("def score(problem, response, row):\n    return 1.0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    steps = next_steps(plan(["allow_code=[my_rewards]", "runs_dir=there", *SMALL])).splitlines()
+    run = [line.strip() for line in steps if "checkpoint=" in line or "seed=" in line]
+    assert len(run) == 2 and all(line.startswith(f"PYTHONPATH={tmp_path} ") for line in run)
+    assert all({"allow_code=[my_rewards]", "runs_dir=there"} <= set(shlex.split(line)) for line in run)
+
+
+def test_what_starts_this_python_is_its_path_where_the_shell_finds_another_one(tmp_path, monkeypatch):
+    (here := tmp_path / "env" / "bin").mkdir(parents=True)
+    for file in (here / "python", here / "lagrange"):
+        file.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(here / "python"))
+    monkeypatch.setattr(sys, "argv", [str(here / "lagrange")])
+    monkeypatch.chdir(tmp_path)
+    assert python() == "env/bin/python" and starter() == "env/bin/lagrange"
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PATH", str(here))
+    assert python() == "python" and starter() == "lagrange"
 
 
 def test_a_folder_of_configurations_that_is_not_there_is_named(tmp_path):
@@ -445,3 +475,5 @@ def test_a_line_of_a_cell_says_what_tells_it_from_the_others(monkeypatch, tmp_pa
     assert [label_of(cell) for cell in planned.cells[::2]] == ["m2po s=0 seed=1 lr=1e-05", "m2po s=0 seed=1 lr=3e-05"]
     monkeypatch.setenv(VARIED, "")
     assert label_of(planned.cells[0]) == "m2po s=0 seed=1"
+    evaluated = plan(["mode=evaluate", f"checkpoint={ROOT / 'harness' / 'assets' / 'carry'}", *SMALL]).cells[0]
+    assert label_of(evaluated) == "evaluate carry seed=1", "of its method nothing is known"

@@ -50,11 +50,11 @@ def run_cell(config: Config) -> Outcome:
 
 
 def label_of(config: Config) -> str:
-    """What tells the cell apart from others of its command: method, staleness, seed, and the keys that differ."""
+    """What tells the cell apart from others of its command: its label, and the keys that differ."""
     values = {**config.flat(), **config.choices}
     others = [key for key in os.environ.get(VARIED, "").split(",") if key in values]
     own = [f"{key.rpartition('.')[2]}={values[key]}" for key in others]
-    return " ".join([f"{config.choices['algo']} s={config.staleness} seed={config.seed}", *own])
+    return " ".join([config.label, *own])
 
 
 def _ended_before(config: Config, path: Path, progress: Progress) -> Outcome | None:
