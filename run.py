@@ -38,7 +38,12 @@ HELP = {"--help", "-h"}
 
 def main(arguments: list[str]) -> int:
     open_closed_streams()
-    if follows():
+    try:
+        beside_the_first = follows()
+    except UserError as error:
+        complain(str(error))
+        return 2
+    if beside_the_first:
         return follow()
     with followers_released():
         return drive(arguments)

@@ -1,4 +1,6 @@
-"""SIGTERM, SIGHUP and Ctrl-C ask a run to stop at the next safe point; a second Ctrl-C stops it where it is.
+"""Signals and Ctrl-C ask a run to stop at the next safe point; a second Ctrl-C stops it where it is.
+
+SIGTERM and SIGHUP do, and SIGUSR1 and SIGUSR2, by which schedulers warn of a time limit.
 
 What the main thread waits for (a rollout, room for a version) may take minutes; once a stop was asked for it
 waits PATIENCE_S more, and then the run ends at its last checkpoint.
@@ -16,7 +18,8 @@ from types import FrameType
 from typing import TypeVar
 
 PATIENCE_S = 2.0
-ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+UNLESS_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # nohup
+ASKING = (signal.SIGTERM, signal.SIGINT, *UNLESS_IGNORED)
 
 T = TypeVar("T")
 _requested: list[str] = []
@@ -67,12 +70,12 @@ def _note(number: int, _: FrameType | None) -> None:
 def graceful() -> Iterator[None]:
     """Installs the handlers while the block runs (in the main thread; elsewhere nothing can be installed).
 
-    A hangup that is ignored (nohup) stays so.
+    A hangup that is ignored stays so, and SIGUSR1 and SIGUSR2.
     """
     with handlers_kept():
         if threading.current_thread() is threading.main_thread():
             for number in ASKING:
-                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                if number not in UNLESS_IGNORED or signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, _note)
         yield
 

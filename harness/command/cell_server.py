@@ -5,7 +5,9 @@ Signals are for the cells; this process ends with its launcher.
 
 import signal
 
-for number in (signal.SIGTERM, signal.SIGHUP):
+from harness.interrupts import UNLESS_IGNORED
+
+for number in (signal.SIGTERM, *UNLESS_IGNORED):
     signal.signal(number, signal.SIG_IGN)
 
 import harness.command.cell  # noqa: E402

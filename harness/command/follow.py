@@ -20,8 +20,10 @@ from harness.types import GradedRollouts
 def follow() -> int:
     """Obeys rank 0 until the run has ended. Returns the exit code."""
     launch.obey_rank_0()
-    ranks = join()
+    place = launch.launched()
+    assert place is not None
     try:
+        ranks = join(place)
         with ranks.reported():
             order, arguments = ranks.next_order()
             if order == "run":
@@ -29,7 +31,7 @@ def follow() -> int:
                 serve(config, ranks)
         return 0
     except Exception as error:  # rank 0 has been told, and says what becomes of the run
-        print(f"rank {ranks.rank}: {first_line(error)}", file=sys.stderr)
+        print(f"rank {place.rank}: {first_line(error)}", file=sys.stderr)
         return 1
 
 

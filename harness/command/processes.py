@@ -76,20 +76,20 @@ def _starter(cell: Cell) -> Callable[[Sequence[str]], ForkServerProcess]:
     """What starts a process, forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.command.cell_server"])
-    hangup = signal.SIG_IGN if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else signal.SIG_DFL  # nohup
+    ignored = [number for number in interrupts.UNLESS_IGNORED if signal.getsignal(number) is signal.SIG_IGN]
 
     def start(words: Sequence[str]) -> ForkServerProcess:
-        process = context.Process(target=_work, args=(cell, list(words), hangup))
+        process = context.Process(target=_work, args=(cell, list(words), ignored))
         process.start()
         return process
 
     return start
 
 
-def _work(cell: Cell, words: list[str], hangup: signal.Handlers) -> None:
-    """What a cell's process does."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, hangup)
+def _work(cell: Cell, words: list[str], ignored: list[signal.Signals]) -> None:
+    """What a cell's process does. ignored: signals that its launcher ignores."""
+    for number in {signal.SIGTERM, *interrupts.UNLESS_IGNORED}.difference(ignored):
+        signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_follow_launcher, name="launcher", daemon=True).start()
     outlive_readers()
     sys.argv[1:] = [*words, "hydra.mode=RUN"]

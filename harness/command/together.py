@@ -9,7 +9,7 @@ from harness.ranks import launch
 
 
 def follows() -> bool:
-    """Whether this process is a rank beside the first."""
+    """Whether this process is a rank beside the first. Raises UserError for a place that is none."""
     place = launch.launched()
     return place is not None and place.rank > 0
 
@@ -22,4 +22,4 @@ def followers_released() -> Iterator[None]:
         # Imported late: it loads torch, which a command that runs nothing need not wait for.
         from harness.ranks import group
 
-        group.lead(0, "cpu").close()
+        group.release()

@@ -48,10 +48,15 @@ class TaskFollowers:
         except ray.exceptions.RayError:
             return KILLED
 
+    def kill(self, rank: int) -> bool:
+        """Kills one, if its node is there."""
+        ray_cluster.import_ray().cancel(self._tasks[rank - 1], force=True)
+        return False
+
     def stop(self) -> None:
         """Kills them: nothing is lost, for what a rank holds is in the checkpoints."""
-        for task in self._tasks:
-            ray_cluster.import_ray().cancel(task, force=True)
+        for rank in range(1, len(self._tasks) + 1):
+            self.kill(rank)
         self._leave()
 
 

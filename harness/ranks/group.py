@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from harness.config import Config
 from harness.errors import RunFailed, UserError, first_line
 from harness.interrupts import Interrupted, Paused
 from harness.models.policy import Policy
-from harness.ranks import launch
+from harness.ranks import launch, meeting, pulse
 from harness.ranks.alone import Alone
 from harness.ranks.sharding import cut
 
@@ -28,6 +27,7 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)  # of what all ranks do at once; the largest file may take as long to read
 PATIENCE = timedelta(days=365)  # for the next order: rank 0 may wait long for rollouts
+RELEASE_S = 60.0  # in which the ranks come that a refused command lets go
 FAREWELL_S = 5.0  # in which the living say that they are alive, once a rank has died
 
 
@@ -35,22 +35,30 @@ class Group(Alone):
     """This process among the ranks of a learner.
 
     place: its rank, and how many there are.
-    meeting: address of the store where they meet, as torch.distributed.rendezvous takes it, or tcp://HOST:PORT.
+    address: of the store where they meet, file://PATH or tcp://HOST:PORT.
     device: "cpu", or an accelerator's type; rank 0 tells it the others.
     started: the other ranks' processes, where this one has started them.
+    patience_s: for the others to come.
+    Raises RunFailed where they do not meet, Interrupted where a stop is overdue.
     """
 
     def __init__(
-        self, place: launch.Place, meeting: str, device: str = "", started: launch.Started | None = None
+        self,
+        place: launch.Place,
+        address: str,
+        device: str = "",
+        started: launch.Started | None = None,
+        patience_s: float = meeting.TIMEOUT.total_seconds(),
     ) -> None:
         self.rank, self.world = place.rank, place.world
         self._started = started
-        self._store = _store(meeting, place)
+        self._store = meeting.store(address, place)
         self._store.set(f"here/{self.rank}", "")
-        self._wait_for_all()
+        self._wait_for_all(patience_s)
         if self.rank == 0:
             self._store.set("device", device)
         self._open(self._store.get("device").decode(), place.local)
+        self._watch = self._life_watched(meeting.store(address, place, joins=True))
         self._obedient = True
         self._models: list[torch.nn.Module] = []
         self._sums: list[Any] = []
@@ -63,6 +71,13 @@ class Group(Alone):
         dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world, timeout=TIMEOUT)
         self._orders = dist.new_group(backend="gloo", timeout=PATIENCE)
         self._mesh = init_device_mesh(device, (self.world,))
+
+    def _life_watched(self, store: dist.Store) -> pulse.Watch | None:
+        """Gives signs of life, or watches those of the others."""
+        if self.rank > 0:
+            pulse.beat(store, self.rank)
+            return None
+        return pulse.Watch(store, self.world, lambda rank: self._started is not None and self._started.kill(rank))
 
     # Sharding ----------------------------------------------------------------------------------------
 
@@ -122,6 +137,7 @@ class Group(Alone):
         try:
             yield
         except BaseException as error:
+            self._stop_watching()
             # What stops a run stops it between two orders; anything else may leave the others in the middle of one.
             self._obedient = isinstance(error, Interrupted | Paused)
             if not _is_loss(error):
@@ -167,9 +183,9 @@ class Group(Alone):
         code = self._exit_code(rank)
         return f"the death of rank {rank}" + ("" if code is None else f" (exit {code})")
 
-    def _wait_for_all(self) -> None:
+    def _wait_for_all(self, patience_s: float) -> None:
         """Until every rank is here. Raises Interrupted where a stop is overdue, RunFailed for one that is missing."""
-        deadline = time.monotonic() + TIMEOUT.total_seconds()
+        deadline = time.monotonic() + patience_s
         while missing := [rank for rank in range(self.world) if not self._store.check([f"here/{rank}"])]:
             interrupts.give_up_if_overdue()
             if time.monotonic() > deadline or any(self._exit_code(rank) is not None for rank in missing if rank):
@@ -177,25 +193,20 @@ class Group(Alone):
             time.sleep(0.05)
 
     def close(self) -> None:
+        self._stop_watching()
         if self._started is not None:
             self._started.stop()
         elif self._obedient:
             self.order("end")
         self._leave()
 
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+
     def _leave(self) -> None:
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def _store(meeting: str, place: launch.Place) -> dist.Store:
-    """Where the ranks meet. One at rank 0's address is there at once: `_wait_for_all` waits, and sees who died."""
-    if meeting.startswith("tcp://"):
-        host, _, port = meeting.removeprefix("tcp://").rpartition(":")
-        return dist.TCPStore(host, int(port), place.world, place.rank == 0, TIMEOUT, wait_for_workers=False)
-    store: dist.Store
-    store, *_ = next(dist.rendezvous(meeting, place.rank, place.world, timeout=TIMEOUT))
-    return store
 
 
 def _is_loss(error: BaseException) -> bool:
@@ -249,7 +260,7 @@ def lead(world: int, device: str, started: launch.Started | None = None) -> Grou
     """
     place, kind = launch.launched(), torch.device(device).type
     if place is not None:
-        made = Group(place, "env://", kind)
+        made = Group(place, launch.meeting(), kind)
         launch.forget()
         return made
     started = started or launch.Followers(world)
@@ -260,8 +271,14 @@ def lead(world: int, device: str, started: launch.Started | None = None) -> Grou
         raise
 
 
-def join() -> Group:
-    """Makes this process one of the ranks beside the first."""
+def join(place: launch.Place) -> Group:
+    """Makes this process one of the ranks beside the first. Raises RunFailed, UserError where they cannot meet."""
+    return Group(place, launch.meeting())
+
+
+def release() -> None:
+    """Lets the ranks go that torchrun or srun has started, of a command that has no work for them."""
     place = launch.launched()
     assert place is not None
-    return Group(place, os.environ.get(launch.MEETING, "env://"))
+    with suppress(RunFailed, UserError):  # nobody waits for ever for those that cannot be met
+        Group(place, launch.meeting(), "cpu", patience_s=RELEASE_S).close()

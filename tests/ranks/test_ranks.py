@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
 from benchmarks.rank_cases import COVER, SHORT, Case, Run, configured, foreign_model, ran
+from harness.command import together
 from harness.command.plan import plan
 from harness.errors import UserError
 from harness.models.digest import weights_sha256
-from harness.ranks import launch
+from harness.ranks import group, launch, pulse
 from harness.records.recorder import Recorder
 from tests.conftest import ROOT
 
@@ -60,9 +62,11 @@ def test_a_killed_run_is_resumed_by_another_number_of_ranks(run: Run, tmp_path: 
     assert len(followers) == 1
     eventually(lambda: not any(map(alive, followers)))
     stopped = started(tmp_path, *overrides, "ranks=3")
-    eventually(lambda: rows_of(tmp_path, overrides) >= 14)
-    stopped.send_signal(signal.SIGTERM)
+    for rank in [*followers_of(stopped.pid, after=lambda: rows_of(tmp_path, overrides) >= 14), stopped.pid]:
+        os.kill(rank, signal.SIGUSR2)  # as srun does before a job's time is up: to all
     assert stopped.wait() == 1
+    (path,) = tmp_path.glob("carry/*/manifest.json")
+    assert rows_of(tmp_path, overrides) == max(int(saved.name) for saved in path.parent.glob("checkpoints/0*"))
     assert run(*overrides).sha256 == whole.sha256
 
 
@@ -133,6 +137,41 @@ def test_a_dead_rank_is_named_and_the_run_carries_on(run: Run, monkeypatch: pyte
     assert resumed.sha256 == run(*overrides, "repeat=1").sha256
 
 
+def test_a_frozen_rank_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, started = Recorder.update, _started(monkeypatch)
+
+    def freezing(self: Recorder, *more: Any) -> None:
+        record(self, *more)
+        started[-1]._processes[0].send_signal(signal.SIGSTOP)
+
+    monkeypatch.setattr(Recorder, "update", freezing)
+    monkeypatch.setattr(pulse, "SILENT_S", 5.0)
+    assert run("algo=grpo", MANY, "driver=overlapped", "ranks=2").outcome == "interrupted"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_silent_rank_is_killed_or_waited_for_no_more(
+    ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A rank of another machine closes no connection: rank 0 would wait for it."""
+    for name, seconds in {"BEAT_S": 0.05, "SILENT_S": 0.5, "FREE_S": 0.1}.items():
+        monkeypatch.setattr(pulse, name, seconds)
+    killed, ended = list[int](), list[int]()
+    monkeypatch.setattr(pulse.os, "_exit", ended.append)
+    store = dist.FileStore(str(tmp_path / "store"), 3)
+    pulse.beat(store, 1)
+
+    def kill(rank: int) -> bool:
+        killed.append(rank)
+        return ours
+
+    watch = pulse.Watch(dist.FileStore(str(tmp_path / "store"), 3), 3, kill)
+    eventually(lambda: killed and (ours or ended), seconds=30)
+    watch.stop()
+    assert killed == [2] and ended == ([] if ours else [1])
+    assert "rank 2 has given no sign of life" in capfd.readouterr().err
+
+
 def _started(monkeypatch: pytest.MonkeyPatch) -> list[launch.Followers]:
     """The followers of the runs of a test."""
     seen: list[launch.Followers] = []
@@ -174,6 +213,52 @@ def test_what_cannot_be_is_refused(
             monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         plan(overrides)
+
+
+TWO = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "RANK": "0", "WORLD_SIZE": "2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RANK", "zero", "RANK=zero: expected a whole number"),
+        ("RANK", "2", "RANK=2 with WORLD_SIZE=2: expected a rank from 0 to 1"),
+        ("WORLD_SIZE", "two", "WORLD_SIZE=two: expected a whole number"),
+        ("MASTER_PORT", "", "MASTER_PORT=: expected a whole number"),
+        ("MASTER_PORT", "99999", "from 1 to 65535"),
+        ("MASTER_ADDR", "no machine", "MASTER_ADDR=no machine: no such machine"),
+    ],
+)
+def test_ranks_that_cannot_meet_are_refused(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in {**TWO, name: value}.items():
+        monkeypatch.setenv(*variable)
+    with pytest.raises(UserError, match=message):
+        plan(["ranks=2", "driver=overlapped"])
+
+
+def test_a_port_that_somebody_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as taken:
+        for variable in {**TWO, "MASTER_PORT": str(taken.getsockname()[1])}.items():
+            monkeypatch.setenv(*variable)
+        with pytest.raises(UserError, match="choose another port"):
+            plan(["ranks=2", "driver=overlapped"])
+        monkeypatch.setenv(launch.AGENT, "True")
+        launch.check_launched(2, 1)  # it is torchrun
+
+
+def test_a_refused_command_does_not_wait_for_ranks_that_nobody_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for variable in {**TWO, "MASTER_PORT": port}.items():
+        monkeypatch.setenv(*variable)
+    monkeypatch.setattr(group, "RELEASE_S", 0.5)
+    began = time.monotonic()
+    with together.followers_released():
+        pass
+    assert time.monotonic() - began < 60
 
 
 def test_a_place_among_several_needs_their_address(monkeypatch: pytest.MonkeyPatch) -> None:
