@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness import build
 from harness.command.output import python, starter
 from harness.command.plan import Plan
 from harness.command.watch import labels
@@ -36,8 +37,19 @@ def header(plan: Plan) -> str:
     estimated = first.mode == "train" and max(cell.updates for cell in plan.cells) > 10
     how_long = "the time left is shown after ten updates; " if estimated else ""
     stop = "Slurm's jobs go on after Ctrl-C" if plan.on_slurm else "Ctrl-C stops"
-    lines = (f"{_count(plan, due)}: {task}", f"into {where}", f"{how_long}{stop}, the same command carries on")
-    return "\n".join(wrapped(printable(line)) for line in lines)
+    lines = [f"{_count(plan, due)}: {task}", f"into {where}", f"{how_long}{stop}, the same command carries on"]
+    return "\n".join(wrapped(printable(line)) for line in [*lines, *never_reached(plan)])
+
+
+def never_reached(plan: Plan) -> list[str]:
+    """A line for each staleness that its run is too short for."""
+    short = [
+        f"staleness={cell.staleness} is never reached: in {cell.updates} updates nothing is more than "
+        f"{cell.updates - 1} updates old"
+        for cell in plan.cells
+        if cell.mode == "train" and not build.staleness_policy(cell).is_reached(cell.batches)
+    ]
+    return list(dict.fromkeys(short))
 
 
 def _count(plan: Plan, due: int) -> str:

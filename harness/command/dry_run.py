@@ -14,6 +14,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from harness import build
+from harness.command.banner import never_reached
 from harness.command.capacity import report as capacity
 from harness.command.capacity.calibrate import measured
 from harness.command.capacity.memory import beside_bytes, compute_bytes, engine_weight_bytes, mini_batches
@@ -26,6 +27,8 @@ from harness.lag.mixture import MixedLag
 from harness.lag.partial import PartialLag
 from harness.models import footprint
 from harness.models.checks import resolve_path
+from harness.models.declared import architecture_at_hand
+from harness.models.positions import positions
 from harness.models.published import shape_at_hand
 from harness.tasks.suites import BENCHMARKS
 
@@ -45,6 +48,8 @@ def report(plan: Plan) -> str:
         lines += ["", *description]
         for cell in cells:
             lines.append(f"  {cell.label} → {cell.folder}")
+    for line in never_reached(plan):
+        lines += ["", *textwrap.wrap(line, WIDTH)]
     total = capacity.total([capacity.run_seconds(sized(cell), _answers(cell), rates_of(cell)) for cell in plan.cells])
     if total and plan.is_sweep:
         lines += ["", *textwrap.wrap(f"all cells, one after the other: {total}", WIDTH)]
@@ -58,12 +63,16 @@ def refusals(plan: Plan) -> list[str]:
 
 
 def sized(config: Config) -> Config:
-    """The config with prompts no longer than any of its task, where the task knows that and no template adds to it."""
-    longest = getattr(build.task(config), "longest_prompt", None)
-    if longest is None or config.model.template != "plain":
-        return config
-    most = min(longest, config.rollout.max_prompt_tokens)
-    return replace(config, rollout=replace(config.rollout, max_prompt_tokens=most))
+    """The config with prompts no longer than the model's positions allow, where it is at hand, and its task's are.
+
+    A task may know its longest prompt, which counts where no template adds to it.
+    """
+    rollout = config.rollout
+    longest = getattr(build.task(config), "longest_prompt", None) if config.model.template == "plain" else None
+    most = positions(architecture_at_hand(resolve_path(config.served_model.path))).most
+    room = None if most is None or most <= rollout.max_new_tokens else most - rollout.max_new_tokens
+    fitting = min(limit for limit in (rollout.max_prompt_tokens, longest, room) if limit is not None)
+    return replace(config, rollout=replace(rollout, max_prompt_tokens=fitting))
 
 
 def rates_of(config: Config) -> Rates | None:
@@ -149,8 +158,8 @@ def _answers(config: Config) -> int:
 
 
 def _queued(config: Config) -> int:
-    """Rollout batches that wait to be trained on, the next one included."""
-    return build.staleness_policy(config).lag_steps + 1
+    """Rollout batches that wait to be trained on at most, the next one included."""
+    return min(config.batches, build.staleness_policy(config).lag_steps + 1)
 
 
 # Words ---------------------------------------------------------------------------------------------------
@@ -175,9 +184,9 @@ def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
     yield "learner", f"{counted(config.updates, 'update')}, each in at most about {micro}"
     policy = build.staleness_policy(config)
     part = "in part " if isinstance(policy, MixedLag) else ""
-    first = f"the first {ahead if ahead > 1 else 'one'} {part}from the base model"
+    first = "all" if ahead == config.batches else f"the first {ahead if ahead > 1 else 'one'}"
     tokens = f"≤ {_short(e.training_tokens)} tokens to train on"
-    yield "generation", f"{counted(config.batches, 'batch', 'batches')}, {first}; {tokens}"
+    yield "generation", f"{counted(config.batches, 'batch', 'batches')}, {first} {part}from the base model; {tokens}"
     if isinstance(policy, MixedLag):
         yield "staleness", _ages(policy)
     if isinstance(policy, PartialLag):
