@@ -16,6 +16,7 @@ import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from algorithms import AGGREGATIONS
 from analysis.inference import ALPHA, smallest_p
 from harness.command.arguments import as_meant
 from harness.command.banner import SEEDS, learned, next_steps
@@ -115,7 +116,7 @@ REFUSED = [
     (["-m", "staleness=interval(0,256)"], "an interval has no values of its own; type staleness=0,64"),
     (["sweep=staleness", "sweep=demo"], "give one sweep a command"),
     (["algo=grpo", "algo=m2po"], "algo: given 2 times; give one, or all of them: -m algo=grpo,m2po"),
-    (["-m", "task=carry", "task.terms=4", "seed=1,2"], "task: given 2 times; give one, or all of them"),
+    (["-m", "task=carry", "task=countdown", "seed=1,2"], "task: given 2 times; give one, or all of them"),
     (["-m", "sweep=staleness,demo"], "several sweeps; give one a command"),
     (["experiment=demo/grpo_stale", "experiment=demo/m2po_stale"], "give one experiment a command"),
     (["mode=evaluate", "checkpoint=nope"], "checkpoint=nope: no such folder"),
@@ -266,6 +267,7 @@ def test_help_tells_of_one_group_or_key_and_of_what_is_chosen():
     assert help_text(["--help", "staleness"]).startswith("== Keys (KEY=VALUE) ==\nstaleness=0")
     grpo = " ".join(help_text(["--help", "algo=grpo"]).split())
     assert "algo=grpo: algorithms.grpo.GRPO (algorithms/grpo.py)" in grpo and "(arXiv 2402.03300)" in grpo
+    assert " | ".join(AGGREGATIONS) in grpo
     assert "algo.dual_clip=null c > 1 also zeroes" in grpo and "(≥ 1; default null)" in grpo
     assert "learner.lr" not in grpo and "reward_noise=0.0 probability that" in " ".join(
         help_text(["--help", "task"]).split()

@@ -150,7 +150,7 @@ def one_task(study: Study) -> None:
     """Accuracies on different tasks are different quantities: refuse to draw them on one axis."""
     tasks = study.used["task"].value_counts()
     if len(tasks) > 1:
-        counts = ", ".join(f"{task} ({n} runs)" for task, n in sorted(tasks.items()))
+        counts = ", ".join(f"{task} ({n} {'run' if n == 1 else 'runs'})" for task, n in sorted(tasks.items()))
         first = sorted(tasks.index)[0]
         raise AnalysisError(f"runs of different tasks: {counts}; choose one with --where task={first}")
 
