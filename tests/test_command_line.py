@@ -421,6 +421,12 @@ def test_a_failing_cell_stops_no_other_and_is_named(command, tmp_path):
     assert statuses == ["failed", "finished"]
 
 
+def test_no_words_at_all_are_the_default_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (cell,) = plan([]).cells
+    assert (cell.choices["algo"], cell.staleness, cell.updates) == ("m2po", 0, 400)
+
+
 def test_what_is_typed_next_keeps_what_was_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     typed = ["algo=grpo", "algo.epsilon_high=0.3", "staleness=4", "seed=7", "task.terms=4", "repeat=2", *SMALL]
