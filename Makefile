@@ -18,7 +18,7 @@ help:  ## what there is
 # The environment -------------------------------------------------------------------------------------
 
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed; call make PYTHON=/path/to/python3.x" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
@@ -49,11 +49,12 @@ vllm-sweep: setup-vllm-cpu  ## a short sweep whose rollouts come from vLLM
 
 demo: .venv/.base  ## the main job: stale GRPO against M2PO, with figures, in minutes
 	$(BIN)/python run.py sweep=demo runs_dir=$(RUNS)
-	@echo
-	@echo "Next: make ui                                              every run in the browser"
-	@echo "      $(BIN)/python run.py sweep=staleness               all main methods, four stalenesses"
-	@echo "      $(BIN)/python run.py -m algo=m2po algo.m2_threshold=0.01,0.04,0.16 staleness=64"
-	@echo "      $(BIN)/python run.py --help"
+	@echo "  $(BIN)/python run.py sweep=staleness"
+	@echo "      all main methods, four stalenesses"
+	@echo "  $(BIN)/python run.py -m algo=m2po algo.m2_threshold=0.01,0.04,0.16 staleness=64"
+	@echo "      along another axis"
+	@echo "  $(BIN)/python run.py --help"
+	@echo "      every key"
 
 test: .venv/.dev  ## the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

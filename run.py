@@ -188,10 +188,12 @@ def draw(planned: Plan) -> None:
     folder = planned.sweep_folder
     tell("drawing figures …", sys.stderr)
     try:
-        files = write_choices(folder) if planned.rungs else write_all([folder], folder)
+        files = write_choices(folder) if planned.rungs else write_all([folder], folder, status)
     except (AnalysisError, OSError) as error:
+        status("")
         print(f"no figures: {error}", file=sys.stderr)
         return
+    status("")
     if not planned.rungs:
         print(f"{len(files)} files, report: {folder / 'report' / 'index.html'}")
 

@@ -28,7 +28,7 @@ class Algorithm:
     To write one: give the fields, `scope`, and `weights`. Where the published surrogate is not Σ w·A (the
     value of a masked ratio objective), override `objective` too. See docs/adding-an-algorithm.md.
 
-    aggregation: one of `aggregation.AGGREGATIONS`; None means `published_aggregation`.
+    aggregation: token_mean | seq_mean_token_mean | seq_mean_token_sum | seq_mean_token_sum_norm; null: as published.
     scope: what the rule must see at once, "token", "sequence" or "batch" (the whole optimizer mini-batch).
     needs: the optional fields of TokenStats that it uses.
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +29,13 @@ def load(
     return runs.load(several, incomplete=incomplete, tracking_uri=tracking_uri)
 
 
-def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
+def write_all(
+    runs: Sequence[str | Path], out: str | Path, say: Callable[[str], None] = lambda text: None
+) -> list[Path]:
     """Draws figures, writes tables and the report: what run.py calls after a sweep.
 
     runs: run folders, sweep folders, packs or experiments. out: folder to write below.
+    say: is told what is drawn, while it is.
     Returns every file written.
     Raises AnalysisError (one line) when no run can be used, when the runs are of different tasks, or when `out` cannot
     be written.
@@ -47,7 +50,7 @@ def write_all(runs: Sequence[str | Path], out: str | Path) -> list[Path]:
     for name, table in tables.of_a_sweep(study).items():
         tabular.write(table, out / "tables", name)
     tabular.write(tabular.made("leaderboard", leaderboard.leaderboard, study), out / "tables", "leaderboard")
-    report.write(study, out / "report", drawings=figures.saving(figures.draw(study), out / "figures"))
+    report.write(study, out / "report", drawings=figures.saving(figures.draw(study, say=say), out / "figures"))
     return sorted(path for folder in ("figures", "tables", "report") for path in (out / folder).iterdir())
 
 

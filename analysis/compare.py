@@ -193,7 +193,7 @@ def _number(value: float) -> str:
 def _short(e: Estimate) -> str:
     if e.n == 0:
         return "–"
-    interval = f" [{e.low:.4g}, {e.high:.4g}]" if e.low == e.low else " (no interval)"
+    interval = f" [{e.low:.4g}, {e.high:.4g}]" if e.low == e.low else ""
     return f"{e.value:.4g}{interval}"
 
 

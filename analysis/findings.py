@@ -55,8 +55,10 @@ def _of_methods(study: Study, metric: str) -> str:
 
 
 def _nothing_beside(study: Study) -> str:
-    there = (study.used["algorithm"] == leaderboard.BASELINE).any()
-    return "there is no other method" if there else "there is no run of GRPO"
+    methods = set(study.used["algorithm"])
+    if leaderboard.BASELINE not in methods:
+        return "there is no run of GRPO"
+    return "the other methods ended with its weights" if len(methods) > 1 else "there is no other method"
 
 
 def _name(row: dict[str, object]) -> str:
@@ -69,11 +71,13 @@ def _of_places(study: Study, names: list[str], metric: str) -> str:
     """The highest and the lowest place of a search; not tested, for one looks at all of them to choose these."""
     one, _ = selection.one_model(study)
     table = axes.table(axes.along(one, names, metric), names).dropna(subset="value").sort_values("value")
-    low, high = (_place(row, names) for row in (table.iloc[0], table.iloc[-1]))
-    return (
-        f"Of {len(table)} combinations of {', '.join(names)}, {scores.OUTCOMES[scores.RANKED_BY]} of {metric} is "
-        f"highest, {high}, and lowest, {low}; not tested, since all were looked at to name these."
-    )
+    ends = table.iloc[0], table.iloc[-1]
+    what = f"Of {len(table)} combinations of {', '.join(names)}, {scores.OUTCOMES[scores.RANKED_BY]} of {metric} is"
+    values = {f"{row['value']:.3f}" for row in ends}
+    if len(values) == 1:
+        return f"{what} {values.pop()} at every one, to three places."
+    low, high = (_place(row, names) for row in ends)
+    return f"{what} highest, {high}, and lowest, {low}; not tested, since all were looked at to name these."
 
 
 def _place(row: pd.Series, names: list[str]) -> str:

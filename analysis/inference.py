@@ -85,9 +85,9 @@ def detectable(deviation: float, n: int, family: int = 1, power: float = POWER) 
     """The true mean difference that a paired t test at α/family finds with this power: what n seeds can see.
 
     deviation: standard deviation of the paired differences. n: pairs. family: comparisons made.
-    Returns it in the unit of `deviation`; NaN for n < 2.
+    Returns it in the unit of `deviation`; NaN for n < 2, and where pairs that do not vary say nothing of the noise.
     """
-    if n < 2 or not math.isfinite(deviation):
+    if n < 2 or not math.isfinite(deviation) or not deviation:
         return math.nan
     critical = stats.t.isf(ALPHA / family / 2, n - 1)
 

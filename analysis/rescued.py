@@ -98,7 +98,8 @@ def _panel(ax: Axes, search: Search) -> None:
         ax.plot(*curve, linewidth=1.1, marker="o", markersize=2.2, **look)
     if search.last is not None:
         ax.axvline(search.last, color=RESCUED, linestyle=":", linewidth=1.2)
-    ax.set_title(f"{search.switch}: {'never' if search.last is None else f'until {search.last}'}")
+    until = "never" if search.last is None else f"until {search.last}"
+    ax.set_title("\n".join([*search.switch.split(), until]), fontsize="medium")  # a key a line: panels are narrow
     common.thin_updates(ax)
 
 

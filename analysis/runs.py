@@ -278,7 +278,7 @@ def _finish(study: Study, incomplete: bool) -> Study:
     runs = series.decide(study.runs, incomplete)
     if not runs["used"].any():
         reasons = "; ".join(f"{row.run}: {row.why_not}" for row in runs.head(3).itertuples())
-        raise AnalysisError(f"{len(runs)} runs found, none can be used ({reasons})")
+        raise AnalysisError(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} found, none can be used ({reasons})")
     runs = series.describe(runs)
     names = set(runs.loc[runs["used"], "run"])
 

@@ -139,13 +139,22 @@ class Config:
         """The run folder, a function of the config: readable first, unique through the hash."""
         kind = self.choices["lag"]
         lag = f"{'s' if kind == 'exact' else kind}{self.staleness}".replace(":", "_")
-        what = f"{self.choices['algo']}-{lag}"
-        if self.mode == "evaluate":
-            path = Path(str(self.checkpoint))
-            run = f"{path.parent.parent.name}-" if path.parent.name == "checkpoints" else ""
-            what = f"evaluate-{run}{path.name}"
+        what = f"evaluate-{self._evaluated}" if self.mode == "evaluate" else f"{self.choices['algo']}-{lag}"
         name = f"{what}-seed{self.seed}-{self.sha256()[:10]}"
         return Path(self.runs_dir) / self.choices["task"] / name
+
+    @property
+    def label(self) -> str:
+        """What a line calls the cell: method (of an evaluation the checkpoint's name), staleness and seed."""
+        evaluates = self.mode == "evaluate"
+        what = f"evaluate {self._evaluated}" if evaluates else f"{self.choices['algo']} s={self.staleness}"
+        return f"{what} seed={self.seed}"
+
+    @property
+    def _evaluated(self) -> str:
+        """The name of what is evaluated: run and update, or a model's."""
+        path = Path(str(self.checkpoint))
+        return f"{path.parent.parent.name}-{path.name}" if path.parent.name == "checkpoints" else path.name
 
 
 @cache

@@ -24,7 +24,9 @@ class ModelConfig:
         "type of the computation, master weights stay float32; null: the model's own",
         choices=("float32", "bfloat16"),
     )
-    attention: str = key("sdpa", "implementation of attention", choices=("sdpa", "eager", "flash_attention_2"))
+    attention: str = key(
+        "sdpa", "attention, of families that run through transformers", choices=("sdpa", "eager", "flash_attention_2")
+    )
     gradient_checkpointing: bool = key(False, "compute activations twice to keep fewer of them", "driver")
     template: Declared[str] = key(
         None, "how a problem becomes a prompt; null: chat if the tokenizer has a template", choices=("plain", "chat")

@@ -16,6 +16,7 @@ from transformers import Qwen2Config
 
 from harness import build
 from harness.command import dry_run
+from harness.command.banner import header
 from harness.command.capacity.devices import DEVICES
 from harness.command.capacity.memory import largest_micro_batch, learner, verdict
 from harness.command.capacity.outlook import outlook
@@ -27,7 +28,7 @@ from harness.config import Config
 from harness.lag.policy import BoundedLag
 from harness.models.published import PUBLISHED
 from tests.conftest import ROOT
-from tests.tiny import boxed_rows, hollow_model, write_jsonl
+from tests.tiny import boxed_rows, hollow_model, make_model, write_jsonl
 
 STARTING_S = 3.0  # until a recorded run's first evaluation
 
@@ -130,6 +131,30 @@ def test_a_plan_counts_with_the_longest_prompt_of_the_task() -> None:
     longest = max(len(problem.prompt) for problem in build.task(config).train(1, range(64)))
     assert dry_run.sized(config).rollout.max_prompt_tokens == longest == 13
     assert "prompt ≤ 13," in dry_run.report(plan(["dry_run=true", "tracking=none"]))
+
+
+def test_a_plan_leaves_a_response_its_positions(tmp_path: Path) -> None:
+    words = ("model=hf", f"model.path={make_model(tmp_path / 'm', max_position_embeddings=256)}", "task=gsm8k")
+    assert dry_run.sized(planned(*words)).rollout.max_prompt_tokens == 128
+    assert dry_run.sized(planned(*words, "rollout.max_new_tokens=56")).rollout.max_prompt_tokens == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "batches", "is_said"),
+    [
+        (["updates=16", "staleness=64"], "4 batches, all from the base model", True),
+        (["updates=64", "staleness=64"], "16 batches, all from the base model", True),
+        (["updates=68", "staleness=64"], "17 batches, all from the base model", False),
+        (["updates=72", "staleness=64"], "18 batches, the first 17 from the base model", False),
+        (["updates=4"], "1 batch, all from the base model", False),
+        (["updates=4", "staleness=64", "lag=bounded", "driver=overlapped"], "1 batch, all from the base model", False),
+    ],
+)
+def test_a_staleness_that_a_run_is_too_short_for_is_said(words: list[str], batches: str, is_said: bool) -> None:
+    plans = plan([*words, "dry_run=true", "tracking=none"])
+    text = " ".join(dry_run.report(plans).split())
+    said = f"staleness=64 is never reached: in {plans.cells[0].updates} updates nothing is more than"
+    assert batches in text and (said in text) == (said in " ".join(header(plans).split())) == is_said
 
 
 def test_the_memory_of_generation_is_one_answer() -> None:

@@ -16,12 +16,15 @@ import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from algorithms import AGGREGATIONS
+from analysis.inference import ALPHA, smallest_p
 from harness.command.arguments import as_meant
-from harness.command.banner import learned, next_steps
+from harness.command.banner import SEEDS, learned, next_steps
 from harness.command.cell import label_of
 from harness.command.compose import CONF, compose_one, set_project_root
 from harness.command.help import defaults, help_text, version
 from harness.command.mistakes import RENAMED
+from harness.command.output import python, starter
 from harness.command.plan import plan
 from harness.command.reference import page
 from harness.command.watch import varied
@@ -113,7 +116,7 @@ REFUSED = [
     (["-m", "staleness=interval(0,256)"], "an interval has no values of its own; type staleness=0,64"),
     (["sweep=staleness", "sweep=demo"], "give one sweep a command"),
     (["algo=grpo", "algo=m2po"], "algo: given 2 times; give one, or all of them: -m algo=grpo,m2po"),
-    (["-m", "task=carry", "task.terms=4", "seed=1,2"], "task: given 2 times; give one, or all of them"),
+    (["-m", "task=carry", "task=countdown", "seed=1,2"], "task: given 2 times; give one, or all of them"),
     (["-m", "sweep=staleness,demo"], "several sweeps; give one a command"),
     (["experiment=demo/grpo_stale", "experiment=demo/m2po_stale"], "give one experiment a command"),
     (["mode=evaluate", "checkpoint=nope"], "checkpoint=nope: no such folder"),
@@ -264,6 +267,7 @@ def test_help_tells_of_one_group_or_key_and_of_what_is_chosen():
     assert help_text(["--help", "staleness"]).startswith("== Keys (KEY=VALUE) ==\nstaleness=0")
     grpo = " ".join(help_text(["--help", "algo=grpo"]).split())
     assert "algo=grpo: algorithms.grpo.GRPO (algorithms/grpo.py)" in grpo and "(arXiv 2402.03300)" in grpo
+    assert " | ".join(AGGREGATIONS) in grpo
     assert "algo.dual_clip=null c > 1 also zeroes" in grpo and "(≥ 1; default null)" in grpo
     assert "learner.lr" not in grpo and "reward_noise=0.0 probability that" in " ".join(
         help_text(["--help", "task"]).split()
@@ -417,14 +421,48 @@ def test_a_failing_cell_stops_no_other_and_is_named(command, tmp_path):
     assert statuses == ["failed", "finished"]
 
 
+def test_no_words_at_all_are_the_default_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (cell,) = plan([]).cells
+    assert (cell.choices["algo"], cell.staleness, cell.updates) == ("m2po", 0, 400)
+
+
 def test_what_is_typed_next_keeps_what_was_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     typed = ["algo=grpo", "algo.epsilon_high=0.3", "staleness=4", "seed=7", "task.terms=4", "repeat=2", *SMALL]
     (line,) = [line for line in next_steps(plan(typed)).splitlines() if "algo=grpo,m2po" in line]
     words = shlex.split(line)
     words = words[words.index("-m") :]
-    assert words == ["-m", "algo=grpo,m2po", "staleness=4", "seed=1,2,3", "task.terms=4", *SMALL]
-    assert len(plan(words).cells) == 6
+    assert words == ["-m", "algo=grpo,m2po", "staleness=4", f"seed={SEEDS}", "task.terms=4", *SMALL]
+    assert len(plan(words).cells) == 12
+
+
+def test_seeds_that_are_advised_can_show_a_difference():
+    advised = len(SEEDS.split(","))
+    assert smallest_p(advised) < ALPHA <= smallest_p(advised - 1)
+
+
+def test_what_is_typed_next_has_the_consent_and_the_path_that_code_from_outside_needs(tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text("def score(problem, response, row):\n    return 1.0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    steps = next_steps(plan(["allow_code=[my_rewards]", "runs_dir=there", *SMALL])).splitlines()
+    run = [line.strip() for line in steps if "checkpoint=" in line or "seed=" in line]
+    assert len(run) == 2 and all(line.startswith(f"PYTHONPATH={tmp_path} ") for line in run)
+    assert all({"allow_code=[my_rewards]", "runs_dir=there"} <= set(shlex.split(line)) for line in run)
+
+
+def test_what_starts_this_python_is_its_path_where_the_shell_finds_another_one(tmp_path, monkeypatch):
+    (here := tmp_path / "env" / "bin").mkdir(parents=True)
+    for file in (here / "python", here / "lagrange"):
+        file.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(here / "python"))
+    monkeypatch.setattr(sys, "argv", [str(here / "lagrange")])
+    monkeypatch.chdir(tmp_path)
+    assert python() == "env/bin/python" and starter() == "env/bin/lagrange"
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PATH", str(here))
+    assert python() == "python" and starter() == "lagrange"
 
 
 def test_a_folder_of_configurations_that_is_not_there_is_named(tmp_path):
@@ -445,3 +483,5 @@ def test_a_line_of_a_cell_says_what_tells_it_from_the_others(monkeypatch, tmp_pa
     assert [label_of(cell) for cell in planned.cells[::2]] == ["m2po s=0 seed=1 lr=1e-05", "m2po s=0 seed=1 lr=3e-05"]
     monkeypatch.setenv(VARIED, "")
     assert label_of(planned.cells[0]) == "m2po s=0 seed=1"
+    evaluated = plan(["mode=evaluate", f"checkpoint={ROOT / 'harness' / 'assets' / 'carry'}", *SMALL]).cells[0]
+    assert label_of(evaluated) == "evaluate carry seed=1", "of its method nothing is known"

@@ -24,7 +24,7 @@ from tests.tiny import gsm8k_rows, make_model, write_jsonl
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND = re.compile(r"python run\.py ((?:[^`#\n]|\\\n)+)")
+COMMAND = re.compile(r"python run\.py ((?:\\\n|[^`#\n])+)")
 FETCHED = ("checkpoint=", "fork=", "schedule=", "searchpath", "mine", "RUN", "PATH", "…", "--help", "VALUE", "tuned/")
 
 
@@ -46,6 +46,11 @@ def test_a_documented_command_composes(typed: str) -> None:
     words = [word for word in shlex.split(typed) if not word.startswith("--cfg") and word != "job"]
     file = points.file_of(words)
     assert compose_cells(words)[0] if file is None else points.compose(words, file)[1]
+
+
+@pytest.mark.parametrize("typed", [c for c in documented() if re.search(r"task=(gsm8k|deepscaler|math)\b", c)])
+def test_a_documented_command_names_a_model_that_reads_its_task(typed: str) -> None:
+    assert re.search(r"\b(model\.path|checkpoint|experiment)=", typed), "the default model has digits and signs alone"
 
 
 RUN = (

@@ -76,7 +76,6 @@ def test_a_line_a_minute_says_how_far_a_run_is(tmp_path):
 def cell(tmp_path, *words, answers=160):
     (config,) = plan([*SMALL, "updates=400", "eval.every=40", f"runs_dir={tmp_path}", *words]).cells
     config.folder.mkdir(parents=True)
-    (config.folder / "manifest.json").write_text(json.dumps({"resumed": []}))
     row = {"update": 0, "split": "validation", "n": answers // 5, "k": 4, "sampled_accuracy": 0.5}  # and one greedy
     (config.folder / "eval.jsonl").write_text(json.dumps(row) + "\n")
     return config
@@ -111,16 +110,22 @@ def test_the_time_left_is_right_within_a_factor_of_two_after_ten_updates(tmp_pat
         assert truth / 2 <= one.left_s() <= truth * 2, until
 
 
-def test_a_run_that_carries_on_counts_from_where_it_did(tmp_path):
+@pytest.mark.parametrize("watched_before", [False, True])
+def test_a_run_that_carries_on_counts_from_where_it_did(tmp_path, watched_before):
     config = cell(tmp_path, "staleness=0")
-    (config.folder / "manifest.json").write_text(json.dumps({"resumed": [{}]}))
     old = [{"update": u, "time/elapsed_s": 100.0 * u} for u in range(1, 201)]
     new = [{"update": u, "time/elapsed_s": 5.0 + (u - 200)} for u in range(201, 221)]
-    one = pace.Pace(config)
-    for n in (8, 20):
+    one, other = pace.Pace(config), pace.Pace(config)
+    for n in (0, 1, 8, 20)[not watched_before :]:
         (config.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*old, *new[:n]]))
         one.look()
+        if n == 1:
+            assert one.left_s() is None, "of one update nothing is known"
     assert 170 <= one.left_s() <= 181
+    assert one.update_s() == pytest.approx((25 + 180) / 200, rel=0.05)
+    assert pace.together_s([one], [], [other], 1) == pytest.approx(180 + 400, rel=0.1)
+    other.look()
+    assert pace.together_s([one], [], [other], 1) == pytest.approx(180 + 180, rel=0.1), "interrupted at 220"
 
 
 def test_a_fork_counts_from_the_update_that_it_starts_at(tmp_path):
@@ -138,12 +143,12 @@ def test_a_fork_counts_from_the_update_that_it_starts_at(tmp_path):
 def test_what_has_not_begun_takes_as_long_as_what_runs(tmp_path):
     config = cell(tmp_path, "staleness=0")
     left = simulate(config, 200)
-    one = pace.Pace(config)
+    one, new = pace.Pace(config), pace.Pace(config)
     one.look()
-    whole = one.total_s()
-    assert pace.together_s([one], [], [config, config], 1) == pytest.approx(left + 2 * whole, rel=0.2)
-    assert pace.together_s([one], [], [config] * 3, 2) == pytest.approx((left + 3 * whole) / 2, rel=0.2)
-    assert pace.together_s([], [], [config], 1) is None
+    whole = one.update_s() * config.updates
+    assert pace.together_s([one], [], [new, new], 1) == pytest.approx(left + 2 * whole, rel=0.2)
+    assert pace.together_s([one], [], [new] * 3, 2) == pytest.approx((left + 3 * whole) / 2, rel=0.2)
+    assert pace.together_s([], [], [new], 1) is None
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.2, "0:01"), (59.6, "1:00"), (3599.5, "1:00:00"), (7322, "2:02:02")])

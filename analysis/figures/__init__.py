@@ -74,12 +74,14 @@ def draw(
     columns: int | None = None,
     metric: str = "sampled_accuracy",
     along: tuple[str, str, str] = ("", "", ""),
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterable[tuple[str, Drawing | str]]:
     """Draws figures one after the other.
 
     only: names of figures (default: all). curves: metrics of metrics.jsonl to draw against updates as well.
     columns: width, 1 or 2 columns of a paper (default: each figure's own). metric: the accuracy, a name in eval.jsonl.
     along: column or key for the horizontal axis, the colours and the panels of outcome_by_axis ("": what is varied).
+    say: is told which figure is drawn, while it is.
     Returns (name, drawing) of each figure, or (name, why it is not drawn).
     Raises AnalysisError for an unknown figure or metric.
     """
@@ -96,7 +98,8 @@ def draw(
         chosen["outcome_by_axis"] = axis.outcome(*along)
     chosen |= {f"{name.replace('/', '_')}_vs_updates": main.curve_of(name) for name in curves}
     with options(columns, metric):
-        for name, figure in chosen.items():
+        for number, (name, figure) in enumerate(chosen.items(), 1):
+            say(f"drawing {name.replace('_', ' ')}, {number} of {len(chosen)} figures …")
             try:
                 yield name, figure(study)
             except Exception as error:
@@ -147,7 +150,7 @@ def one_task(study: Study) -> None:
     """Accuracies on different tasks are different quantities: refuse to draw them on one axis."""
     tasks = study.used["task"].value_counts()
     if len(tasks) > 1:
-        counts = ", ".join(f"{task} ({n} runs)" for task, n in sorted(tasks.items()))
+        counts = ", ".join(f"{task} ({n} {'run' if n == 1 else 'runs'})" for task, n in sorted(tasks.items()))
         first = sorted(tasks.index)[0]
         raise AnalysisError(f"runs of different tasks: {counts}; choose one with --where task={first}")
 

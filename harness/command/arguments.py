@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from harness.config import known_keys
 from harness.errors import UserError
@@ -33,7 +34,7 @@ def refuse_flags(arguments: Sequence[str]) -> None:
                     f"{flag}: no such flag here; a folder of configurations goes in hydra.searchpath=[PATH]"
                 )
             raise UserError(f"{flag}: no such flag here; expected one of {', '.join(NAMES)}, or KEY=VALUE")
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         flag, _, value = argument.partition("=")
         if flag in ("--cfg", "-c") and (value or following) not in ("job", "hydra", "all"):
             raise UserError(f"{flag}: shows job, hydra or all; type --cfg job")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -9,7 +10,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.command.output import program
+from harness import build
+from harness.command.output import python, starter
 from harness.command.plan import Plan
 from harness.command.watch import labels
 from harness.config import Config
@@ -20,6 +22,8 @@ from harness.records.tail import validation_scores
 from harness.tracking.store import default_uri, store_uri
 
 OWN_KEYS = re.compile(r"\+?(algo|staleness|seed|repeat|fork|stop_at)\b")  # of one run, not of its comparison
+NOT_OF_A_RUN = re.compile(r"\+?(allow_code|sandbox|runs_dir|device|tracking)\b")  # an evaluation has to be told again
+SEEDS = "1,2,3,4,5,6"  # fewer pairs than six can show nothing: of five, 2/2⁵ is above .05
 
 
 def header(plan: Plan) -> str:
@@ -33,8 +37,19 @@ def header(plan: Plan) -> str:
     estimated = first.mode == "train" and max(cell.updates for cell in plan.cells) > 10
     how_long = "the time left is shown after ten updates; " if estimated else ""
     stop = "Slurm's jobs go on after Ctrl-C" if plan.on_slurm else "Ctrl-C stops"
-    lines = (f"{_count(plan, due)}: {task}", f"into {where}", f"{how_long}{stop}, the same command carries on")
-    return "\n".join(wrapped(printable(line)) for line in lines)
+    lines = [f"{_count(plan, due)}: {task}", f"into {where}", f"{how_long}{stop}, the same command carries on"]
+    return "\n".join(wrapped(printable(line)) for line in [*lines, *never_reached(plan)])
+
+
+def never_reached(plan: Plan) -> list[str]:
+    """A line for each staleness that its run is too short for."""
+    short = [
+        f"staleness={cell.staleness} is never reached: in {cell.updates} updates nothing is more than "
+        f"{cell.updates - 1} updates old"
+        for cell in plan.cells
+        if cell.mode == "train" and not build.staleness_policy(cell).is_reached(cell.batches)
+    ]
+    return list(dict.fromkeys(short))
 
 
 def _count(plan: Plan, due: int) -> str:
@@ -80,17 +95,26 @@ def next_steps(plan: Plan) -> str:
 def _steps(plan: Plan, first: Config, folder: Path) -> Iterator[tuple[str, str]]:
     quoted = shlex.quote(str(folder))
     if plan.rungs:
-        yield f"python -m analysis tune {quoted} --final FILE.yaml", "the choices as a sweep on fresh seeds"
+        yield f"{python()} -m analysis tune {quoted} --final FILE.yaml", "the choices as a sweep on fresh seeds"
     elif plan.is_sweep:
-        yield f"python -m analysis leaderboard {quoted}", "the methods in order, with intervals and tests"
+        yield f"{python()} -m analysis leaderboard {quoted}", "the methods in order, with intervals and tests"
     elif first.mode == "train":
-        yield f"{program()} mode=evaluate checkpoint={quoted}", "its best checkpoint, evaluated once more"
+        given = plan.overrides[0]
+        again = [shlex.quote(word) for word in given if NOT_OF_A_RUN.match(word)]
+        evaluation = [_program(first), "mode=evaluate", f"checkpoint={quoted}", *again]
+        yield " ".join(evaluation), "its best checkpoint, evaluated once more"
         other = "grpo" if first.choices["algo"] != "grpo" else "m2po"
-        words = [f"algo={first.choices['algo']},{other}", f"staleness={first.staleness}", "seed=1,2,3"]
-        typed = [shlex.quote(word) for word in plan.overrides[0] if not OWN_KEYS.match(word)]
-        yield " ".join([program(), "-m", *words, *typed]), "is the method ahead of another one?"
+        words = [f"algo={first.choices['algo']},{other}", f"staleness={first.staleness}", f"seed={SEEDS}"]
+        typed = [shlex.quote(word) for word in given if not OWN_KEYS.match(word)]
+        yield " ".join([_program(first), "-m", *words, *typed]), "is the method ahead of another one?"
     if first.tracking.backend == "mlflow":
         yield _browser(first), "every run side by side, in the browser"
+
+
+def _program(config: Config) -> str:
+    """What starts LagRange, with where code from outside is found."""
+    path = os.environ.get("PYTHONPATH") if config.allow_code else None
+    return f"PYTHONPATH={shlex.quote(path)} {starter()}" if path else starter()
 
 
 def _browser(config: Config) -> str:
@@ -100,7 +124,7 @@ def _browser(config: Config) -> str:
         return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
     if Path("Makefile").is_file() and Path("run.py").is_file():
         return "make ui" + ("" if config.runs_dir == "runs" else f" RUNS={shlex.quote(config.runs_dir)}")
-    return f"python -m harness.ui --runs {shlex.quote(config.runs_dir)}"
+    return f"{python()} -m harness.ui --runs {shlex.quote(config.runs_dir)}"
 
 
 def wrapped(text: str) -> str:

@@ -50,11 +50,11 @@ def run_cell(config: Config) -> Outcome:
 
 
 def label_of(config: Config) -> str:
-    """What tells the cell apart from others of its command: method, staleness, seed, and the keys that differ."""
+    """What tells the cell apart from others of its command: its label, and the keys that differ."""
     values = {**config.flat(), **config.choices}
     others = [key for key in os.environ.get(VARIED, "").split(",") if key in values]
     own = [f"{key.rpartition('.')[2]}={values[key]}" for key in others]
-    return " ".join([f"{config.choices['algo']} s={config.staleness} seed={config.seed}", *own])
+    return " ".join([config.label, *own])
 
 
 def _ended_before(config: Config, path: Path, progress: Progress) -> Outcome | None:
@@ -93,7 +93,7 @@ def _run_locked(config: Config, path: Path, progress: Progress) -> Outcome:
             return _end(folder, progress, "interrupted", line)
         except Exception as error:  # every failure of a run is recorded in its folder; other cells go on
             message = as_written(_failure(error, config, path), config)
-            return _end(folder, progress, "failed", f"failed: {message}", error=message)
+            return _end_in_error(folder, progress, message)
 
 
 def _run(config: Config, folder: RunFolder, progress: Progress, closing: ExitStack) -> None:
@@ -155,6 +155,13 @@ def _end(folder: RunFolder, progress: Progress, status: Outcome, line: str, **mo
     say = progress.say if status == "paused" else progress.warn
     say(f"{line} · {folder.path}")
     return status
+
+
+def _end_in_error(folder: RunFolder, progress: Progress, message: str) -> Outcome:
+    """Of a run that was asked to stop, too: an engine that is starting then may end in an error."""
+    if stop := interrupts.requested():
+        return _end(folder, progress, "interrupted", f"stopped by {stop} ({message}); the same command carries on")
+    return _end(folder, progress, "failed", f"failed: {message}", error=message)
 
 
 def _open_manifest(config: Config, folder: RunFolder, progress: Progress) -> None:

@@ -14,17 +14,21 @@ from pathlib import Path
 from safetensors import safe_open
 
 from harness import build
+from harness.command.banner import never_reached
 from harness.command.capacity import report as capacity
 from harness.command.capacity.calibrate import measured
 from harness.command.capacity.memory import beside_bytes, compute_bytes, engine_weight_bytes, mini_batches
 from harness.command.capacity.outlook import can_be_simulated
 from harness.command.capacity.rates import Rates
+from harness.command.output import counted
 from harness.command.plan import Plan
 from harness.config import Config
 from harness.lag.mixture import MixedLag
 from harness.lag.partial import PartialLag
 from harness.models import footprint
 from harness.models.checks import resolve_path
+from harness.models.declared import architecture_at_hand
+from harness.models.positions import positions
 from harness.models.published import shape_at_hand
 from harness.tasks.suites import BENCHMARKS
 
@@ -36,14 +40,16 @@ WIDTH = 100  # columns
 
 def report(plan: Plan) -> str:
     """The lines that dry_run prints; each distinct estimate once."""
-    lines = [f"dry run: {_count(len(plan.cells), 'cell')}, nothing is written"]
+    lines = [f"dry run: {counted(len(plan.cells), 'cell')}, nothing is written"]
     groups: dict[tuple[str, ...], list[Config]] = {}
     for cell in plan.cells:
         groups.setdefault(tuple(_describe(sized(cell), rates_of(cell))), []).append(cell)
     for description, cells in groups.items():
         lines += ["", *description]
         for cell in cells:
-            lines.append(f"  {cell.choices['algo']} staleness={cell.staleness} seed={cell.seed} → {cell.folder}")
+            lines.append(f"  {cell.label} → {cell.folder}")
+    for line in never_reached(plan):
+        lines += ["", *textwrap.wrap(line, WIDTH)]
     total = capacity.total([capacity.run_seconds(sized(cell), _answers(cell), rates_of(cell)) for cell in plan.cells])
     if total and plan.is_sweep:
         lines += ["", *textwrap.wrap(f"all cells, one after the other: {total}", WIDTH)]
@@ -57,12 +63,16 @@ def refusals(plan: Plan) -> list[str]:
 
 
 def sized(config: Config) -> Config:
-    """The config with prompts no longer than any of its task, where the task knows that and no template adds to it."""
-    longest = getattr(build.task(config), "longest_prompt", None)
-    if longest is None or config.model.template != "plain":
-        return config
-    most = min(longest, config.rollout.max_prompt_tokens)
-    return replace(config, rollout=replace(config.rollout, max_prompt_tokens=most))
+    """The config with prompts no longer than the model's positions allow, where it is at hand, and its task's are.
+
+    A task may know its longest prompt, which counts where no template adds to it.
+    """
+    rollout = config.rollout
+    longest = getattr(build.task(config), "longest_prompt", None) if config.model.template == "plain" else None
+    most = positions(architecture_at_hand(resolve_path(config.served_model.path))).most
+    room = None if most is None or most <= rollout.max_new_tokens else most - rollout.max_new_tokens
+    fitting = min(limit for limit in (rollout.max_prompt_tokens, longest, room) if limit is not None)
+    return replace(config, rollout=replace(rollout, max_prompt_tokens=fitting))
 
 
 def rates_of(config: Config) -> Rates | None:
@@ -148,8 +158,8 @@ def _answers(config: Config) -> int:
 
 
 def _queued(config: Config) -> int:
-    """Rollout batches that wait to be trained on, the next one included."""
-    return build.staleness_policy(config).lag_steps + 1
+    """Rollout batches that wait to be trained on at most, the next one included."""
+    return min(config.batches, build.staleness_policy(config).lag_steps + 1)
 
 
 # Words ---------------------------------------------------------------------------------------------------
@@ -169,19 +179,19 @@ def _facts(config: Config, e: Estimate) -> Iterator[tuple[str, str]]:
     if config.mode == "evaluate":
         return
     prompts = f"{rollout.prompts_per_step} prompts × {rollout.group_size} = {e.responses} responses a step"
-    yield "batch", f"{prompts}; {_count(per_step, 'update')} of {e.responses // mini_batches(config)}"
-    micro = f"{_count(e.micro_batches, 'micro-batch', 'micro-batches')} of {config.learner.micro_batch_tokens} tokens"
-    yield "learner", f"{_count(config.updates, 'update')}, each in at most about {micro}"
+    yield "batch", f"{prompts}; {counted(per_step, 'update')} of {e.responses // mini_batches(config)}"
+    micro = f"{counted(e.micro_batches, 'micro-batch', 'micro-batches')} of {config.learner.micro_batch_tokens} tokens"
+    yield "learner", f"{counted(config.updates, 'update')}, each in at most about {micro}"
     policy = build.staleness_policy(config)
     part = "in part " if isinstance(policy, MixedLag) else ""
-    first = f"the first {ahead if ahead > 1 else 'one'} {part}from the base model"
+    first = "all" if ahead == config.batches else f"the first {ahead if ahead > 1 else 'one'}"
     tokens = f"≤ {_short(e.training_tokens)} tokens to train on"
-    yield "generation", f"{_count(config.batches, 'batch', 'batches')}, {first}; {tokens}"
+    yield "generation", f"{counted(config.batches, 'batch', 'batches')}, {first} {part}from the base model; {tokens}"
     if isinstance(policy, MixedLag):
         yield "staleness", _ages(policy)
     if isinstance(policy, PartialLag):
         yield "staleness", f"{policy.spelt}: a response begins {policy.staleness} updates older than it ends"
-    yield "rollout queue", f"{_count(ahead, 'batch', 'batches')}, ≤ {_bytes(e.queue_bytes)} on the host"
+    yield "rollout queue", f"{counted(ahead, 'batch', 'batches')}, ≤ {_bytes(e.queue_bytes)} on the host"
     if shape_at_hand(config.served_model.path) is None:
         yield "memory", _memory(e)
 
@@ -209,15 +219,10 @@ def _memory(e: Estimate) -> str:
 def _evaluated(config: Config) -> str:
     """How often, on what and how."""
     evaluation, greedy = config.eval, " and greedily" if config.eval.greedy else ""
-    often = "" if config.mode == "evaluate" else f"every {_count(evaluation.every, 'update')} "
+    often = "" if config.mode == "evaluate" else f"every {counted(evaluation.every, 'update')} "
     splits = f"the task's own splits (avg@{evaluation.samples}{greedy})"
     suites = [f"{name} (avg@{evaluation.suite_samples or BENCHMARKS[name].samples})" for name in evaluation.suites]
     return often + ", ".join([splits, *suites])
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    """1 cell, 2 cells."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _short(number: float) -> str:

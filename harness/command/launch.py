@@ -16,7 +16,9 @@ from omegaconf import DictConfig
 
 from harness import interrupts
 from harness.command import slurm
+from harness.command.banner import wrapped
 from harness.command.dependencies import change_line, skipped_line
+from harness.command.output import counted
 from harness.command.plan import Plan
 from harness.command.processes import Cell, run_cells
 from harness.command.slurm_job import MIRRORED
@@ -147,9 +149,8 @@ def summary(plan: Plan) -> int:
     if plan.is_sweep:
         shown = counts - Counter(finished=len(skipped))
         parts = [f"{n} {status}" for status, n in sorted(shown.items())]
-        print(
-            f"{len(ended)} cells: " + ", ".join(parts + [f"{len(skipped)} already finished, skipped"] * bool(skipped))
-        )
+        parts += [f"{len(skipped)} already finished, skipped"] * bool(skipped)
+        print(f"{counted(len(ended), 'cell')}: {', '.join(parts)}")
         print(f"sweep: {plan.sweep_folder}")
         for line, n in Counter(change for cell in skipped if (change := change_line(cell))).items():
             print(f"{n} of those skipped: {line}")
@@ -159,7 +160,7 @@ def summary(plan: Plan) -> int:
             print("\n".join(_accuracies(ended[0][0])))
     never = [folder.name for folder, status in ended if status == "finished" and _never_acted(folder)]
     if never:
-        print(f"never acted (the rule changed no token of the whole run): {', '.join(never)}")
+        print(wrapped(f"never acted (the rule changed no token of the whole run): {', '.join(never)}"))
     for folder, status in ended:
         if status in ("failed", "damaged"):
             print(f"{status}: {folder}: {_reason(folder)}", file=sys.stderr)

@@ -5,15 +5,39 @@ from __future__ import annotations
 import io
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 
 def program() -> str:
-    """What starts LagRange, as it was typed: `python run.py`, or `lagrange` where it is installed."""
+    """The name of what starts LagRange: `python run.py`, or `lagrange` where it is installed."""
+    return f"python {shlex.quote(sys.argv[0])}" if Path(sys.argv[0]).suffix == ".py" else "lagrange"
+
+
+def starter() -> str:
+    """What starts LagRange again from here: `program`, with the path of what the shell would not find by its name."""
     path = Path(sys.argv[0])
-    return f"python {shlex.quote(sys.argv[0])}" if path.suffix == ".py" else "lagrange"
+    return f"{python()} {shlex.quote(sys.argv[0])}" if path.suffix == ".py" else _typed("lagrange", path)
+
+
+def python() -> str:
+    """What starts this Python from here: `python`, or its path where that would start another one, or none."""
+    return _typed("python", Path(sys.executable))
+
+
+def _typed(name: str, file: Path) -> str:
+    """A name, where the shell finds it in the file's folder, else the file's path, from here where it is below."""
+    found, here = shutil.which(name), Path.cwd()
+    if not file.exists() or (found and Path(found).absolute().parent == file.absolute().parent):
+        return name
+    return shlex.quote(str(file.relative_to(here) if file.is_relative_to(here) else file))
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """1 cell, 2 cells."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 class _Lasting(io.FileIO):

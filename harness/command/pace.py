@@ -10,13 +10,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from harness import build
 from harness.config import Config
-from harness.records.files import read_json
-from harness.records.layout import EVAL, MANIFEST, METRICS
+from harness.records.layout import EVAL, METRICS
 from harness.records.tail import last_row, rows
 
 Point = tuple[int, float]  # an update, and the seconds at which it was done
@@ -28,13 +26,15 @@ class Pace:
 
     config: the cell.
     row: its last row of metrics.jsonl, {} before the first.
-    start: the first step of this process, or what was seen first of a run that carries on.
+    begun: updates done before this attempt; a run that carries on, or a fork, does not begin at 0.
+    start: where the pace is counted from: the first step of a run, or the first update after it was carried on.
     evaluation_s, batch_s: seconds of an evaluation, and of generating a rollout batch.
     seen: when the last row was first seen, by the monotonic clock.
     """
 
     config: Config
     row: dict[str, Any] = field(default_factory=dict)
+    begun: int = 0
     start: Point | None = None
     evaluation_s: float = 0.0
     batch_s: float = 0.0
@@ -44,6 +44,8 @@ class Pace:
         """Reads what the run folder says by now."""
         row = last_row(self.config.folder / METRICS) or {}
         if row.get("update") != self.row.get("update"):
+            if row and self.row and _elapsed(row) < _elapsed(self.row):
+                self.start = None  # carried on since: the clock of its rows began anew
             self.row, self.seen = row, time.monotonic()
         if self.start is None and row:
             self._begin()
@@ -55,7 +57,7 @@ class Pace:
 
     def left_s(self) -> float | None:
         """Seconds to the end of the cell; None as long as nothing is known of its pace."""
-        if self.start is None:
+        if self.start is None or not (self.batch_s or self.update > self.start[0]):
             return None
         train_s, batch_s = self._seconds(self.start)
         work = (self.config.updates - self.update) * train_s
@@ -63,24 +65,28 @@ class Pace:
         evaluations = evaluations_from(self.config, self.update) * self.evaluation_s
         return max(0.0, work + generation + evaluations - (time.monotonic() - self.seen))
 
-    def total_s(self) -> float | None:
-        """Seconds of the whole cell."""
+    def update_s(self) -> float | None:
+        """Seconds of an update, generation and evaluations included, on average over this attempt and what is left."""
         left = self.left_s()
-        return None if left is None else float(self.row["time/elapsed_s"]) + left
+        return None if left is None else (_elapsed(self.row) + left) / (self.config.updates - self.begun)
 
     def _begin(self) -> None:
         """Where the pace is counted from, and what an evaluation and a batch take."""
         step = self.config.updates_per_step
-        resumed = read_json(self.config.folder / MANIFEST)["resumed"]
-        first = next(islice((row for row, _ in rows(self.config.folder / METRICS)), step - 1, None), None)
-        if resumed or first is None:
-            self.start = self.update, float(self.row["time/elapsed_s"])
-            return
-        self.start = first["update"], float(first["time/elapsed_s"])
-        evaluated, batch = (
-            _evaluated(self.config),
-            self.config.rollout.prompts_per_step * self.config.rollout.group_size,
-        )
+        points = [(row["update"], _elapsed(row)) for row, _ in rows(self.config.folder / METRICS)]
+        carried_on = [i for i in range(1, len(points)) if points[i][1] < points[i - 1][1]]
+        attempt = points[carried_on[-1] if carried_on else 0 :]
+        self.begun, self.evaluation_s, self.batch_s = attempt[0][0] - 1, 0.0, 0.0
+        if carried_on:
+            self.start = attempt[0]
+        elif len(attempt) >= step:
+            self._begin_with(attempt[step - 1])
+
+    def _begin_with(self, start: Point) -> None:
+        """Of a run that nobody stopped. start: the end of its first step."""
+        self.start, step = start, self.config.updates_per_step
+        rollout, evaluated = self.config.rollout, _evaluated(self.config)
+        batch = rollout.prompts_per_step * rollout.group_size
         before = self.start[0] // step - 1  # of a fork: batches that its parent trained on
         answers = evaluated + (self._generated(self.start[0]) - before + 1) * batch  # training counts as one batch more
         self.evaluation_s, self.batch_s = (self.start[1] * part / answers for part in (evaluated, batch))
@@ -96,7 +102,7 @@ class Pace:
         if not done:  # training again counts as one batch
             return self.batch_s / self.config.updates_per_step, self.batch_s
         evaluations = evaluations_from(self.config, start[0]) - evaluations_from(self.config, self.update)
-        spent = max(0.0, float(self.row["time/elapsed_s"]) - start[1] - evaluations * self.evaluation_s)
+        spent = max(0.0, _elapsed(self.row) - start[1] - evaluations * self.evaluation_s)
         batches = self._generated(self.update) - self._generated(start[0])
         batch_s = min(self.batch_s, spent / batches) if batches else self.batch_s
         return max(0.0, spent - batches * batch_s) / done, batch_s
@@ -108,6 +114,11 @@ def evaluations_from(config: Config, update: int) -> int:
     return last // every - (update - 1) // every + (last % every > 0)
 
 
+def _elapsed(row: dict[str, Any]) -> float:
+    """Seconds from the start of the attempt that wrote a row of metrics.jsonl."""
+    return float(row["time/elapsed_s"])
+
+
 def _evaluated(config: Config) -> int:
     """Answers of the first evaluation, as eval.jsonl counts them."""
     ways = 1 + len(config.eval.top_p)
@@ -116,21 +127,21 @@ def _evaluated(config: Config) -> int:
     return sum(row["n"] * (row["k"] * ways + config.eval.greedy) for row in first)
 
 
-def together_s(running: list[Pace], finished: list[Pace], waiting: list[Config], at_once: int) -> float | None:
+def together_s(running: list[Pace], finished: list[Pace], waiting: list[Pace], at_once: int) -> float | None:
     """Seconds to the end of a command; None as long as nothing is known.
 
-    running, finished: its cells that have begun. waiting: those that have not; they take as long as the others, update
-    for update.
+    running, finished: its cells that have begun. waiting: those that have not, or are to be carried on; they take as
+    long as the others, update for update.
     at_once: how many run at a time.
     """
-    totals = [(pace, seconds) for pace in (*running, *finished) if (seconds := pace.total_s()) is not None]
-    if not totals:
+    known = [seconds for pace in (*running, *finished) if (seconds := pace.update_s()) is not None]
+    if not known:
         return None
-    an_update = sum(seconds / pace.config.updates for pace, seconds in totals) / len(totals)
-    known = [pace.left_s() for pace in running]
-    left = [pace.config.updates * an_update if s is None else s for pace, s in zip(running, known, strict=True)]
-    work = sum(left) + sum(cell.updates for cell in waiting) * an_update
-    return max([work / max(1, at_once), *left])
+    an_update = sum(known) / len(known)
+    ahead = [(pace.config.updates - pace.update) * an_update for pace in (*running, *waiting)]
+    left = [pace.left_s() for pace in running]
+    runs = [ahead[i] if seconds is None else seconds for i, seconds in enumerate(left)]
+    return max([(sum(runs) + sum(ahead[len(running) :])) / max(1, at_once), *runs])
 
 
 def clock(seconds: float) -> str:

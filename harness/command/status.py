@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.command.output import counted
 from harness.errors import printable
 from harness.records.files import lock_owner, read_json
 from harness.records.layout import CONFIG, HEARTBEAT, LOCK, MANIFEST, SWEEP
@@ -73,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     console.print(table(cells))
     counts = Counter(cell.status for cell in cells)
-    console.print(f"{len(cells)} cells: " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items())))
+    states = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+    console.print(f"{counted(len(cells), 'cell')}: {states}")
     return 0
 
 

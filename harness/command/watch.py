@@ -34,7 +34,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_LINES = 60.0  # where there is no terminal
 ENOUGH = 10  # updates after which the time left is worth a line
 IN_LABEL = ("algo", "staleness", "seed", "experiment")
-RECORDS = (OSError, ValueError, KeyError, TypeError)  # a folder that is being written, or was damaged
+RECORDS = (OSError, ValueError, LookupError, TypeError)  # a folder that is being written, or was damaged
 
 
 @contextmanager
@@ -93,8 +93,7 @@ class View:
     def left(self) -> str:
         """How long all of it still takes, or has taken so far."""
         ahead = ("waiting", "interrupted", "paused")  # what an earlier command has left is run again
-        waiting = [pace.config for pace in self._in(*ahead)]
-        seconds = together_s(self._in("running"), self._in("finished"), waiting, self._at_once())
+        seconds = together_s(self._in("running"), self._in("finished"), self._in(*ahead), self._at_once())
         if seconds is None:
             return f"{clock(time.monotonic() - self._began)} so far"
         return f"{'at most ' if self._plan.rungs else ''}{clock(seconds)} left"
@@ -167,15 +166,10 @@ def _given(plan: Plan) -> list[dict[str, str]]:
 
 
 def labels(plan: Plan) -> list[str]:
-    """What tells each cell apart: method, staleness and seed, and whatever else was varied."""
+    """What tells each cell apart: its own label, and whatever else was varied."""
     given, keys = _given(plan), varied(plan)
     return [
-        " ".join(
-            [
-                f"{cell.choices['algo']} s={cell.staleness} seed={cell.seed}",
-                *(f"{key.rpartition('.')[2]}={words[key]}" for key in keys if key in words),
-            ]
-        )
+        " ".join([cell.label, *(f"{key.rpartition('.')[2]}={words[key]}" for key in keys if key in words)])
         for cell, words in zip(plan.cells, given, strict=True)
     ]
 

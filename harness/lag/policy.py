@@ -77,6 +77,11 @@ class StalenessPolicy(ABC):
         """S, the largest staleness in rollout batches."""
         return self.staleness // self.updates_per_step
 
+    def is_reached(self, batches: int) -> bool:
+        """Whether a run of so many batches trains on samples as stale as it says; True where the clock decides."""
+        version, begins = self.version_for(batches - 1), self.updates_per_step * (batches - 1)
+        return version is None or begins - version >= self.staleness
+
     @property
     def order(self) -> Order:
         """What makes up a batch."""

@@ -32,6 +32,7 @@ class Loaded:
     unreadable: a line about each problem whose answer could not be read.
     rows: how many were read.
     conflicts: a line about each problem that stands there again with another answer; the first counts.
+    repeated: how many rows were left out because their problem and answer had been read before.
     """
 
     splits: dict[str, list[Problem]]
@@ -39,6 +40,7 @@ class Loaded:
     unreadable: list[str]
     rows: int
     conflicts: list[str] = field(default_factory=list)
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def _load(corpus: Corpus) -> Loaded:
     splits: dict[str, list[Problem]] = {}
     provenance: dict[str, Any] = {}
     unreadable: list[str] = []
-    count = 0
+    count = repeated = 0
     conflicts: list[str] = []
     for name, source in corpus.sources().items():
         rows = load(source)
@@ -207,6 +209,7 @@ def _load(corpus: Corpus) -> Loaded:
         splits[name] = read.problems
         unreadable += read.unreadable
         conflicts += read.conflicts
+        repeated += read.repeated
     # Before validation problems are chosen: too few of them would be blamed on their number.
     check_share({UNREADABLE: unreadable}, count, corpus.max_dropped_share)
     if "validation" not in splits:
@@ -219,7 +222,7 @@ def _load(corpus: Corpus) -> Loaded:
     if corpus.has_own_reward:
         corpus.check_own_reward(splits["train"][0])
     ordered = {name: splits[name] for name in SPLITS if name in splits}
-    return Loaded(ordered, provenance, unreadable, count, conflicts)
+    return Loaded(ordered, provenance, unreadable, count, conflicts, repeated)
 
 
 @dataclass
@@ -229,11 +232,13 @@ class Read:
     problems: each of them once.
     unreadable: a line about each row that is no problem with an answer.
     conflicts: a line about each problem that stands there again with another answer.
+    repeated: how many rows hold a problem and an answer that were read before.
     """
 
     problems: list[Problem] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
+    repeated: int = 0
 
 
 def read_problems(rows: Sequence[dict[str, Any]], corpus: Corpus, name: str) -> Read:
@@ -257,6 +262,8 @@ def read_problems(rows: Sequence[dict[str, Any]], corpus: Corpus, name: str) -> 
             read.problems.append(problem)
         elif seen[problem.id] != problem.answer:
             read.conflicts.append(f"{name} row {number}: {problem.answer[:30]!r} after {seen[problem.id][:30]!r}")
+        else:
+            read.repeated += 1
         if problem is not None and good:
             seen.setdefault(problem.id, problem.answer)
     return read

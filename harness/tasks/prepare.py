@@ -134,6 +134,8 @@ def _fitting(
     if loaded.conflicts:
         what = "problems stand there again with another answer, the first is kept"
         notes.append(f"{len(loaded.conflicts)} {what}: {'; '.join(loaded.conflicts[:SHOWN])}")
+    if loaded.repeated:
+        notes.append(f"{loaded.repeated} rows repeat a problem and its answer; each problem counts once")
     return splits, notes
 
 

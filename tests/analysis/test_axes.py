@@ -58,6 +58,13 @@ def test_a_search_over_two_keys_shows_all_of_its_runs(search):
     assert sum(text.endswith("(reference)") and "learner.lr=" in text for text in settings) == 1
 
 
+def test_a_search_whose_ends_look_alike_has_no_highest(search, monkeypatch):
+    found = runs.load([search])
+    table = axes.table
+    monkeypatch.setattr(axes, "table", lambda *given: table(*given).assign(value=[0.0889, 0.0891, 0.0893, 0.0889]))
+    assert "is 0.089 at every one, to three places" in findings.answer(found)
+
+
 def test_the_report_of_a_search_follows_its_axes(search, monkeypatch):
     monkeypatch.setattr(figures, "FIGURES", {"outcome_by_axis": figures.FIGURES["outcome_by_axis"]})
     found = runs.load([search])

@@ -206,7 +206,7 @@ def test_runs_of_different_tasks_are_refused(tmp_path):
     synthetic.write_run(tmp_path / "a", task="carry", **SHORT)
     synthetic.write_run(tmp_path / "b", task="gsm8k", **SHORT)
     study = runs.load([tmp_path])
-    with pytest.raises(AnalysisError, match=r"carry \(1 runs\), gsm8k \(1 runs\); choose one with --where task=carry"):
+    with pytest.raises(AnalysisError, match=r"carry \(1 run\), gsm8k \(1 run\); choose one with --where task=carry"):
         figures.write(study, tmp_path / "out")
 
 

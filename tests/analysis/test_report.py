@@ -127,6 +127,11 @@ def test_the_answer_reads_the_table_below_it(study, few_figures, tmp_path):
     alone = findings.answer(told.where(algorithm="m2po"))
     assert re.search(r"M2PO \d\.\d{3}\. Not compared with GRPO: there is no run of GRPO\.$", alone)
     assert findings.answer(told.where(algorithm="grpo")).endswith("there is no other method.")
+    for manifest in tmp_path.glob("*/manifest.json"):
+        held = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(held | {"final_weights_sha256": str(held["seed"]), "sha256": None}))
+    same = findings.answer(runs.load([tmp_path]))
+    assert same.endswith("M2PO = GRPO = GSPO: the same run."), same
 
 
 def test_a_notice_stands_above_the_findings_and_stays_text(study, few_figures, tmp_path):

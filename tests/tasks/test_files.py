@@ -244,8 +244,9 @@ def test_a_newline_typed_in_a_shell_is_one_and_is_shown(tmp_path: Path) -> None:
 def test_another_answer_to_the_same_problem_is_said(tmp_path: Path) -> None:
     rows = [*ROWS, {"question": ROWS[0]["question"], "answer": "#### 99"}, ROWS[1]]
     data = prepared(Corpus(path=str(write_jsonl(tmp_path / "t.jsonl", rows)), **SETTINGS))
-    (note,) = data.notes
+    note, repeated = data.notes
     assert note.startswith("1 problems stand there again with another answer") and "'99' after '2'" in note
+    assert repeated == "1 rows repeat a problem and its answer; each problem counts once"
 
 
 def test_the_column_at_fault_is_named_not_the_number_of_validation_problems(tmp_path: Path) -> None:
