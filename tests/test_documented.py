@@ -24,13 +24,18 @@ from tests.tiny import gsm8k_rows, make_model, write_jsonl
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND = re.compile(r"python run\.py ((?:\\\n|[^`#\n])+)")
+COMMAND = re.compile(r"python run\.py ([^`#\n]+)")
 FETCHED = ("checkpoint=", "fork=", "schedule=", "searchpath", "mine", "RUN", "PATH", "…", "--help", "VALUE", "tuned/")
+
+
+def text_of(page: Path) -> str:
+    """A page, with each command of several lines on one."""
+    return re.sub(r"\\\n\s*", "", page.read_text())
 
 
 def documented() -> Iterator[str]:
     """Every whole command of the pages, once."""
-    found = (command.strip().replace("\\\n", " ") for page in PAGES for command in COMMAND.findall(page.read_text()))
+    found = (command.strip() for page in PAGES for command in COMMAND.findall(text_of(page)))
     return iter(dict.fromkeys(command for command in found if "=" in command))
 
 
@@ -130,12 +135,12 @@ STABILISERS = str(ROOT / "docs/records/stabilisers.parquet")  # every method at 
 
 def typed_behind(module: str) -> list[str]:
     """What the pages type behind `python -m MODULE`, each once."""
-    pages = (TYPED.findall(page.read_text()) for page in PAGES)
+    pages = (TYPED.findall(text_of(page)) for page in PAGES)
     return list(dict.fromkeys(words.strip() for found in pages for name, words in found if name == module and words))
 
 
 def test_every_module_and_target_that_is_typed_is_there() -> None:
-    text = "\n".join(page.read_text() for page in PAGES)
+    text = "\n".join(map(text_of, PAGES))
     modules = {name for name, _ in TYPED.findall(text)}
     assert len(modules) > 10
     assert [name for name in modules if importlib.util.find_spec(name) is None] == []
