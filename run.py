@@ -18,7 +18,6 @@ if __name__ == "__main__" and "quiet=true" not in sys.argv:
 import hydra
 from omegaconf import DictConfig
 
-from harness import bases
 from harness.command.arguments import SHOW_ONLY, as_meant
 from harness.command.compose import (
     CONF,
@@ -32,6 +31,7 @@ from harness.command.output import open_closed_streams
 from harness.command.plan import Plan, plan
 from harness.command.together import followers_released, follows
 from harness.errors import UserError, first_line, printable, without_secrets
+from harness.paths import bases
 
 HELP = {"--help", "-h"}
 

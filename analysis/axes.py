@@ -111,4 +111,4 @@ def table(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         | vars(estimate(part["value"].to_numpy()))
         for key, part in rows.groupby(list(names), dropna=False, sort=True)
     ]
-    return pd.DataFrame(parts)
+    return pd.DataFrame(parts, columns=[*names, "value", "low", "high", "n"])

@@ -140,7 +140,7 @@ def _words(pairs: np.ndarray, p: float, q: float, least: float, family: int, mar
     if p < ALPHA:
         return "ahead" if np.mean(pairs) > 0 else "behind"
     if least >= ALPHA:  # where no difference could have been found, none is no evidence of equality either
-        return f"n = {n} cannot separate a family of {family}"
+        return f"n = {n} is too few for {family} comparison{'s' if family > 1 else ''}"
     if q < ALPHA:
         return f"equivalent within {margin:g}"
     return f"not told apart at n = {n}"

@@ -36,31 +36,33 @@ def interval(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.n
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number over seeds: its value, its interval (NaN when n < 3), and n."""
+    """A number over seeds: its value, its interval (NaN when n < 3), n, and how many decimals are shown."""
 
     value: float
     low: float
     high: float
     n: int
+    decimals: int = 3
 
     def __str__(self) -> str:
         if self.n == 0 or math.isnan(self.value):
             return "–"
+        value, low, high = (f"{number:.{self.decimals}f}" for number in (self.value, self.low, self.high))
         if math.isnan(self.low):
-            return f"{self.value:.3f} (n={self.n}, no interval)"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
+            return f"{value} (n={self.n}, no interval)"
+        return f"{value} [{low}, {high}] (n={self.n})"
 
 
-def estimate(values: Sequence[float] | np.ndarray) -> Estimate:
+def estimate(values: Sequence[float] | np.ndarray, decimals: int = 3) -> Estimate:
     """The mean over seeds with its t interval.
 
-    values: one a seed; those that are not finite are left out.
+    values: one a seed; those that are not finite are left out. decimals: shown; 0 for numbers of updates.
     """
     kept = np.asarray([v for v in values if v is not None and np.isfinite(v)], dtype=float)
     if not len(kept):
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return Estimate(math.nan, math.nan, math.nan, 0, decimals)
     low, high = interval(kept)
-    return Estimate(float(kept.mean()), float(low), float(high), len(kept))
+    return Estimate(float(kept.mean()), float(low), float(high), len(kept), decimals)
 
 
 def paired_difference(a: pd.Series, b: pd.Series) -> Estimate:

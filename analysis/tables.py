@@ -77,8 +77,8 @@ def stability(study: Study, metric: str = "sampled_accuracy") -> Table:
     lines = []
     for names, group in found.rows:
         falls = group["first_fall"].to_numpy()
-        shown = [group["drawdown"], group["drawdown_updates"], group["share_fallen"]]
-        values = [statistics.estimate(column.to_numpy()) for column in shown]
+        shown = {"drawdown": 3, "drawdown_updates": 0, "share_fallen": 3}
+        values = [statistics.estimate(group[name].to_numpy(), decimals) for name, decimals in shown.items()]
         lines.append([
             *names, len(group), *values, f"{np.isfinite(falls).sum()}/{len(group)}",
             _restricted(falls, horizon), _turnovers(group),
@@ -103,7 +103,7 @@ def stability(study: Study, metric: str = "sampled_accuracy") -> Table:
 
 def _restricted(times: np.ndarray, horizon: float) -> Estimate:
     """The restricted mean, without an interval where nothing happened: one of no width would claim certainty."""
-    found = statistics.estimate(outcomes.restricted(times, horizon))
+    found = statistics.estimate(outcomes.restricted(times, horizon), decimals=0)
     return found if np.isfinite(times).any() else replace(found, low=math.nan, high=math.nan)
 
 
@@ -127,7 +127,8 @@ def to_target(study: Study, metric: str = "sampled_accuracy") -> Table:
     found = rows.series(one, one.used.merge(cost[added], on="run"))
     lines = [
         [*names, len(group), f"{int(group['reached'].sum())}/{len(group)}",
-         *(statistics.estimate(group[value].to_numpy(float)) for value in ("updates_to_target", "ratio"))]
+         statistics.estimate(group["updates_to_target"].to_numpy(float), decimals=0),
+         statistics.estimate(group["ratio"].to_numpy(float))]
         for names, group in found.rows
     ]  # fmt: skip
     caption = (

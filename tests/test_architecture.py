@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-HELPERS = {"types", "config", "groups", "schema", "errors", "randomness", "interrupts", "progress"}
+HELPERS = {"types", "config", "groups", "schema", "errors", "randomness", "interrupts", "paths", "progress"}
 # room → rooms of ours that it may import, itself aside; helpers are the small files of harness/
 MAY_IMPORT: dict[str, set[str]] = {
     "algorithms": set(),
@@ -21,13 +21,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "randomness": set(),
     "interrupts": {"errors"},
     "progress": {"errors"},
+    "paths": {"errors"},
     "schema": {"errors"},
     "groups": {"schema"},
     "config": {"errors", "schema", "groups"},
     "lag": {"types", "config", "groups", "errors", "randomness", "records.limits"},
     "rewards": {"types", "errors"},
-    "models": {"types", "config", "groups", "errors"},
-    "tasks": {"types", "config", "groups", "errors", "randomness", "progress", "rewards", "models", "records.layout"},
+    "models": {"types", "config", "groups", "errors", "paths"},
+    "tasks": {"types", "config", "groups", "errors", "randomness", "progress", "paths", "rewards", "models"}
+    | {"records.layout"},
     "rollout": {"types", "config", "groups", "errors", "randomness", "models"},
     "ranks": {"config", "groups", "errors", "interrupts", "models"},
     "learner": {"types", "config", "groups", "errors", "models", "algorithms", "ranks", "records"},
@@ -40,7 +42,7 @@ RUN = {"training", "build", "evaluation"}
 BELOW = set(MAY_IMPORT) - {"warmstart", "tracking"}
 MAY_IMPORT |= {room: (BELOW | RUN) - {room} for room in RUN}
 MAY_IMPORT["command"] = BELOW | RUN | {"tracking"}
-MAY_IMPORT["run"] = {"command", "errors", "progress", "analysis"}
+MAY_IMPORT["run"] = {"command", "errors", "paths", "progress", "analysis"}
 MAY_IMPORT["analysis"] = {"records.layout", "records.limits"}
 NEVER = {"analysis": {"torch", "transformers", "harness.config"}}
 ENTRIES = {"status", "sync", "twin", "grade", "follow", "ui"}  # `python -m harness.…`: at most 15 lines each

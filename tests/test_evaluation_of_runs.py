@@ -11,11 +11,14 @@ import pytest
 from harness.command.cell import run_cell
 from harness.command.evaluated import best, chosen, inherit
 from harness.command.plan import plan
+from harness.command.status import look
 from harness.config import Config
 from harness.errors import UserError
 from harness.records import fork
+from harness.records.limits import read_yaml
 from harness.records.secrets import recorded
 from harness.records.tail import last_update
+from harness.tracking import entries
 from tests.conftest import manifest, read_rows
 
 FEW = ("tracking=none", "eval.samples=2", "rollout.prompts_per_step=4", "rollout.group_size=2")
@@ -46,7 +49,12 @@ def test_an_evaluation_is_what_the_run_itself_measured(tmp_path: Path, monkeypat
     assert run_cell(found) == "finished"
     measured = [row for row in read_rows(trained.folder / "eval.jsonl") if row["update"] == number]
     assert read_rows(found.folder / "eval.jsonl") == measured
-    assert manifest(found.folder)["task"] == "carry"
+    said = manifest(found.folder)
+    assert (said["task"], said["algorithm"], said["staleness"], said["updates"]) == ("carry", "evaluation", None, None)
+    assert look(found.folder).setting == "evaluation seed=1"
+    shown = entries.params(read_yaml(found.folder / "config.yaml"), said["roles"])
+    assert shown["checkpoint"] == found.checkpoint and shown["task.terms"] == "4"
+    assert not [name for name in shown if name.startswith(("algo", "lag", "learner", "staleness", "updates"))]
 
 
 def test_another_checkpoint_or_another_task_can_be_named(trained: Config) -> None:

@@ -86,10 +86,11 @@ def learned(folder: Path) -> str:
 
 
 def next_steps(plan: Plan) -> str:
-    """Commands that make sense after this one, each with what it is for."""
+    """Commands that make sense after this one, each with what it is for; "" where there is none."""
     first = plan.cells[0]
     folder = plan.sweep_folder if plan.is_sweep else first.folder
-    return "next:\n" + "\n".join(f"  {command}\n      {what}" for command, what in _steps(plan, first, folder))
+    steps = [f"  {command}\n      {what}" for command, what in _steps(plan, first, folder)]
+    return "\n".join(["next:", *steps]) if steps else ""
 
 
 def _steps(plan: Plan, first: Config, folder: Path) -> Iterator[tuple[str, str]]:

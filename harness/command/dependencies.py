@@ -14,9 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness import bases
 from harness.config import Config
 from harness.errors import UserError
+from harness.paths import bases
 from harness.records.files import file_sha256, read_json
 from harness.records.layout import MANIFEST
 from harness.records.manifest import versions

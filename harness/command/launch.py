@@ -160,7 +160,7 @@ def summary(plan: Plan) -> int:
             print("\n".join(_accuracies(ended[0][0])))
     never = [folder.name for folder, status in ended if status == "finished" and _never_acted(folder)]
     if never:
-        print(wrapped(f"never acted (the rule changed no token of the whole run): {', '.join(never)}"))
+        print(wrapped(f"masked or clipped no token in any update: {', '.join(never)}"))
     for folder, status in ended:
         if status in ("failed", "damaged"):
             print(f"{status}: {folder}: {_reason(folder)}", file=sys.stderr)

@@ -112,7 +112,7 @@ def look(folder: Path) -> Cell:
             manifest.get("updates"),
             _detail(folder, status, manifest),
             str(manifest.get("task", "")),
-            " ".join(f"{short}{manifest[name]}" for name, short in SETTING.items() if name in manifest),
+            " ".join(f"{short}{manifest[name]}" for name, short in SETTING.items() if manifest.get(name) is not None),
             _accuracy(folder),
             _science(folder, manifest.get("roles") or {}),
         )

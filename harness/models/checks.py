@@ -25,10 +25,10 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as hf_logging
 
-from harness import bases
 from harness.errors import UserError, first_line, printable
 from harness.groups import ModelConfig
 from harness.models import hub
+from harness.paths import bases
 
 hf_logging.disable_progress_bar()  # one progress line a run is ours
 

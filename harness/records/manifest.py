@@ -74,13 +74,14 @@ def new_manifest(config: Config, git: dict[str, str]) -> dict[str, Any]:
     config: of the run; its keys' roles are for a reader that compares runs.
     git: state of the code.
     """
+    evaluates = config.mode == "evaluate"  # by no method: nothing is trained
     return {
         "status": "running",
-        "algorithm": config.choices["algo"],
+        "algorithm": "evaluation" if evaluates else config.choices["algo"],
         "task": config.choices["task"],
-        "staleness": config.staleness,
+        "staleness": None if evaluates else config.staleness,
         "seed": config.seed,
-        "updates": config.updates,
+        "updates": None if evaluates else config.updates,
         "config_sha256": config.sha256(),
         "roles": config.roles(),
         "final_weights_sha256": None,

@@ -96,7 +96,9 @@ def prepare(config: Config, task: Task, encode: PromptEncoder, longest_prompt: i
 def _opening(config: Config, task: Task, suites: Sequence[Suite], encode: PromptEncoder) -> str:
     """How many problems there are to train and evaluate on, and the first prompt, its line breaks as \\n."""
     train = f"{len(task.splits['train'])} problems" if isinstance(task, InMemory) else "problems without end"
-    sizes = [f"{len(task.split(name))} {name}" for name in task.evaluation_splits()]
+    taken = isinstance(task, InMemory) and "validation" not in task.corpus.sources()
+    source = {"validation": " (taken from the training problems: task.validation_problems)"} if taken else {}
+    sizes = [f"{len(task.split(name))} {name}{source.get(name, '')}" for name in task.evaluation_splits()]
     counted = ", ".join([*sizes, *(f"{len(one.problems)} {one.name}" for one in suites)])
     shown = printable(encode.text(task.train(config.seed, [0])[0])).replace("\n", "\\n")
     short = shown if len(shown) <= LONGEST_SHOWN else f"{shown[: LONGEST_SHOWN // 2]} … {shown[-LONGEST_SHOWN // 2 :]}"

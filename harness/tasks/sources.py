@@ -9,9 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness import bases
 from harness.errors import UserError, first_line
 from harness.models import hub
+from harness.paths import bases
 from harness.tasks.columns import VERL, column_names, has_column, is_verl
 from harness.tasks.files import FORMATS, Unreadable, read_rows
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from harness import bases
 from harness.errors import UserError, nearest
+from harness.paths import bases
 from harness.rewards.reward import Reward
 from harness.tasks.columns import is_text, read_answer
 from harness.tasks.files import NAMES

@@ -14,6 +14,7 @@ LONGEST_PARAM = 6000
 PARAM_ROLES = ("science", "driver")  # the whole configuration is config.yaml, an artifact
 IN_FOLDER = ("algo", "staleness", "seed")  # overrides that the name of a run folder tells already
 NAMES = {"algo": "algorithm"}  # as in manifest.json and in every table
+OF_TRAINING = ("algo.", "lag.", "learner.", "staleness", "updates")  # what an evaluation has no part of
 UNSET = ("None", "", "[]", "{}")
 
 
@@ -39,6 +40,9 @@ def params(config: dict[str, Any], roles: dict[str, str]) -> dict[str, str]:
     """
     choices = {NAMES.get(group, group): str(name) for group, name in config.get("choices", {}).items()}
     idle = [] if config.get("driver") == "ray" else ["ray."]
+    if config.get("mode") == "evaluate":
+        idle += OF_TRAINING
+        choices = {name: value for name, value in choices.items() if name not in ("algorithm", "lag", "learner")}
     idle += [] if choices.get("rollout") == "vllm" else ["rollout.vllm."]
     chosen = {}
     for key, value in _flat({name: value for name, value in config.items() if name != "choices"}).items():

@@ -97,7 +97,8 @@ class Mirror:
         run_id = self._runs.find(folder, identity)
         if run_id is None:
             config = read_yaml(folder / CONFIG)
-            facts = {name: manifest[name] for name in ("algorithm", "task", "staleness", "seed")}
+            named = ("algorithm", "task", "staleness", "seed")
+            facts = {name: manifest[name] for name in named if manifest[name] is not None}
             facts |= {"mlflow.source.name": "run.py", "mlflow.source.git.commit": manifest["git"]["sha"]}
             run_id = self._runs.create(self._names.get(folder, folder.name), identity | facts, manifest["started"])
             self._runs.log_params(run_id, entries.params(config, manifest.get("roles") or {}))

@@ -15,7 +15,7 @@ def test_it_names_differences_of_config_and_pairs_seeds(study):
     assert found.differences["algo.m2_threshold"] == ("0.04", "–") and "seed" not in found.differences
     x, y, difference = found.metrics["last_k accuracy"]
     assert difference.value == pytest.approx(x.value - y.value) and difference.low > 0
-    assert found.claims["area accuracy"].words == "n = 3 cannot separate a family of 6"
+    assert found.claims["area accuracy"].words == "n = 3 is too few for 6 comparisons"
     both = found.metrics["area over seeds × 256 problems"][2]
     assert both.n == 3 and both.value == pytest.approx(found.metrics["area accuracy"][2].value, abs=0.02)
     assert "reward" in found.metrics and set(found.curves["side"]) == {"A", "B"}

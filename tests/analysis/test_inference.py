@@ -73,9 +73,9 @@ def test_words_of_a_winner_a_tie_a_duplicate_and_too_few_seeds():
         "other seeds": "no pair of seeds",
     }
     equal = inference.claims({"two seeds that agree": np.zeros(2)})
-    assert equal["two seeds that agree"].words == "n = 2 cannot separate a family of 1"
+    assert equal["two seeds that agree"].words == "n = 2 is too few for 1 comparison"
     few = inference.claims({name: family[name][:3] for name in ("winner", "noisy")})
-    assert {claim.words for claim in few.values()} == {"n = 3 cannot separate a family of 2"}
+    assert {claim.words for claim in few.values()} == {"n = 3 is too few for 2 comparisons"}
 
 
 @pytest.mark.parametrize(("n", "most"), [(6, 1), (8, 6), (10, 25), (12, 102)])
@@ -83,12 +83,12 @@ def test_how_large_a_family_can_be(n, most):
     values = np.arange(1.0, n + 1)
     assert {c.words for c in inference.claims({str(i): values for i in range(most)}).values()} == {"ahead"}
     words = {c.words for c in inference.claims({str(i): values for i in range(most + 1)}).values()}
-    assert words == {f"n = {n} cannot separate a family of {most + 1}"}
+    assert words == {f"n = {n} is too few for {most + 1} comparisons"}
 
 
 def test_with_unequal_seeds_few_cannot_where_holm_could_not_have_reached_them_either():
     """n = 6 has p ≥ 1/32: enough as the second of a family whose first has 12 seeds, not beside another with 6."""
     many, few = np.arange(1.0, 13), np.array([1.0, -1.1, 0.8, -0.9, 1.2, -1.3])
     words = [inference.claims(family)["few"].words for family in ({"many": many, "few": few}, {"two": few, "few": few})]
-    assert words == ["not told apart at n = 6", "n = 6 cannot separate a family of 2"]
+    assert words == ["not told apart at n = 6", "n = 6 is too few for 2 comparisons"]
     assert inference.claims({"many": many, "few": many[:6]})["few"].words == "ahead"

@@ -97,7 +97,7 @@ def test_the_findings_are_numbers_and_what_it_cannot_say(study):
     assert told[0].startswith(
         "At s = 256, area under the curve of sampled_accuracy minus that of GRPO of the same seed"
     )
-    assert "M2PO +0." in told[0] and "(n = 3 cannot separate a family of 4)" in told[0]
+    assert "M2PO +0." in told[0] and "(n = 3 is too few for 4 comparisons)" in told[0]
     assert told[1].startswith("On-policy GRPO: area under the curve of sampled_accuracy 0.") and "(n = 3)" in told[1]
     told = " ".join(told)
     assert "no trust region at s = 256" in told and "3 of 3 runs fall below half of their best, first at update" in told
@@ -111,7 +111,7 @@ def test_the_findings_are_numbers_and_what_it_cannot_say(study):
 def test_the_answer_reads_the_table_below_it(study, few_figures, tmp_path):
     answer, table = findings.answer(study), leaderboard.leaderboard(study)
     assert answer.startswith("By area under the curve of sampled_accuracy, mean over s = 16, 64, 256, against GRPO")
-    assert "n = 3 cannot separate a family of 4" in answer and "†" not in answer and "s = 16, 64, 256" in table.caption
+    assert "n = 3 is too few for 4 comparisons" in answer and "†" not in answer and "s = 16, 64, 256" in table.caption
     for seed in range(1, 9):
         for name in ("grpo", "m2po", "gspo"):
             synthetic.write_run(tmp_path / f"{name}{seed}", name, 64, seed, updates=8, eval_every=4)
