@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -33,6 +34,7 @@ from harness.records.tail import last_row, rows
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_LINES = 60.0  # where there is no terminal
 ENOUGH = 10  # updates after which the time left is worth a line
+LAYOUTS = ((20, 5), (0, 5), (0, 3), (0, 2), (0, 1), (0, 0))  # characters of the bar, numbers; the first that fits
 IN_LABEL = ("algo", "staleness", "seed", "experiment")
 RECORDS = (OSError, ValueError, LookupError, TypeError)  # a folder that is being written, or was damaged
 
@@ -106,9 +108,13 @@ class View:
         running = [i for i, status in enumerate(self._statuses) if status == "running"]
         shown = running[: max(1, height - 4)]
         more = [Text(f"and {len(running) - len(shown)} more")] if len(running) > len(shown) else []
+        for bar, numbers in LAYOUTS:
+            lines = [self._cells(i, bar, numbers) for i in shown]
+            if _width(lines) <= width:
+                break
         table = Table.grid(padding=(0, 2, 0, 0))
-        for i in shown:
-            table.add_row(*self._cells(i, width))
+        for line in lines:
+            table.add_row(*line)
         return Group(*[Text(self.summary(), style="bold")] * (len(self._paces) > 1), table, *more)
 
     def line(self) -> str:
@@ -119,18 +125,17 @@ class View:
         done = now() if pace.config.mode == "evaluate" else f"{pace.update}/{pace.config.updates}"
         return " · ".join([self._labels[0], done, *self._numbers(0, 2), self.left()])
 
-    def _cells(self, i: int, width: int) -> list[Text | ProgressBar]:
-        """One running cell: bar, update, numbers, time left; as many of them as fit."""
+    def _cells(self, i: int, bar: int, numbers: int) -> list[Text | ProgressBar]:
+        """One running cell: bar (of so many characters), update, so many numbers, time left."""
         pace, total = self._paces[i], self._paces[i].config.updates
         if not pace.row or pace.config.mode == "evaluate":
             note = "" if self._plan.parallel else now()
             return [Text(self._labels[i]), Text(note or "starting")]
         left = pace.left_s()
-        bar = [ProgressBar(total, pace.update, width=20)] if width >= 120 else []
-        numbers = self._numbers(i, 5 if width >= 120 else 2 if width >= 78 else 1 if width >= 58 else 0)
+        bars = [ProgressBar(total, pace.update, width=bar)] * bool(bar)
         last = now() if now() and not self._plan.parallel else "" if left is None else f"{clock(left)} left"
-        texts = [f"{pace.update}/{total}", *numbers, last]
-        return [Text(self._labels[i]), *bar, *(Text(text, no_wrap=True) for text in texts)]
+        texts = [f"{pace.update}/{total}", *self._numbers(i, numbers), last]
+        return [Text(self._labels[i]), *bars, *(Text(text, no_wrap=True) for text in texts)]
 
     def _numbers(self, i: int, most: int) -> Iterator[str]:
         row, evaluation = self._paces[i].row, accuracy(self._paces[i])
@@ -142,6 +147,12 @@ class View:
             "grad": None if row.get("grad_norm") is None else f"{row['grad_norm']:.2f}",
         }
         return (f"{name} {text or '–'}" for name, text in list(numbers.items())[:most])
+
+
+def _width(lines: Sequence[Sequence[Text | ProgressBar]]) -> int:
+    """Characters that lines take beside each other, two after each column."""
+    columns = zip_longest(*lines, fillvalue=Text())
+    return sum(2 + max(cell.width or 0 if isinstance(cell, ProgressBar) else len(cell) for cell in c) for c in columns)
 
 
 def accuracy(pace: Pace) -> float | None:
