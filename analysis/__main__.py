@@ -1,4 +1,4 @@
-"""python -m analysis figures | table | compare | leaderboard | report | tune | fork | width | pack (--help of each)."""
+"""python -m analysis figures | table | compare | leaderboard | across | report | tune | fork | width | pack: --help."""
 
 from __future__ import annotations
 
@@ -93,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--notice", type=Path, metavar="FILE",
                         help="text for the top of the page, a paragraph a line")  # fmt: skip
 
+    _add_across(command("across", _across, "methods against one of them in several tasks and stalenesses, one family"))
+
     width = command("width", _width, "the fixed clip that M2PO's mask amounts to, for algo=clip_at_width")
     width.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
@@ -104,6 +106,15 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--every", type=int, default=0, metavar="K",
                       help="every K-th update (default: as many as fit into 5 MB)")  # fmt: skip
     return parser
+
+
+def _add_across(across: argparse.ArgumentParser) -> None:
+    across.add_argument("--against", default="grpo", metavar="ALGORITHM", help="what is subtracted (default: grpo)")
+    across.add_argument("--tested", type=_names, default=[], metavar="ALGORITHM,…",
+                        help="what is tested against it (default: all others)")  # fmt: skip
+    across.add_argument("--planned", type=int, default=0, metavar="N",
+                        help="comparisons of the registered family, where more than were made")  # fmt: skip
+    across.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
 
 def _add_tune(tune: argparse.ArgumentParser) -> None:
@@ -235,6 +246,23 @@ def _report(choices: argparse.Namespace) -> None:
     figures.prepare(choices.out)
     budget = tuned.table(tuning.read(choices.tuning)) if choices.tuning else None
     print(report.write(study, choices.out, choices.title, notice=_paragraphs(choices.notice), budget=budget))
+
+
+def _across(choices: argparse.Namespace) -> None:
+    from analysis import across, figures, tabular, terminal
+
+    study = _study(choices)
+    made = {
+        "differences": across.differences(study, choices.against, choices.tested, choices.planned),
+        "agreement": tabular.made("agreement", across.agreement, study),
+        "collapses": across.collapses(study),
+    }
+    for table in made.values():
+        terminal.show(table)
+    if choices.out:
+        figures.prepare(choices.out)
+        for name, table in made.items():
+            tabular.write(table, choices.out, name)
 
 
 def _width(choices: argparse.Namespace) -> None:

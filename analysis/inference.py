@@ -110,22 +110,29 @@ class Claim:
     words: str
 
 
-def claims(family: Mapping[str, np.ndarray], same: frozenset[str] = frozenset(), margin: float = MARGIN) -> dict:
+def claims(
+    family: Mapping[str, np.ndarray],
+    same: frozenset[str] = frozenset(),
+    margin: float = MARGIN,
+    planned: int = 0,
+) -> dict[str, Claim]:
     """A claim for every comparison that is shown beside the others.
 
     family: name → paired differences [n]. same: names whose pairs are the same runs: no comparisons at all.
-    margin: of equivalence, in the unit of the differences.
+    margin: of equivalence, in the unit of the differences. planned: comparisons of the family as registered, where
+    more than were made; the missing ones count as p = 1.
     Returns name → Claim. "ahead", "behind" and "equivalent" are each false in at most 5 % of families.
     """
     names = [name for name, pairs in family.items() if name not in same and len(pairs)]
-    tested = holm(np.array([sign_flip(family[name]) for name in names]))
-    close = holm(np.nan_to_num(np.array([equivalence(family[name], margin) for name in names]), nan=1.0))
-    reachable = holm(np.array([smallest_p(len(family[name])) for name in names]))
-    result = {name: _claim(pairs, math.nan, "the same run" if name in same else NO_PAIR, len(names))
+    size, missing = max(planned, len(names)), [1.0] * (planned - len(names))
+    tested = holm(np.array([sign_flip(family[name]) for name in names] + missing))
+    close = holm(np.nan_to_num(np.array([equivalence(family[name], margin) for name in names] + missing), nan=1.0))
+    reachable = holm(np.array([smallest_p(len(family[name])) for name in names] + missing))
+    result = {name: _claim(pairs, math.nan, "the same run" if name in same else NO_PAIR, size)
               for name, pairs in family.items() if name not in names}  # fmt: skip
-    for name, p, q, least in zip(names, tested, close, reachable, strict=True):
-        words = _words(family[name], float(p), float(q), float(least), len(names), margin)
-        result[name] = _claim(family[name], float(p), words, len(names))
+    for name, p, q, least in zip(names, tested, close, reachable, strict=False):  # the missing ones come last
+        words = _words(family[name], float(p), float(q), float(least), size, margin)
+        result[name] = _claim(family[name], float(p), words, size)
     return {name: result[name] for name in family}
 
 
