@@ -25,6 +25,7 @@ _ONLY_TUNING = (
     "stop_at",
     "dry_run",
     "retry_failed",
+    "runs_dir",
     "hydra.searchpath",
 )  # settings that the final runs do not take over
 
