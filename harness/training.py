@@ -232,7 +232,7 @@ class Training:
         for complaint in complaints:
             self.recorder.warn(complaint)
         self.checkpoints.settle(-1 if found is None else found.counters["version"])
-        if self.config.fork and not fork.keeps_queue(self.config):
+        if self.config.fork and not fork.keeps_queue(self.config, self.queue.policy):
             self.queue.start(fork.start(self.config) // self.config.updates_per_step)
         if found is None:
             self.recorder.restart()
@@ -248,7 +248,7 @@ class Training:
             return
         found = fork.read(self.config)
         self.state.restore(found)
-        if fork.keeps_queue(self.config):
+        if fork.keeps_queue(self.config, self.queue.policy):
             self.queue.restore(found.rollouts, found.counters["queue"])
 
     def outcome(self) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.config import Config, role_of
 from harness.errors import UserError, printable
+from harness.lag.policy import StalenessPolicy
 from harness.records import secrets
 from harness.records.checkpoint import Checkpoint, defect, read_checkpoint
 from harness.records.parent import folder, place, recorded
@@ -44,9 +45,18 @@ def read(config: Config) -> Checkpoint:
     return read_checkpoint(folder(str(config.fork)), None if config.ranks > 1 else config.device)
 
 
-def keeps_queue(config: Config) -> bool:
-    """Whether what waited to be trained on is what this run would have sampled: nothing about rollouts has changed."""
-    return _of_rollouts(recorded(str(config.fork))) == _of_rollouts(secrets.recorded(config))
+def keeps_queue(config: Config, policy: StalenessPolicy) -> bool:
+    """Whether what waited to be trained on is what this run would have sampled.
+
+    policy: of the run.
+    Nothing about rollouts has changed, and nothing is missing: a run samples no batch that it does not train on itself,
+    so near its end its queue is too short for a fork that goes on beyond it. A free-running one samples that later.
+    """
+    before, now = recorded(str(config.fork)), secrets.recorded(config)
+    length = config.updates if before.get("updates") == now["updates"] else before.get("updates")
+    needed = min(start(config) // config.updates_per_step + policy.lag_steps, config.batches)
+    is_whole = policy.free_running or (type(length) is int and length >= needed * config.updates_per_step)
+    return is_whole and _of_rollouts(before) == _of_rollouts(now)
 
 
 def _of_rollouts(tree: dict[str, Any]) -> dict[str, Any]:
