@@ -6,7 +6,6 @@ from typing import Any
 
 from harness.config import Config, role_of
 from harness.errors import UserError, printable
-from harness.lag.policy import StalenessPolicy
 from harness.records import secrets
 from harness.records.checkpoint import Checkpoint, defect, read_checkpoint
 from harness.records.parent import folder, place, recorded
@@ -45,17 +44,17 @@ def read(config: Config) -> Checkpoint:
     return read_checkpoint(folder(str(config.fork)), None if config.ranks > 1 else config.device)
 
 
-def keeps_queue(config: Config, policy: StalenessPolicy) -> bool:
+def keeps_queue(config: Config, ahead: int) -> bool:
     """Whether what waited to be trained on is what this run would have sampled.
 
-    policy: of the run.
+    ahead: batches that must have been sampled before the one that is trained on next.
     Nothing about rollouts has changed, and nothing is missing: a run samples no batch that it does not train on itself,
-    so near its end its queue is too short for a fork that goes on beyond it. A free-running one samples that later.
+    so near its end its queue is too short for a fork that goes on beyond it.
     """
     before, now = recorded(str(config.fork)), secrets.recorded(config)
     length = config.updates if before.get("updates") == now["updates"] else before.get("updates")
-    needed = min(start(config) // config.updates_per_step + policy.lag_steps, config.batches)
-    is_whole = policy.free_running or (type(length) is int and length >= needed * config.updates_per_step)
+    needed = min(start(config) // config.updates_per_step + ahead, config.batches)
+    is_whole = type(length) is int and length >= needed * config.updates_per_step
     return is_whole and _of_rollouts(before) == _of_rollouts(now)
 
 
