@@ -295,6 +295,8 @@ def _fork(choices: argparse.Namespace) -> None:
     from analysis import figures, rescue, rescued, terminal
 
     parent, more = rescue.read(choices.run, choices.metric, choices.share), choices.more.split()
+    for switch in choices.switch:
+        rescue.check_switch(switch)
     searches = [rescue.Search(parent, switch) for switch in dict.fromkeys(choices.switch)]
     print(rescue.announcement(searches, choices.out, more), file=sys.stderr)
     if choices.dry_run:

@@ -22,6 +22,8 @@ from analysis.errors import AnalysisError
 from harness import SETTINGS
 from harness.records.layout import CHECKPOINT, CHECKPOINTS, MANIFEST
 
+DECIDED = ("fork", "updates", "runs_dir", "dry_run", "stop_at", "mode")  # of every fork
+
 Curve = tuple[np.ndarray, np.ndarray]  # updates and accuracy of a run's evaluations on validation, [n] each
 Launch = Callable[[Sequence[str]], None]  # runs what the words behind run.py say
 
@@ -109,6 +111,20 @@ def words(search: Search, update: int, out: Path, more: Sequence[str]) -> list[s
     """What is typed behind run.py for one fork. more: words of every fork, such as device=cuda."""
     fork = f"fork={search.parent.folder.resolve()}@{update}"
     return [fork, *shlex.split(search.switch), *more, f"runs_dir={out.resolve() / 'runs'}"]
+
+
+def check_switch(switch: str) -> None:
+    """Raises AnalysisError for a switch that changes nothing, several runs' words, or a key that the search decides."""
+    try:
+        typed = shlex.split(switch)
+    except ValueError as error:
+        raise AnalysisError(f"--switch {switch}: {error}; expected KEY=VALUE, several in one pair of quotes") from error
+    for word in typed or [""]:
+        key, is_set, _ = word.lstrip("+~").partition("=")
+        if not is_set or key.startswith("-"):
+            raise AnalysisError(f"--switch {switch!r}: expected KEY=VALUE, several in one pair of quotes")
+        if key in DECIDED:
+            raise AnalysisError(f"--switch {switch}: {key} is the same for every fork; drop it")
 
 
 def due(search: Search, ends: Mapping[int, float]) -> int | None:

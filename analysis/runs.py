@@ -208,7 +208,7 @@ def _run_row(name: str, record: Record) -> dict[str, Any]:
         "algorithm": printable(str(manifest["algorithm"])),
         "task": printable(str(manifest.get("task", config.get("task.name", "unnamed")))),
         "model": printable(series.model_name(manifest, config)),
-        "staleness": round(_number(asked, _number(manifest.get("age"), 0))),
+        "staleness": round(_number(manifest.get("age"), _number(asked, 0))),
         "seed": int(_number(config.get("seed", manifest.get("seed")), 0)),
         "repeat": int(_number(config.get("repeat"), 0)),
         "lag": str(config.get("choices.lag", "exact")),

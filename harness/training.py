@@ -232,7 +232,7 @@ class Training:
         for complaint in complaints:
             self.recorder.warn(complaint)
         self.checkpoints.settle(-1 if found is None else found.counters["version"])
-        if self.config.fork and not fork.keeps_queue(self.config):
+        if self.config.fork and not self.keeps_queue():
             self.queue.start(fork.start(self.config) // self.config.updates_per_step)
         if found is None:
             self.recorder.restart()
@@ -248,8 +248,13 @@ class Training:
             return
         found = fork.read(self.config)
         self.state.restore(found)
-        if fork.keeps_queue(self.config):
+        if self.keeps_queue():
             self.queue.restore(found.rollouts, found.counters["queue"])
+
+    def keeps_queue(self) -> bool:
+        """Whether a fork takes its parent's queue along; where the clock decides, what is missing is sampled later."""
+        policy = self.queue.policy
+        return fork.keeps_queue(self.config, 0 if policy.free_running else policy.lag_steps)
 
     def outcome(self) -> str:
         """One line about how it ended."""

@@ -15,6 +15,7 @@ EXPECTED = {  # of a batch of 8 prompts, 4 updates a batch
     "uniform:0:28": [0, 4, 8, 12, 16, 20, 24, 28],
     "uniform:0:4": [0, 0, 0, 0, 4, 4, 4, 4],
     "uniform:8:8": [8] * 8,
+    "uniform:0:12345676": [771604 + 1543208 * i + 4 * (i // 2) for i in range(8)],
     "two_point:0:256:.5": [0, 0, 0, 0, 256, 256, 256, 256],
     "two_point:16:0:.75": [0, 0, 0, 0, 0, 0, 16, 16],
     # sums 512 · (u + (1 − u) ln (1 − u)) at u = 1/8 …: 4.2, 17.5, 41.6, 78.6, 131.7, 206.6, 314.9, 512, in fours
@@ -72,10 +73,29 @@ def test_chance_says_which_prompt_is_old_and_another_batch_and_seed_say_otherwis
 def test_one_distribution_has_one_spelling() -> None:
     assert canonical("two_point:0:256:.5") == canonical("two_point:0:256.0:0.50") == "two_point:0:256:0.5"
     assert canonical("by_length:0:64") == canonical("by_length:uniform:0:64") == "by_length:uniform:0:64"
+    assert canonical("uniform:-0:1234568") == "uniform:0:1234568" and canonical("partial:4:-0") == "partial:4:0"
+    assert canonical("two_point:0:12345678:.123456789") == "two_point:0:12345678:0.123456789"
+    assert canonical("uniform:0:1e9") == "uniform:0:1e+09"
     assert canonical(64) == 64
     for other in (True, 4.0, None, -1):
         with pytest.raises(UserError, match="expected at least 0 updates, or a distribution"):
             canonical(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("uniform:0:1e12", "1e\\+12: ages are multiples of updates_per_step=4, 0 to 1000000000"),
+        ("long_tail:1e308", "0 to 1000000000"),
+        ("two_point:nan:8:.5", "nan: ages are multiples"),
+        ("partial:inf", "inf: the age is a multiple of updates_per_step=4, 4 to 1000000000"),
+        ("uniform:0:1234567", "1234567: ages are multiples"),
+        ("by_length:two_pont:0:16:.5", "did you mean two_point"),
+    ],
+)
+def test_what_is_no_age_is_refused(text: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        read(text).check(4)
 
 
 def test_a_sweep_takes_numbers_and_distributions_alike() -> None:

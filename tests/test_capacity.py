@@ -144,6 +144,8 @@ def test_a_plan_leaves_a_response_its_positions(tmp_path: Path) -> None:
     [
         (["updates=16", "staleness=64"], "4 batches, all from the base model", True),
         (["updates=64", "staleness=64"], "16 batches, all from the base model", True),
+        (["updates=64", "staleness=two_point:64:0:.5"], "16 batches, all in part from the base model", True),
+        (["updates=68", "staleness=two_point:64:0:.5"], "17 batches, all in part from the base model", False),
         (["updates=68", "staleness=64"], "17 batches, all from the base model", False),
         (["updates=72", "staleness=64"], "18 batches, the first 17 from the base model", False),
         (["updates=4"], "1 batch, all from the base model", False),
@@ -153,7 +155,7 @@ def test_a_plan_leaves_a_response_its_positions(tmp_path: Path) -> None:
 def test_a_staleness_that_a_run_is_too_short_for_is_said(words: list[str], batches: str, is_said: bool) -> None:
     plans = plan([*words, "dry_run=true", "tracking=none"])
     text = " ".join(dry_run.report(plans).split())
-    said = f"staleness=64 is never reached: in {plans.cells[0].updates} updates nothing is more than"
+    said = f"{plans.cells[0].staleness} is never reached: in {plans.cells[0].updates} updates nothing is more than"
     assert batches in text and (said in text) == (said in " ".join(header(plans).split())) == is_said
 
 

@@ -25,12 +25,13 @@ from harness import randomness
 from harness.errors import UserError, nearest, require
 
 BY_LENGTH, PARTIAL = "by_length", "partial"
+LARGEST = 10**9  # updates
 
 
 def uniform(count: int, unit: int, first: float, last: float) -> np.ndarray:
     """Each of first, first + unit … last, as often as another."""
-    values = np.arange(first, last + unit, unit)
-    return values[((np.arange(count) + 0.5) * len(values) / count).astype(int)]
+    values = int(last - first) // unit + 1
+    return first + unit * ((np.arange(count) + 0.5) * values / count).astype(int)
 
 
 def two_point(count: int, unit: int, one: float, other: float, share: float) -> np.ndarray:
@@ -72,7 +73,7 @@ class Ages:
 
     def __str__(self) -> str:
         prefix = [BY_LENGTH] if self.by_length else []
-        return ":".join([*prefix, self.name, *(f"{number:g}" for number in self.numbers)])
+        return ":".join([*prefix, self.name, *map(spelt, self.numbers)])
 
     def ascending(self, count: int, unit: int) -> np.ndarray:
         """The ages of a batch of `count` prompts, int [count], multiples of `unit` updates."""
@@ -98,12 +99,13 @@ class Ages:
         """Raises UserError for ages that are no multiples of `unit` updates, or parameters out of their range."""
         ages = self.numbers[:2]  # what stands third is a share
         for age in ages:
-            if not math.isfinite(age) or age < 0 or age % unit:
-                raise _wrong(str(self), f"{age:g}: ages are multiples of updates_per_step={unit}, from 0")
+            if not 0 <= age <= LARGEST or age % unit:
+                raise _wrong(str(self), f"{spelt(age)}: ages are multiples of updates_per_step={unit}, 0 to {LARGEST}")
         if self.name == "uniform" and ages[0] > ages[1]:
-            raise _wrong(str(self), f"FROM is above TO; type {ages[1]:g}:{ages[0]:g}")
+            raise _wrong(str(self), f"FROM is above TO; type {spelt(ages[1])}:{spelt(ages[0])}")
         if self.name == "two_point" and not 0 <= self.numbers[2] <= 1:
-            raise _wrong(str(self), f"{self.numbers[2]:g}: the second age's share of the prompts is between 0 and 1")
+            share = spelt(self.numbers[2])
+            raise _wrong(str(self), f"{share}: the second age's share of the prompts is between 0 and 1")
 
 
 def in_fair_parts(ages: np.ndarray, seed: int, batch: int, unit: int) -> np.ndarray:
@@ -134,14 +136,15 @@ class Partial:
     share: float | None = None
 
     def __str__(self) -> str:
-        return f"{PARTIAL}:{self.age:g}" + ("" if self.share is None else f":{self.share:g}")
+        return f"{PARTIAL}:{spelt(self.age)}" + ("" if self.share is None else f":{spelt(self.share)}")
 
     def check(self, unit: int) -> None:
         """Raises UserError for an age that is no multiple of `unit` updates, or a share that is none."""
-        if not math.isfinite(self.age) or self.age < unit or self.age % unit:
-            raise _wrong(str(self), f"{self.age:g}: the age is a multiple of updates_per_step={unit}, from {unit}")
+        if not unit <= self.age <= LARGEST or self.age % unit:
+            age = spelt(self.age)
+            raise _wrong(str(self), f"{age}: the age is a multiple of updates_per_step={unit}, {unit} to {LARGEST}")
         if self.share is not None and not 0 <= self.share <= 1:
-            raise _wrong(str(self), f"{self.share:g}: the share of the longest response is between 0 and 1")
+            raise _wrong(str(self), f"{spelt(self.share)}: the share of the longest response is between 0 and 1")
 
 
 def read(text: str) -> Ages | Partial:
@@ -154,14 +157,20 @@ def read(text: str) -> Ages | Partial:
         return Partial(*numbers)
     by_length = head == BY_LENGTH
     if by_length:
-        head, *rest = rest if rest and rest[0] in SHAPES else ["uniform", *rest]
+        head, *rest = rest if rest and rest[0][:1].isalpha() else ["uniform", *rest]
     if head not in SHAPES:
-        raise _wrong(text, nearest(head, [*SHAPES, BY_LENGTH, PARTIAL]))
+        raise _wrong(text, nearest(head, [*SHAPES] if by_length else [*SHAPES, BY_LENGTH, PARTIAL]))
     numbers = _numbers(text, head, rest)
     spelling = SHAPES[head][0]
     if len(numbers) != spelling.count(":"):
         raise _wrong(text, f"expected {spelling}")
     return Ages(head, numbers, by_length)
+
+
+def spelt(number: float) -> str:
+    """A number as short as it can be and still itself: 256, 0.5, 1e+09; no -0."""
+    short = f"{number + 0.0:g}"
+    return short if float(short) == number or math.isnan(number) else repr(number).removesuffix(".0")
 
 
 def _numbers(text: str, head: str, words: Sequence[str]) -> tuple[float, ...]:

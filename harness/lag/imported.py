@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ from harness.lag.ages import in_fair_parts
 
 VERL_ENDS = {"first": "min_global_steps", "last": "max_global_steps"}
 AREAL_ENDS = {"first": "head_version", "last": "tail_version"}
+WHOLE = re.compile(r"\d{1,12}", re.ASCII)
+LARGEST = 10**9  # step or version, of any run there will be
 
 
 def verl(folder: Path, end: str = "last", steps_per_version: int = 1) -> list[np.ndarray]:
@@ -40,9 +43,13 @@ def verl(folder: Path, end: str = "last", steps_per_version: int = 1) -> list[np
     for file in folder.glob("*.jsonl"):
         for row in _rows(file):
             step, version = (_number(file, row, name) for name in ("step", VERL_ENDS[end]))
+            if file.stem != str(step):
+                raise UserError(f"{file}: holds step {step}; expected one STEP.jsonl for each step of a run")
             steps[step].append(step - 1 - version * steps_per_version)
-    if not steps or len(steps) != max(steps) - min(steps) + 1:
-        raise UserError(f"{folder}: expected one STEP.jsonl for each step of a run; got {len(steps)} steps")
+    gaps = [step for step in sorted(steps)[:-1] if step + 1 not in steps]
+    if not steps or gaps:
+        missing = f"; {folder / f'{gaps[0] + 1}.jsonl'} is missing or empty" if gaps else ""
+        raise UserError(f"{folder}: expected one STEP.jsonl for each step of a run; got {len(steps)} steps{missing}")
     return [_ages(f"{folder}: step {step}", steps[step]) for step in sorted(steps)]
 
 
@@ -55,14 +62,11 @@ def areal(folder: Path, end: str, tasks: int) -> list[np.ndarray]:
     The dump does not say when a task was trained on: it is taken to be in the order of the versions, batch i at
     version i. Raises UserError.
     """
-    files = sorted(folder.glob("[0-9]*/*.jsonl"), key=lambda file: (int(file.parent.name), file.name))
+    dumped = [file for file in folder.glob("*/*.jsonl") if file.parent.name.isdecimal()]
+    files = sorted(dumped, key=lambda file: (int(file.parent.name), file.name))
     if len(files) < tasks:
         raise UserError(f"{folder}: holds {len(files)} VERSION/TASK.jsonl, fewer than the {tasks} tasks of a step")
-    versions = [_number(file, row, AREAL_ENDS[end]) for file in files for row in _rows(file)[:1]]
-    if min(versions) < 0:
-        raise UserError(
-            f"{folder}: head_version is -1, as AReaL writes it where the prompt's tokens count; expected --version last"
-        )
+    versions = [_version_of_task(file, AREAL_ENDS[end]) for file in files]
     whole = range(len(versions) // tasks)
     return [_ages(f"{folder}: batch {i}", [i - v for v in versions[i * tasks : (i + 1) * tasks]]) for i in whole]
 
@@ -134,6 +138,18 @@ def _read(asked: argparse.Namespace) -> list[np.ndarray]:
     return areal(asked.folder, asked.version, asked.tasks)
 
 
+def _version_of_task(file: Path, name: str) -> int:
+    """Of its first response, which stands for the prompt's group."""
+    rows = _rows(file)
+    if not rows:
+        raise UserError(f"{file}: is empty; expected a line for each response of a task")
+    if name == "head_version" and rows[0].get(name) == -1:
+        raise UserError(
+            f"{file}: head_version is -1, as AReaL writes it where the prompt's tokens count; expected --version last"
+        )
+    return _number(file, rows[0], name)
+
+
 def _ages(where: str, ages: list[int]) -> np.ndarray:
     if min(ages) < 0:
         raise UserError(
@@ -145,18 +161,25 @@ def _ages(where: str, ages: list[int]) -> np.ndarray:
 
 def _rows(file: Path) -> list[dict[str, Any]]:
     try:
-        return [dict(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
-    except (ValueError, TypeError) as error:
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # others may stand in a response
+        rows = [json.loads(line) for line in lines if len(lines) > 1 or line]
+    except ValueError as error:
         raise UserError(f"{file}: expected a JSON object a line ({first_line(error)})") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{file}: expected a JSON object a line")
+    return rows
 
 
 def _number(file: Path, row: dict[str, Any], name: str) -> int:
-    try:
-        return int(row[name])  # verl writes some as text
-    except (KeyError, TypeError, ValueError) as error:
+    if name not in row:
         raise UserError(
             f"{file}: a line without the number {name}; docs/lags.md says how the system is made to write it"
-        ) from error
+        )
+    value = row[name]
+    number = int(value) if isinstance(value, str) and WHOLE.fullmatch(value) else value  # verl writes some as text
+    if type(number) is not int or not 0 <= number <= LARGEST:
+        raise UserError(f"{file}: {name} is {str(value)[:40]}; expected a whole number from 0")
+    return number
 
 
 def _positive(text: str) -> int:

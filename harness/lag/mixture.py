@@ -38,6 +38,9 @@ class MixedLag(StalenessPolicy):
         newest = self.updates_per_step * batch
         return version % self.updates_per_step == 0 and max(0, newest - self.staleness) <= version <= newest
 
+    def is_reached(self, batches: int) -> bool:
+        return self.updates_per_step * (batches - 1) >= self.staleness
+
     @property
     def order(self) -> Order:
         return Order.MIXED

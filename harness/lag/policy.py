@@ -220,6 +220,18 @@ class Replay(StalenessPolicy):
         return any(chunk.version == version for chunk in self.batches[batch])
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """Of another system's schedule the mean age, for there `staleness` says nothing."""
+        found = read_schedule(self._path)
+        ages = [
+            self.updates_per_step * batch - chunk.version
+            for batch, chunks in enumerate(found.batches)
+            for chunk in chunks
+            if chunk.trained
+        ]
+        return {"age": sum(ages) / len(ages)} if found.imported and ages else {}
+
+    @property
     def order(self) -> Order:
         return Order.SCHEDULED
 

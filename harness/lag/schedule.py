@@ -74,7 +74,9 @@ def read_schedule(path: str) -> Schedule:
     try:
         rows = read_json_lines(Path(path), LARGEST_SCHEDULE)
         header: dict[str, Any] = next(rows, {})
-        return Schedule(dict(header["identity"]), [_batch(row) for row in rows], "imported" in header)
+        return Schedule(
+            dict(header["identity"]), [_batch(number, row) for number, row in enumerate(rows)], "imported" in header
+        )
     except OSError as error:
         raise UserError(
             f"lag.schedule={path}: cannot be read ({error.strerror}); expected a run's schedule.jsonl"
@@ -99,7 +101,11 @@ def check_schedule(path: str, config: Config) -> None:
         raise UserError(f"lag.schedule={path}: {problem}")
 
 
-def _batch(line: dict[str, Any]) -> list[ScheduledChunk]:
+def _batch(number: int, line: dict[str, Any]) -> list[ScheduledChunk]:
+    if line["batch"] != number:
+        raise ValueError(
+            f"batch {_short(line['batch'])} where batch {number} is due; expected a line for each, in order"
+        )
     chunks = [ScheduledChunk(*values) for values in zip(line["chunks"], line["versions"], line["trained"], strict=True)]
     for chunk in chunks:
         if [type(value) for value in (chunk.index, chunk.version, chunk.trained)] != [int, int, bool]:

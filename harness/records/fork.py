@@ -44,9 +44,18 @@ def read(config: Config) -> Checkpoint:
     return read_checkpoint(folder(str(config.fork)), None if config.ranks > 1 else config.device)
 
 
-def keeps_queue(config: Config) -> bool:
-    """Whether what waited to be trained on is what this run would have sampled: nothing about rollouts has changed."""
-    return _of_rollouts(recorded(str(config.fork))) == _of_rollouts(secrets.recorded(config))
+def keeps_queue(config: Config, ahead: int) -> bool:
+    """Whether what waited to be trained on is what this run would have sampled.
+
+    ahead: batches that must have been sampled before the one that is trained on next.
+    Nothing about rollouts has changed, and nothing is missing: a run samples no batch that it does not train on itself,
+    so near its end its queue is too short for a fork that goes on beyond it.
+    """
+    before, now = recorded(str(config.fork)), secrets.recorded(config)
+    length = config.updates if before.get("updates") == now["updates"] else before.get("updates")
+    needed = min(start(config) // config.updates_per_step + ahead, config.batches)
+    is_whole = type(length) is int and length >= needed * config.updates_per_step
+    return is_whole and _of_rollouts(before) == _of_rollouts(now)
 
 
 def _of_rollouts(tree: dict[str, Any]) -> dict[str, Any]:

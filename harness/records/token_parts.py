@@ -40,7 +40,9 @@ class TokenParts:
         (self._folder / TOKEN_PARTS).mkdir(exist_ok=True)
         name = f"{TOKEN_PARTS}/{update:06d}.parquet"
         buffer = pa.BufferOutputStream()
-        pq.write_table(pa.table({**{k: v.numpy() for k, v in columns.items()}, "text": text}), buffer)
+        pq.write_table(
+            pa.table({**{k: v.numpy() for k, v in columns.items()}, "text": pa.array(text, pa.string())}), buffer
+        )
         self._marks[name] = write_whole(self._folder / name, [memoryview(buffer.getvalue())])
 
     def marks(self) -> Marks:

@@ -14,6 +14,7 @@ import synthetic
 
 from analysis import __main__ as cli
 from analysis import rescue
+from analysis.errors import AnalysisError
 from harness.command.cell import run_cell
 from harness.command.plan import plan
 from tests.conftest import SMALL
@@ -30,6 +31,23 @@ def test_a_bisection_finds_the_last_rescue_in_few_runs(n: int) -> None:
         assert search.last == (last or None)
         assert search.first_lost == (last + 4 if last < 4 * n else None)
         assert len(search.ends) <= math.ceil(math.log2(n + 1))
+
+
+@pytest.mark.parametrize(
+    ("switch", "why"),
+    [
+        ("", "expected KEY=VALUE"),
+        ("gspo", "expected KEY=VALUE"),
+        ("-m staleness=0,4", "expected KEY=VALUE"),
+        ("algo='gspo", "No closing quotation"),
+        ("algo=gspo updates=48", "updates is the same for every fork"),
+        ("+fork=run@8", "fork is the same for every fork"),
+    ],
+)
+def test_a_switch_that_is_none_is_refused(switch: str, why: str) -> None:
+    with pytest.raises(AnalysisError, match=why):
+        rescue.check_switch(switch)
+    rescue.check_switch("algo=gspo algo.epsilon_low=.1")
 
 
 def test_the_last_rescue_of_a_run_is_found_once(

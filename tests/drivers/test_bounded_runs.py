@@ -64,9 +64,11 @@ def test_a_schedule_of_another_configuration_is_refused(bounded: Any, tmp_path: 
 def test_a_file_that_is_no_schedule_is_refused(bounded: Any, tmp_path: Path) -> None:
     lines = (bounded.folder / "schedule.jsonl").read_text().splitlines()
     late = json.loads(lines[1]) | {"versions": [4] * 4}
+    again = json.dumps(json.loads(lines[1]) | {"batch": 1})
     for content, message in (("", "not the schedule"), ("{}", "not the schedule"),
                           ("\n".join([lines[0], json.dumps(late), *lines[2:]]), "needs version 4, which does"),
-                          ("\n".join([lines[0], lines[1], lines[1], *lines[3:]]), "has been trained on")):  # fmt: skip
+                          ("\n".join([lines[0], lines[1], again, *lines[3:]]), "has been trained on"),
+                          ("\n".join([*lines[:2], *lines[3:]]), "batch 2 where batch 1 is due")):  # fmt: skip
         path = tmp_path / "schedule.jsonl"
         path.write_text(content)
         with pytest.raises(UserError, match=message):
@@ -97,10 +99,19 @@ NO_SCHEDULES = {
     "a huge line": ("1" * (LARGEST_TEXT + 1), "longer than"),
     "bytes": ("\x00\x1b[2J", "not the schedule"),
     "a list": ("[1]", "not the schedule"),
-    "numbers as text": (HEADER + '{"chunks": ["0"], "versions": [0], "trained": [true]}', "expected numbers"),
-    "half a version": (HEADER + '{"chunks": [0], "versions": [0.5], "trained": [true]}', "expected numbers"),
-    "an endless number": (HEADER + '{"chunks": [Infinity], "versions": [0], "trained": [true]}', "expected numbers"),
-    "text for lists": (HEADER + '{"chunks": "0", "versions": "0", "trained": "0"}', "expected numbers"),
+    "numbers as text": (
+        HEADER + '{"batch": 0, "chunks": ["0"], "versions": [0], "trained": [true]}',
+        "expected numbers",
+    ),
+    "half a version": (
+        HEADER + '{"batch": 0, "chunks": [0], "versions": [0.5], "trained": [true]}',
+        "expected numbers",
+    ),
+    "an endless number": (
+        HEADER + '{"batch": 0, "chunks": [Infinity], "versions": [0], "trained": [true]}',
+        "expected numbers",
+    ),
+    "text for lists": (HEADER + '{"batch": 0, "chunks": "0", "versions": "0", "trained": "0"}', "expected numbers"),
 }
 
 

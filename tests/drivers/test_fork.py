@@ -58,6 +58,15 @@ def test_a_fork_of_a_fork_that_began_anew_carries_on_with_its_queue(parent: Ran,
     assert forked(tmp_path, f"fork={first.folder}@16").sha256 == first.sha256
 
 
+def test_a_fork_goes_on_beyond_the_end_of_its_parent(parent: Ran, tmp_path: Path) -> None:
+    longer = forked(tmp_path, "updates=32", f"staleness={parent.manifest['staleness']}", "learner.lr=3e-4")
+    assert forked(tmp_path, f"fork={parent.folder}@16", "updates=32").sha256 == longer.sha256
+    last = forked(tmp_path, f"fork={parent.folder}@24", "updates=32")  # the parent had sampled nothing for it
+    rows = read_rows(last.folder / "metrics.jsonl")
+    assert [row["update"] for row in rows] == list(range(25, 33))
+    assert max(int(age) for row in rows for age in row["staleness_hist"]) == 7  # nothing older than the weights at 24
+
+
 def test_what_the_environment_said_is_asked_of_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "checkpoints" / "000008").mkdir(parents=True)
     (tmp_path / "checkpoints" / "000008" / "checkpoint.json").write_text('{"config_sha256": "0", "files": {}}')

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from short_runs import configured
 
+from analysis import runs
 from harness.command.cell import run_cell
 from harness.errors import UserError
 from harness.lag import imported
@@ -42,6 +43,26 @@ def test_weights_published_every_other_step_are_older(tmp_path: Path) -> None:
     assert [ages.tolist() for ages in imported.verl(tmp_path, steps_per_version=2)] == [[0], [1], [0], [1]]
 
 
+def test_a_response_may_hold_any_character(tmp_path: Path) -> None:
+    """Both systems write text as it is: of what `splitlines` takes for a new line, JSON escapes only a part."""
+    rows = [{"step": 1, "output": "a\u2028b\u2029c\x85d\x1ce", "max_global_steps": 0, "tail_version": 0}] * 2
+    (tmp_path / "0").mkdir()
+    for file in (tmp_path / "1.jsonl", tmp_path / "0" / "7.jsonl"):
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    assert [ages.tolist() for ages in imported.verl(tmp_path)] == [[0, 0]]
+    assert [ages.tolist() for ages in imported.areal(tmp_path, "last", tasks=1)] == [[0]]
+
+
+def test_an_areal_dump_is_read_by_its_own_names_alone(tmp_path: Path) -> None:
+    for name in ("0", "2²", "2x"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jsonl").write_text('{"tail_version": 0}\n')
+    assert [ages.tolist() for ages in imported.areal(tmp_path, "last", tasks=1)] == [[0]]
+    (tmp_path / "0" / "1.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"1\.jsonl: is empty"):
+        imported.areal(tmp_path, "last", tasks=1)
+
+
 @pytest.mark.parametrize("more", [("verl", "--version", "first"), ("areal", "--tasks", "2")])
 def test_an_imported_schedule_is_replayed(
     more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -57,6 +78,8 @@ def test_an_imported_schedule_is_replayed(
     assert run_cell(config) == "finished"
     expected = AGES[system, "first" if "first" in more else "last"]
     assert f"data {file}" in manifest(config.folder)["depends_on"]
+    mean = 4 * sum(sum(sorted(ages)[len(ages) // 4 :: len(ages) // 2]) for ages in expected) / 8
+    assert manifest(config.folder)["age"] == mean and runs.load([config.folder]).used["staleness"].item() == round(mean)
     rows = read_rows(config.folder / "metrics.jsonl")
     for step, theirs in enumerate(expected):
         own = {int(s) - row["version"] % 4 for row in rows[4 * step : 4 * step + 4] for s in row["staleness_hist"]}
@@ -82,11 +105,30 @@ def cut_off(folder: Path) -> None:
     (folder / "2.jsonl").write_text('{"step": 2, ')
 
 
+def with_version(value: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / "2.jsonl").write_text(f'{{"step": 2, "max_global_steps": {value}}}\n')
+
+    return damage
+
+
+def with_a_copy(folder: Path) -> None:
+    shutil.copy(folder / "2.jsonl", folder / "2 copy.jsonl")
+
+
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
+        *(
+            (with_version(value), f"max_global_steps is {value.title()}; expected a whole number from 0")
+            for value in ("-1", "0.5", "true")
+        ),
+        (with_version("Infinity"), "max_global_steps is inf; expected a whole number from 0"),
+        (with_version("1e400"), "max_global_steps is inf; expected a whole number from 0"),
+        (with_a_copy, "holds step 2; expected one STEP.jsonl"),
+        (lambda folder: (folder / "2.jsonl").write_text('[["step", 2]]\n'), "expected a JSON object a line"),
         (without_versions, "a line without the number max_global_steps; docs/lags.md says how"),
-        (without_a_step, "expected one STEP.jsonl for each step"),
+        (without_a_step, "2.jsonl is missing or empty"),
         (from_the_future, "step 2 trains on what was sampled by later weights"),
         (cut_off, "expected a JSON object a line"),
         (shutil.rmtree, "got 0 steps"),
