@@ -90,6 +90,8 @@ def read(folder: Path, metric: str, share: float) -> Parent:
     if not len(updates):
         raise AnalysisError(f"{folder}: no evaluation of it, so no collapse can be seen")
     target, end = share * accuracy.max(), accuracy[-1]
+    if not target:
+        raise AnalysisError(f"{folder}: no answer was right at any evaluation, so there is nothing to be rescued to")
     if record.manifest["status"] == "finished" and end >= target:
         raise AnalysisError(
             f"{folder}: ends at {end:.3f}, its best is {accuracy.max():.3f}: it did not fall below {target:.3f} and "

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from harness.command import dependencies
 from harness.command.interpolations import check_types, recorded_values
 from harness.config import Config, role_of
 from harness.errors import UserError
 from harness.records import parent
+from harness.records.files import read_json
+from harness.records.layout import MANIFEST
 
 OWN = ("fork", "mode", "checkpoint")  # of every run
 
@@ -41,7 +44,26 @@ def inherit(config: Config, given: Sequence[str]) -> Config:
         _taken(config, before, typed, run), choices=config.choices | choices, forked=parent.identity(config.fork)
     )
     check_types(taken, run)
+    if typed & {"model", "model.path"}:
+        _check_model(taken)
     return replace(taken, interpolated=written | config.interpolated)
+
+
+def _check_model(config: Config) -> None:
+    """Raises UserError where the model that is typed is another one than the parent's, whose weights the fork has.
+
+    A model that has moved is the same one. Where the parent does not say what its model was, nothing is known.
+    """
+    run, _ = parent.place(str(config.fork))
+    before, now = (
+        {value for name, value in found.items() if name.startswith("model ")}
+        for found in (dependencies.recorded(read_json(run / MANIFEST)), dependencies.dependencies(config))
+    )
+    if before and now and not before & now:
+        raise UserError(
+            f"fork={config.fork} with model.path={config.model.path}: another model than the run's that is forked, "
+            "whose weights a fork starts from; leave the model out, or train it without fork"
+        )
 
 
 def _taken(node: Any, before: Mapping[str, Any], typed: set[str], run: str, prefix: str = "") -> Any:

@@ -97,6 +97,8 @@ def test_what_cannot_be_rescued_is_refused(tmp_path: Path, capsys: pytest.Captur
     )
     assert "record.keep_checkpoints=all" in refusal()
     assert "at most 1" in refusal("--share", "2")
+    (folder / "eval.jsonl").write_text("".join(json.dumps(row | {"sampled_accuracy": 0.0}) + "\n" for row in rows))
+    assert "nothing to be rescued to" in refusal()
     assert "have no greedy" in refusal("--metric", "greedy")
     assert "expected the folder of a run that has ended" in refusal_of(tmp_path, capsys)
 

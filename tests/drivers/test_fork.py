@@ -12,7 +12,7 @@ from harness.command.cell import run_cell
 from harness.command.forked import inherit
 from harness.errors import UserError
 from harness.records.secrets import recorded
-from tests.conftest import read_rows
+from tests.conftest import ROOT, read_rows
 
 LENGTH = ("updates=24", "eval.every=8")
 
@@ -50,6 +50,15 @@ def test_a_change_counts_from_the_fork_on(parent: Ran, tmp_path: Path) -> None:
     ):  # as at the beginning of a run: nothing is older than the fork
         age = min(row["version"] // 4 * 4 - 8, 8) + row["version"] % 4
         assert list(row["staleness_hist"]) == [str(age)]
+
+
+def test_another_model_is_refused_and_one_that_has_moved_is_not(parent: Ran, tmp_path: Path) -> None:
+    fork = f"fork={parent.folder}@8"
+    with pytest.raises(UserError, match="another model than the run's that is forked"):
+        configured(tmp_path, *LENGTH, fork, "model=carry_long")
+    shutil.copytree(ROOT / "harness/assets/carry", tmp_path / "moved")
+    moved = configured(tmp_path, *LENGTH, fork, f"model.path={tmp_path / 'moved'}")
+    assert moved.model.path == str(tmp_path / "moved")
 
 
 def test_a_fork_of_a_fork_that_began_anew_carries_on_with_its_queue(parent: Ran, tmp_path: Path) -> None:
