@@ -11,17 +11,19 @@ import os
 from math import gcd
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis import old_names, token_tables
+from analysis import old_names, scores, token_tables
 from analysis.errors import AnalysisError, first_line
 from analysis.plain import printable
 from analysis.study import IDENTITY, Study
 
 LIMIT = 5_000_000  # bytes
 _MOST = 2001  # thin no further than this
+_ANSWERED = 1_000_000  # problems × evaluations whose counts of right answers a pack keeps: about 0.3 MB
 _DERIVED = ["used", "setting", "reference"]  # found anew on reading
 
 
@@ -89,11 +91,22 @@ def _parts(study: Study) -> dict[str, pd.DataFrame]:
     runs = study.runs.drop(columns=["folder", *_DERIVED]).sort_values("run")
     drop = [column for column in IDENTITY if column in study.updates]
     parts = {"run": runs, "update": study.updates.drop(columns=drop).sort_values(["run", "update"])}
-    lists = list(study.evaluations.select_dtypes("object").columns.difference(["split", "run"]))  # counts: too large
-    parts["evaluation"] = study.evaluations.drop(columns=[*drop, *lists])
+    lists = list(study.evaluations.select_dtypes("object").columns.difference(["split", "run"]))
+    parts["evaluation"] = study.evaluations.drop(columns=[*drop, *lists]).assign(**_counts(study))
     parts["bins"] = token_tables.by_ratio(study).astype({"bin": "int32"})
     parts["words"] = token_tables.by_text(study)
     return {kind: _small(part.assign(run=part["run"].astype(str))) for kind, part in parts.items()}
+
+
+def _counts(study: Study) -> dict[str, pd.Series]:
+    """The right answers of each problem of the reported split, for intervals over problems; {} where they are many."""
+    evaluations = study.evaluations
+    if "right" not in evaluations:
+        return {}
+    right = evaluations.loc[evaluations["split"].isin(scores.reported_splits(study)), "right"].dropna()
+    if not len(right) or right.map(len).sum() > _ANSWERED:
+        return {}
+    return {"right": right.map(lambda counts: np.asarray(counts, dtype="uint16"))}
 
 
 def _small(frame: pd.DataFrame) -> pd.DataFrame:

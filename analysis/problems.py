@@ -19,7 +19,7 @@ def areas(study: Study, metric: str = "sampled_accuracy") -> pd.DataFrame:
     """Area under the accuracy curve of every problem of the reported split.
 
     metric: an accuracy of eval.jsonl. Returns a row a run, indexed by (seed, repeat, span) as `scores.by_seed` is, a
-    column a problem; empty where the counts were not recorded (before 0.2, in packs) or the split is an average over
+    column a problem; empty where the counts were not recorded (before 0.2) or the split is an average over
     benchmarks.
     """
     name, splits = counts_of(metric), scores.reported_splits(study)

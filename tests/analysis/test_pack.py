@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from analysis import figures, pack, runs, tables, tabular, token_tables
+from analysis import figures, pack, problems, runs, tables, tabular, token_tables
 from analysis.errors import AnalysisError
 
 
@@ -16,6 +16,15 @@ def test_tables_from_a_pack_are_those_from_the_folders(study, study_folder, tmp_
     assert tabular.markdown(tables.summary(again)) == tabular.markdown(tables.summary(study))
     assert len(again.updates) == len(study.updates)
     assert np.allclose(again.updates["reward"].mean(), study.updates["reward"].mean(), rtol=1e-6)
+    one = {"algorithm": "grpo", "staleness": 64}
+    by_problem = problems.areas(again.where(**one))
+    assert len(by_problem) and by_problem.equals(problems.areas(study.where(**one)))
+
+
+def test_counts_of_problems_are_left_out_where_they_are_many(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(pack, "_ANSWERED", 1000)
+    pack.write(study, tmp_path / "study.parquet")
+    assert problems.areas(runs.load([tmp_path / "study.parquet"])).empty
 
 
 def test_a_pack_draws_the_figures_tokens_included(tmp_path):
