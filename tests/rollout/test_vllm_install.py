@@ -41,7 +41,16 @@ def test_the_releases_that_are_accepted(monkeypatch: pytest.MonkeyPatch, version
         (["device=cuda", "rollout.group_size=64"], vllm_engine.MOST_SEQUENCES),
         (["device=cuda", "rollout.vllm.max_num_seqs=7"], 7),
         (["device=cuda", "rollout.chunks=4", "driver=overlapped", "staleness=4"], 256),
-        (["device=cuda", "rollout.chunks=4", "driver=ray", "rollout.vllm.chunks_in_flight=3"], 384),
+        (
+            [
+                "device=cuda",
+                "rollout.chunks=4",
+                "driver=ray",
+                "ray.gpus_per_actor=1",
+                "rollout.vllm.chunks_in_flight=3",
+            ],
+            384,
+        ),
     ],
 )
 def test_vllm_runs_as_many_sequences_as_the_chunks_in_flight_have(overrides: list[str], sequences: int | None) -> None:
