@@ -23,10 +23,12 @@ from harness.learner.learner import Learner
 from harness.models import footprint
 from harness.models.logprobs import head_scores
 from harness.models.sequences import micro_batches, sequence_batch
+from harness.rollout.interface import batched
 from harness.rollout.torch_engine import TorchEngine
-from harness.types import GradedRollouts
+from harness.types import GradedRollouts, Request, Rollouts
 
 PEER_TOKENS = 256  # of a response, where this project and TRL do the same work
+CHUNKS, IN_FLIGHT = 8, (1, 2, 4)  # of the section chunks
 
 Section = Callable[[Shape, str, Path], Iterator[str]]  # shape, device, a folder with its model → lines
 
@@ -203,6 +205,52 @@ def vllm(shape: Shape, device: str, model: Path) -> Iterator[str]:
     engine.close()
 
 
+def chunks(shape: Shape, device: str, model: Path) -> Iterator[str]:
+    """vLLM with one, two and four chunks in flight; responses end at random, so their lengths have a long tail."""
+    # Imported late: vLLM need not be installed, and this section says so then.
+    from harness.rollout.vllm_engine import VllmEngine, check_installed
+
+    check_installed()
+    # In all 8 chunks of 256 responses; on a CPU of 16.
+    work = replace(shape, group=8, step=16 if device == "cpu" else 256, limit=max(shape.limit, 256))
+    config = shapes.config(
+        work, device, model, "rollout=vllm", "driver=overlapped", f"rollout.chunks={CHUNKS}",
+        f"rollout.vllm.chunks_in_flight={max(IN_FLIGHT)}", "rollout.behaviour=engine", "rollout.vllm.probe_sequences=0",
+        "rollout.vllm.gpu_memory_utilization=0.4",
+    )  # fmt: skip
+    engine = VllmEngine(config, shapes.loaded(model, device))
+    # A random model samples nearly evenly, so the mean of the lengths is about a quarter of the longest.
+    engine.end_tokens = tuple(range(shape.vocabulary * 4 // work.limit))
+    requests = list(batched(shapes.request(work, work.step, work.limit), work.step // CHUNKS))
+    lengths = [rollouts.response_lengths.double() for rollouts in _served(engine, requests, 1)[0]]
+    tokens = sum(int(length.sum()) for length in lengths)
+    filled = sum(length.mean().item() / length.max().item() for length in lengths) / CHUNKS
+    yield (
+        f"{CHUNKS} chunks of {len(lengths[0])} responses of {tokens / CHUNKS / len(lengths[0]):.0f} tokens on average; "
+        f"the mean of a chunk is {filled:.2f} of its longest.\n"
+    )
+    yield "| chunks in flight | vLLM's steps | seconds | tokens/s |\n|---|---|---|---|"
+    for at_once in IN_FLIGHT:
+        steps = _served(engine, requests, at_once)[1]
+        seconds = measured(partial(_served, engine, requests, at_once), device).seconds
+        yield f"| {at_once} | {steps:,} | {seconds:.2f} | {tokens / seconds:,.0f} |"
+    engine.close()
+
+
+def _served(engine: Any, requests: list[Request], at_once: int) -> tuple[list[Rollouts], int]:
+    """The chunks in the order in which they are done, and the steps that they took."""
+    waiting, running, steps = list(enumerate(requests)), 0, 0
+    done: list[Rollouts] = []
+    while waiting or running:
+        while waiting and running < at_once:
+            engine.submit(*waiting.pop(0))
+            running += 1
+        ended, steps = engine.poll(), steps + 1
+        running -= len(ended)
+        done += ended.values()
+    return done, steps
+
+
 def recipe(shape: Shape, device: str, model: Path) -> Iterator[str]:
     """`experiment=gsm8k_m2po` as it stands, with random weights and a small file: seconds of a step, and the peak."""
     yield from _steps(shape, device, model)
@@ -273,6 +321,7 @@ SECTIONS: dict[str, Section] = {
     "learner": learner,
     "engines": engines,
     "vllm": vllm,
+    "chunks": chunks,
     "recipe": recipe,
     "step": step,
     "determinism": determinism,

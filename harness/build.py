@@ -254,13 +254,14 @@ def generation(config: Config, loaded: LoadedModel) -> Generation:
         return InlineGeneration(rollout_engine(config, loaded))
     versions = staleness_policy(config).max_versions
     if config.driver == "overlapped":
-        in_flight = config.rollout.inflight != "drain"
-        return WorkerGeneration([replica(config)], SnapshotStore(versions), config.torch_threads, in_flight=in_flight)
+        updating = config.rollout.inflight != "drain"
+        return WorkerGeneration([replica(config)], SnapshotStore(versions), config.torch_threads, updating=updating)
     # Imported late: only driver=ray needs Ray.
     from harness.drivers import ray_actors
 
     size = sum(tensor.nbytes for tensor in loaded.module.state_dict().values())
-    return ray_actors.generation(config, functools.partial(replica, config), size, versions)
+    at_once = engine_class(config).chunks_at_once(config)
+    return ray_actors.generation(config, functools.partial(replica, config), size, versions, at_once)
 
 
 def check_driver(config: Config) -> None:

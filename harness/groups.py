@@ -44,7 +44,12 @@ class VllmConfig:
         4, "sequences compared with the trainer after every publication; 0: none", "driver", low=0
     )
     logprobs: bool = key(True, "ask vLLM for the log-prob of every sampled token; false is faster", "driver")
-    max_num_seqs: int | None = key(None, "sequences at once; null: on a GPU a chunk, at most 1024", "driver", low=1)
+    chunks_in_flight: int = key(
+        2, "chunks that an engine beside the learner samples at once, all by one version", "driver", low=1
+    )
+    max_num_seqs: int | None = key(
+        None, "sequences at once; null: on a GPU those of the chunks in flight, at most 1024", "driver", low=1
+    )
     gpu_memory_utilization: float = key(0.5, "share of the device's memory that vLLM takes", "driver", above=0, high=1)
     max_model_len: int | None = key(None, "tokens of prompt and response; null: what the run needs", "driver", low=1)
     tensor_parallel_size: int = key(1, "GPUs that share an engine", "driver", low=1)
@@ -171,4 +176,6 @@ class RayConfig:
         "place",
         choices=("here", "cluster"),
     )
-    chunk_timeout_s: float = key(600.0, "seconds after which a chunk is given to another actor", "driver", above=0)
+    chunk_timeout_s: float = key(
+        600.0, "seconds in which an actor has no chunk done, after which others get its chunks", "driver", above=0
+    )

@@ -18,7 +18,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return gpu_shapes.random_model(gpu_shapes.SHAPES["tiny"], tmp_path_factory.mktemp("gpu") / "model")
 
 
-@pytest.mark.parametrize("name", sorted(set(gpu_sections.SECTIONS) - {"vllm", "step"}))  # step: recipe, shorter
+@pytest.mark.parametrize(
+    "name", sorted(set(gpu_sections.SECTIONS) - {"vllm", "chunks", "step"})
+)  # step: recipe, shorter
 def test_a_section_measures(model: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     gpu.show(name, "cpu", model)
     text = capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 An actor holds nothing that matters: a call names the weights (by reference into the object store, put there
 once a version) and the request carries its seeds. So an actor that hangs, raises or was killed (its node, too) is
-replaced, and another one generates the chunk again, token for token.
+replaced, and another one generates its chunks again, token for token.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +24,19 @@ import torch
 
 from harness.config import Config
 from harness.drivers import ray_cluster, ray_room
-from harness.drivers.generation import ATTEMPTS, EngineLost, WorkerGeneration
+from harness.drivers.generation import WorkerGeneration
+from harness.drivers.tickets import ATTEMPTS, EngineLost
 from harness.drivers.weight_store import SnapshotStore
 from harness.errors import RunFailed
 from harness.groups import RayConfig
 from harness.models.checks import resolve_path
-from harness.rollout.interface import RolloutEngine, StateDict
+from harness.rollout.interface import RolloutEngine, StateDict, chunks_of
 from harness.types import Request, Rollouts
 
 LOOK_S = 1.0  # between two looks whether an actor has started
-OFFER_S = 0.05  # between two looks whether there are newer weights for what an actor generates
-OFFERS = "offers"  # the thread of an actor that takes them
+OFFER_S = 0.05  # between two looks whether there are more chunks, or newer weights, for an actor that generates
+BESIDE = "beside"  # the thread of an actor that takes them, in the order in which they were sent
+ARRIVAL_S = 0.001  # between two looks of an actor for a chunk that is on its way
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,38 @@ class RolloutActor:
         torch.set_num_threads(threads)
         self._digest = digest(model)
         self._engine = make_engine()
+        self._chunks = chunks_of(self._engine)
+        self._asked: deque[tuple[int, int, Request]] = deque()
+        self._running: set[int] = set()
         self._offered: tuple[int, StoredWeights] | None = None
 
     def ready(self) -> str:
         """Answers once the engine is there, with the digest of what it was made from."""
         return self._digest
 
-    def generate(self, version: int, weights: StoredWeights, request: Request) -> Rollouts:
-        if self._engine.version != version:
+    def ask(self, version: int, number: int, request: Request) -> None:
+        """A further chunk, in a thread beside what is being generated. version: the oldest that may sample it."""
+        self._asked.append((version, number, request))
+
+    def work(self, version: int, weights: StoredWeights) -> dict[int, Rollouts]:
+        """Generates until one of the chunks asked for is done, or several at once are.
+
+        version: for the next, loaded when none is running.
+        """
+        if not self._running and self._engine.version != version:
             self._engine.load(version, _fetched(weights))
         self._engine.newer = self._newer
-        return self._engine.generate(request)
+        while True:
+            # One for a version that was offered waits until the engine has taken it over.
+            while self._asked and self._asked[0][0] <= self._engine.version:
+                _, number, request = self._asked.popleft()
+                self._chunks.submit(number, request)
+                self._running.add(number)
+            if not self._running:
+                time.sleep(ARRIVAL_S)
+            elif done := self._chunks.poll():
+                self._running -= done.keys()
+                return done
 
     def offer(self, version: int, weights: StoredWeights) -> None:
         """Newer weights for what is being generated, in a thread beside it (rollout.inflight)."""
@@ -87,13 +110,16 @@ def _fetched(weights: StoredWeights) -> StateDict:
 
 
 class RayEngine:
-    """A RolloutEngine whose work is done by an actor, replaced when it fails.
+    """An engine whose work is done by an actor, replaced when it fails.
 
     model: path of the model that the actor's node must have as well.
+    at_once: chunks that the actor's engine has in flight at most.
     """
 
-    def __init__(self, make_engine: Callable[[], RolloutEngine], config: RayConfig, threads: int, model: str) -> None:
-        self.version = -1
+    def __init__(
+        self, make_engine: Callable[[], RolloutEngine], config: RayConfig, threads: int, model: str, at_once: int = 1
+    ) -> None:
+        self.version, self.at_once = -1, at_once
         self.seconds: dict[str, float] = defaultdict(float)  # all that an actor does counts as generation
         self.newer: Callable[[], tuple[int, Any] | None] | None = None  # asked where weights change in flight
         self._weights: StoredWeights | None = None
@@ -102,35 +128,44 @@ class RayEngine:
         self._change = threading.Lock()
         self._closed = False
         self._ready, self._failed_starts = False, 0
+        self._call: Any = None  # the actor's work, as long as nothing has come of it
+        self._called = 0.0
         self._actor: Any = self._start()
 
     def load(self, version: int, weights: StoredWeights) -> None:
         """Weights travel when the actor first needs them."""
         self.version, self._weights = version, weights
 
-    def generate(self, request: Request) -> Rollouts:
-        """Raises EngineLost, once the actor is replaced, with what the last one said."""
-        call = self._actor.generate.remote(self.version, self._weights, request)
-        started = time.perf_counter()
+    def submit(self, number: int, request: Request) -> None:
+        self._actor.ask.options(concurrency_group=BESIDE).remote(self.version, number, request)
+
+    def poll(self) -> dict[int, Rollouts]:
+        """What the actor has done within OFFER_S; meanwhile it works.
+
+        Raises EngineLost, once the actor is replaced, with what the last one said: also one that has done nothing for
+        ray.chunk_timeout_s.
+        """
+        if self._call is None:
+            self._call, self._called = self._actor.work.remote(self.version, self._weights), time.monotonic()
+        left = max(0.0, self._called + self._config.chunk_timeout_s - time.monotonic())
         try:
-            rollouts = self._result(call)
+            done, _ = self._ray.wait([self._call], timeout=min(OFFER_S, left))
+            if not done and left > 0:
+                self._offer()
+                return {}
+            rollouts: dict[int, Rollouts] = self._ray.get(self._call, timeout=left)
         except self._ray.exceptions.RayError as error:
             self._replace()
             raise EngineLost(_one_line(error)) from error
-        self.seconds["generation"] += time.perf_counter() - started
+        self.seconds["generation"] += time.monotonic() - self._called
+        self._call = None
         return rollouts
 
-    def _result(self, call: Any) -> Rollouts:
-        """What a call of the actor returns; meanwhile it is offered every newer version."""
-        deadline = time.monotonic() + self._config.chunk_timeout_s
-        while self.newer is not None and time.monotonic() < deadline:
-            done, _ = self._ray.wait([call], timeout=OFFER_S)
-            if done:
-                break
-            if (newer := self.newer()) is not None:
-                self._actor.offer.options(concurrency_group=OFFERS).remote(*newer)
-        rollouts: Rollouts = self._ray.get(call, timeout=max(0.0, deadline - time.monotonic()))
-        return rollouts
+    def _offer(self) -> None:
+        """Newer weights for the actor's chunks, if there are any: what is asked for from now on is for them."""
+        if self.newer is not None and (newer := self.newer()) is not None:
+            self.version, self._weights = newer
+            self._actor.offer.options(concurrency_group=BESIDE).remote(*newer)
 
     def ready(self) -> bool:
         """Whether the actor is there, after LOOK_S at most; one that could not start is replaced.
@@ -165,7 +200,7 @@ class RayEngine:
             num_cpus=self._config.cpus_per_actor,
             num_gpus=self._config.gpus_per_actor,
             max_restarts=0,
-            concurrency_groups={OFFERS: 1},
+            concurrency_groups={BESIDE: 1},
             runtime_env={"env_vars": self._environment()},
         )
         actor = remote(RolloutActor).remote(self._make_engine, self._threads, self._model)
@@ -186,30 +221,31 @@ class RayEngine:
             self._ray.kill(self._actor, no_restart=True)
             if self._closed:
                 raise RunFailed("the rollout actors were stopped")
-            self._ready = False
+            self._ready, self._call = False, None
             self._actor = self._start()
 
 
 def generation(
-    config: Config, make_engine: Callable[[], RolloutEngine], weights_bytes: int, max_versions: int
+    config: Config, make_engine: Callable[[], RolloutEngine], weights_bytes: int, max_versions: int, at_once: int
 ) -> WorkerGeneration:
     """A cluster, its actors and the workers that feed them.
 
     make_engine: makes an actor's engine in the actor's process; picklable.
     weights_bytes: size of one version's weights.
     max_versions: versions alive at once.
+    at_once: chunks that an engine has in flight at most.
     """
     stop = ray_cluster.connect(config.ray, weights_bytes, max_versions, config.allow_code)
     try:
         if not config.ranks_in_cluster:  # they have reserved theirs
             ray_room.reserve(ray_room.learner_gpus(config))
         settings = config.ray, config.torch_threads, config.served_model.path
-        engines = [RayEngine(make_engine, *settings) for _ in range(config.ray.actors)]
+        engines = [RayEngine(make_engine, *settings, at_once) for _ in range(config.ray.actors)]
     except BaseException:
         stop()
         raise
-    store, in_flight = SnapshotStore(max_versions, stored), config.rollout.inflight != "drain"
-    return WorkerGeneration(engines, store, config.torch_threads, stop, in_flight=in_flight)
+    store, updating = SnapshotStore(max_versions, stored), config.rollout.inflight != "drain"
+    return WorkerGeneration(engines, store, config.torch_threads, stop, updating=updating)
 
 
 @functools.cache

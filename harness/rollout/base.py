@@ -45,6 +45,7 @@ class BaseEngine(ABC):
     probed: compared with the trainer after every load.
     emulates_mismatch: it knows rollout.mismatch.
     continues: it knows request.begun, for staleness=partial.
+    at_once: chunks that it has in flight at most; more than one need `submit` and `poll` (interface.Chunks).
     """
 
     updates_in_flight: ClassVar[bool] = False
@@ -55,6 +56,7 @@ class BaseEngine(ABC):
 
     def __init__(self, config: Config, trainer: LoadedModel, version: int = 0) -> None:
         self.version = version
+        self.at_once = self.chunks_at_once(config)
         self.newer: Newer | None = None
         self.seconds: dict[str, float] = defaultdict(float)
         self.config = config.rollout
@@ -89,6 +91,11 @@ class BaseEngine(ABC):
         """Whether it computes anything with the trainer's model; else its replica has no weights."""
         return True
 
+    @classmethod
+    def chunks_at_once(cls, config: Config) -> int:
+        """Chunks in flight at most."""
+        return 1
+
     @abstractmethod
     def sample(self, request: Request) -> Rollouts:
         """Samples of the weights last loaded, made with `to_rollouts` (harness/rollout/interface.py).
@@ -114,6 +121,10 @@ class BaseEngine(ABC):
         self._prompts = request.prompts[:PROBE_SEQUENCES]
         with self.timed("generation"):
             rollouts = self.sample(request)
+        return self.scored_if_used(rollouts, request)
+
+    def scored_if_used(self, rollouts: Rollouts, request: Request) -> Rollouts:
+        """The samples of a request, with the trainer's log-probs where it asks for them."""
         if not self.scores(request):
             return rollouts
         with self.timed("scoring"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,10 +15,10 @@ StateDict = dict[str, Tensor]
 Newer = Callable[[], tuple[int, StateDict] | None]
 
 
-class RolloutEngine(Protocol):
-    """What a driver needs of an engine; harness.rollout.base.BaseEngine is the class to derive one from.
+class Engine(Protocol):
+    """What a driver needs of an engine, whichever way it is given chunks.
 
-    version: of the weights last loaded; `generate` samples from exactly those.
+    version: of the weights last loaded; it samples from exactly those.
     seconds: spent on generation, scoring and publication since somebody emptied it.
     newer: where an engine can change its weights while it generates (rollout.inflight), what it asks for them.
     """
@@ -31,9 +31,56 @@ class RolloutEngine(Protocol):
         """weights: a StateDict, or what the weight store keeps in its place (a reference)."""
         ...
 
+    def close(self) -> None: ...
+
+
+class RolloutEngine(Engine, Protocol):
+    """An engine that samples a chunk from beginning to end; harness.rollout.base.BaseEngine is the class to derive
+    one from."""
+
     def generate(self, request: Request) -> Rollouts: ...
 
-    def close(self) -> None: ...
+
+@runtime_checkable
+class Chunks(Protocol):
+    """An engine, or what stands before one, with chunks under way: as sequences of one end, those of the next begin.
+
+    All are sampled by the version that is loaded; another one is loaded when none is running.
+
+    at_once: how many there may be.
+    """
+
+    at_once: int
+
+    def submit(self, number: int, request: Request) -> None:
+        """Begins a chunk beside those that are running. number: its name until it is done."""
+        ...
+
+    def poll(self) -> dict[int, Rollouts]:
+        """Goes on with the chunks, of which there is one at least, and returns those that are done by number."""
+        ...
+
+
+class OneByOne:
+    """The chunks of an engine that samples each from beginning to end."""
+
+    at_once = 1
+
+    def __init__(self, engine: RolloutEngine) -> None:
+        self._engine = engine
+        self._waiting: dict[int, Request] = {}
+
+    def submit(self, number: int, request: Request) -> None:
+        self._waiting[number] = request
+
+    def poll(self) -> dict[int, Rollouts]:
+        number = next(iter(self._waiting))
+        return {number: self._engine.generate(self._waiting.pop(number))}
+
+
+def chunks_of(engine: Any) -> Chunks:
+    """What takes an engine's chunks: the engine itself where it has several under way."""
+    return engine if isinstance(engine, Chunks) else OneByOne(engine)
 
 
 def to_rollouts(

@@ -16,7 +16,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from harness.models.positions import positions
 from harness.rollout import vllm_placement
 from harness.rollout.base import BaseEngine
 from harness.rollout.interface import StateDict, to_rollouts
+from harness.rollout.vllm_outputs import Sample, own_logp
 from harness.types import Request, Rollouts
 
 OLDEST, NEWEST = (0, 25), (0, 32)  # of the releases that this file runs with
@@ -59,17 +60,10 @@ def check_installed() -> None:
     raise UserError(f"rollout=vllm: vLLM is not installed; {INSTALL}")
 
 
-@dataclass
-class _Sample:
-    """One sequence being sampled."""
-
-    tokens: list[int] = field(default_factory=list)
-    logp: list[float] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-
-
 class VllmEngine(BaseEngine):
     """Samples with vLLM; the trainer's replica scores what was sampled, and every load is checked against it.
+
+    Several chunks may be in flight (`submit`, `poll`): vLLM computes the sequences of all of them in one step.
 
     newer: asked between two steps under inflight=recompute|keep_kv; a version it returns is taken over while
     sequences are running. recompute computes their keys and values again, keep_kv goes on with the old ones
@@ -84,6 +78,8 @@ class VllmEngine(BaseEngine):
         self._dtype = config.served_model.dtype or "float32"
         self._llm = _start(config, trainer)
         self._requests = 0
+        self._samples: dict[str, Sample] = {}  # that are running, by vLLM's name for them
+        self._chunks: dict[int, tuple[Request, list[Sample]]] = {}  # that were submitted, by number
         if version >= 0:  # a replica has no weights to take yet
             self._reload(trainer.module.state_dict())
 
@@ -102,6 +98,11 @@ class VllmEngine(BaseEngine):
     def needs_replica(cls, config: Config) -> bool:
         return config.rollout.behaviour == "trainer" or config.rollout.vllm.probe_sequences > 0
 
+    @classmethod
+    def chunks_at_once(cls, config: Config) -> int:
+        """With driver=serial one: nothing is asked for before the last chunk is done."""
+        return 1 if config.driver == "serial" else config.rollout.vllm.chunks_in_flight
+
     def take_weights(self, weights: StateDict) -> None:
         """In place, then with fresh caches."""
         self._reload(weights)
@@ -109,13 +110,24 @@ class VllmEngine(BaseEngine):
             raise RunFailed(f"vLLM kept its prefix cache at version {self.version}: requests are still running")
 
     def sample(self, request: Request) -> Rollouts:
-        prompts = [list(prompt) for prompt in request.prompts for _ in range(request.samples)]
-        seeds = [int(key) & (2**63 - 1) for key in request.keys.reshape(-1)]
-        samples = self._sample(prompts, seeds, request)
-        first = slice(self.config.vllm.probe_sequences)
-        alone = replace(request, prompts=prompts[first], keys=request.keys.reshape(-1, 1)[first])
-        self._stored = self._rollouts(alone, samples[first])
-        return self._rollouts(request, samples)
+        samples = self._begin(request)
+        while self._llm.llm_engine.has_unfinished_requests():
+            self._step()
+        return self._sampled(request, samples)
+
+    def submit(self, number: int, request: Request) -> None:
+        with self.timed("generation"):
+            self._chunks[number] = request, self._begin(request)
+
+    @torch.no_grad()
+    def poll(self) -> dict[int, Rollouts]:
+        """A step of vLLM: a token for every running sequence."""
+        with self.timed("generation"):
+            self._step()
+            ended = [n for n, (_, samples) in self._chunks.items() if all(sample.ended for sample in samples)]
+            chunks = {number: self._chunks.pop(number) for number in ended}
+            sampled = {number: self._sampled(*chunk) for number, chunk in chunks.items()}
+        return {number: self.scored_if_used(rollouts, chunks[number][0]) for number, rollouts in sampled.items()}
 
     def probe(self) -> None:
         if self.config.vllm.probe_sequences:
@@ -136,34 +148,47 @@ class VllmEngine(BaseEngine):
 
     # Sampling ----------------------------------------------------------------------------------------
 
-    def _sample(self, prompts: Sequence[list[int]], seeds: Sequence[int], request: Request) -> list[_Sample]:
-        """One request a sample (several of one request would share its seed), stepped until all have ended."""
+    def _begin(self, request: Request) -> list[Sample]:
+        """One request a sample (several of one request would share its seed)."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         in_flight = self.config.inflight != "drain"
         wanted = request.logprobs and self.config.vllm.logprobs
-        samples: dict[str, _Sample] = {}
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            parameters = SamplingParams(
-                temperature=request.temperature,
-                top_p=request.top_p,
-                seed=seed,
-                max_tokens=request.max_new_tokens,
-                logprobs=0 if wanted else None,  # that of the sampled token alone
-                stop_token_ids=list(self.end_tokens),
-                detokenize=False,
-                # Token by token where the version may change in between.
-                output_kind=RequestOutputKind.DELTA if in_flight else RequestOutputKind.FINAL_ONLY,
-            )
-            samples[self._add(prompt, parameters)] = _Sample()
-        engine = self._llm.llm_engine
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                _append(samples[output.request_id], output.outputs[0], self.version)
-            if in_flight and self.newer is not None and (newer := self.newer()) is not None:
-                self._take_over_in_flight(*newer)
-        return list(samples.values())
+        samples = []
+        for prompt, keys in zip(request.prompts, request.keys, strict=True):
+            for key in keys:
+                parameters = SamplingParams(
+                    temperature=request.temperature,
+                    top_p=request.top_p,
+                    seed=int(key) & (2**63 - 1),
+                    max_tokens=request.max_new_tokens,
+                    logprobs=0 if wanted else None,  # that of the sampled token alone
+                    stop_token_ids=list(self.end_tokens),
+                    detokenize=False,
+                    # Token by token where the version may change in between.
+                    output_kind=RequestOutputKind.DELTA if in_flight else RequestOutputKind.FINAL_ONLY,
+                )
+                samples.append(self._samples.setdefault(self._add(list(prompt), parameters), Sample()))
+        return samples
+
+    def _step(self) -> None:
+        """A token for every running sequence, and newer weights for all of them where there are any."""
+        for output in self._llm.llm_engine.step():
+            self._samples[output.request_id].append(output, self.version)
+            if output.finished:
+                del self._samples[output.request_id]
+        in_flight = self.config.inflight != "drain"
+        if in_flight and self.newer is not None and (newer := self.newer()) is not None:
+            self._take_over_in_flight(*newer)
+
+    def _sampled(self, request: Request, samples: Sequence[Sample]) -> Rollouts:
+        """The rollouts of a request whose samples have ended; the next load is probed with the first of them."""
+        first = slice(self.config.vllm.probe_sequences)
+        prompts = [prompt for prompt in request.prompts for _ in range(request.samples)]
+        alone = replace(request, prompts=prompts[first], keys=request.keys.reshape(-1, 1)[first])
+        self._stored = self._rollouts(alone, samples[first])
+        return self._rollouts(request, samples)
 
     def _add(self, prompt: list[int], parameters: Any) -> str:
         self._requests += 1
@@ -171,7 +196,7 @@ class VllmEngine(BaseEngine):
         self._llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, parameters)
         return name
 
-    def _rollouts(self, request: Request, samples: Sequence[_Sample]) -> Rollouts:
+    def _rollouts(self, request: Request, samples: Sequence[Sample]) -> Rollouts:
         return to_rollouts(
             request,
             torch.tensor([token for sample in samples for token in sample.tokens]),
@@ -193,7 +218,7 @@ class VllmEngine(BaseEngine):
         engine, reported = self._llm.llm_engine, {}
         while engine.has_unfinished_requests():
             for output in engine.step():
-                reported[output.request_id] = _own_logp(output)[-lengths[output.request_id] :]
+                reported[output.request_id] = own_logp(output)[-lengths[output.request_id] :]
         return torch.tensor([logp for name in lengths for logp in reported[name]])
 
     # Weights -----------------------------------------------------------------------------------------
@@ -255,11 +280,12 @@ def _start(config: Config, trainer: LoadedModel) -> Any:
 
 
 def _sequences_at_once(config: Config) -> int | None:
-    """As many as a chunk has, up to where more gain nothing; None leaves it to vLLM."""
+    """As many as the chunks in flight have, up to where more gain nothing; None leaves it to vLLM."""
     given, rollout = config.rollout.vllm.max_num_seqs, config.rollout
     if given is not None or config.device == "cpu":
         return given
-    return min(MOST_SEQUENCES, math.ceil(rollout.prompts_per_step / rollout.chunks) * rollout.group_size)
+    chunk = math.ceil(rollout.prompts_per_step / rollout.chunks) * rollout.group_size
+    return min(MOST_SEQUENCES, chunk * VllmEngine.chunks_at_once(config))
 
 
 @contextmanager
@@ -272,21 +298,3 @@ def _undisturbed() -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads = set_num_threads  # the CPU worker replaces it by one that does nothing
-
-
-def _append(sample: _Sample, completion: Any, version: int) -> None:
-    tokens = list(completion.token_ids)
-    sample.tokens += tokens
-    reported = completion.logprobs
-    sample.logp += (
-        [math.nan] * len(tokens)
-        if reported is None
-        else [entry[token].logprob for entry, token in zip(reported, tokens, strict=True)]
-    )
-    sample.versions += [version] * len(tokens)
-
-
-def _own_logp(output: Any) -> list[float]:
-    """Log-prob of each token of `output.prompt_token_ids` but the first."""
-    pairs = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
-    return [entry[token].logprob for token, entry in pairs]

@@ -1,5 +1,10 @@
-"""A bounded lag under driver=ray: an actor takes newer weights in the middle of a chunk, and what it did replays."""
+"""A bounded lag under driver=ray: an actor takes newer weights in the middle of a chunk, and what it did replays.
 
+It may have several chunks, and is lost with all of them.
+"""
+
+import functools
+import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -8,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from juggler import Juggler
+from juggler import request as chunk
 from short_runs import Run, configured
 
 from harness.drivers.generation import WorkerGeneration
@@ -65,11 +72,11 @@ def test_an_actor_takes_newer_weights_in_the_middle_of_a_chunk(cluster: Any) -> 
     cluster.cloudpickle.register_pickle_by_value(__import__(Halfway.__module__))
     engine = RayEngine(Halfway, RayConfig(), 1, MODEL)
     store = SnapshotStore(2, stored)
-    generation = WorkerGeneration([engine], store, in_flight=True)
+    generation = WorkerGeneration([engine], store, updating=True)
     try:
         generation.publish(0, weights(0.5))
         running = generation.submit(request(WAITING), None)
-        while not generation._running:
+        while not generation._tickets.running:
             time.sleep(0.01)
         generation.publish(4, weights(-0.5))
         rollouts = running.result(timeout=120)
@@ -85,8 +92,73 @@ def test_an_actor_takes_newer_weights_in_the_middle_of_a_chunk(cluster: Any) -> 
 def test_an_offer_that_comes_too_late_takes_nothing_back(cluster: Any) -> None:
     actor = RolloutActor(Halfway, torch.get_num_threads(), MODEL)
     actor.offer(4, stored(weights(-0.5)))
-    assert actor.generate(8, stored(weights(1.0)), request(AT_ONCE)).version.tolist() == [8] * 4
+    actor.ask(8, 0, request(AT_ONCE))
+    assert actor.work(8, stored(weights(1.0)))[0].version.tolist() == [8] * 4
     assert actor._offered is None
+
+
+class UntilNewer(Juggler):
+    """Gives every chunk a token, and the others when it has taken over version 4."""
+
+    def poll(self) -> dict[int, Rollouts]:
+        begun = all(versions for _, versions in self.running.values())
+        (self.going.clear if begun and self.version < 4 else self.going.set)()
+        return super().poll()
+
+
+class Dying(Juggler):
+    """Ends its process as soon as it has two chunks, once."""
+
+    def __init__(self, marker: Path) -> None:
+        super().__init__()
+        self.marker = marker
+
+    def poll(self) -> dict[int, Rollouts]:
+        if len(self.running) == 2 and not self.marker.exists():
+            self.marker.touch()
+            os._exit(1)
+        time.sleep(0.01)
+        return super().poll()
+
+
+@pytest.fixture
+def by_value(cluster: Any) -> None:
+    for module in (__name__, Juggler.__module__):
+        cluster.cloudpickle.register_pickle_by_value(__import__(module))
+
+
+def test_an_actors_chunks_all_take_newer_weights_and_one_asked_for_with_them_waits(by_value: None) -> None:
+    store = SnapshotStore(2, stored)
+    engine = RayEngine(functools.partial(UntilNewer, 3), RayConfig(), 1, MODEL, at_once=3)
+    generation = WorkerGeneration([engine], store, updating=True)
+    try:
+        generation.publish(0, weights(0.0))
+        running = [generation.submit(chunk(name, 8), None) for name in range(2)]
+        while len(generation._tickets.running) < 2:
+            time.sleep(0.01)
+        generation.publish(4, weights(4.0))
+        evaluation = generation.submit(chunk(9, 8), 4, urgent=True)
+        assert set(evaluation.result(timeout=120).version.tolist()) == {4}
+        for future in running:
+            versions = future.result(timeout=120).version.tolist()
+            assert versions == sorted(versions) and versions[0] in (0, 4) and versions[-1] == 4
+        assert running[0].result().version[0] == 0
+        assert store.most_alive <= 2 and set(store._readers) == {4}
+        assert engine.seconds["generation"] > 0
+    finally:
+        generation.close()
+
+
+def test_an_actor_is_lost_with_all_its_chunks_and_another_one_has_them(by_value: None, tmp_path: Path) -> None:
+    engine = RayEngine(functools.partial(Dying, tmp_path / "died"), RayConfig(), 1, MODEL, at_once=2)
+    generation = WorkerGeneration([engine], SnapshotStore(2, stored))
+    try:
+        generation.publish(0, weights(0.0))
+        futures = [generation.submit(chunk(name, 5), None) for name in range(4)]
+        assert [future.result(timeout=120).version.tolist() for future in futures] == [[0] * 5] * 4
+        assert (tmp_path / "died").exists() and not generation._tickets.running
+    finally:
+        generation.close()
 
 
 def test_a_bounded_run_on_ray_replays_to_the_same_weights_in_one_process(cluster: Any, run: Run) -> None:

@@ -13,6 +13,8 @@ from harness import randomness
 from harness.build import load_model
 from harness.command.plan import plan
 from harness.config import Config
+from harness.drivers.generation import WorkerGeneration
+from harness.drivers.weight_store import SnapshotStore
 from harness.errors import RunFailed
 from harness.models.loading import LoadedModel
 from harness.models.sequences import sequence_batch
@@ -225,3 +227,80 @@ def test_weights_change_in_flight_and_each_token_says_under_which(
     torch.testing.assert_close(rollouts.logp_engine[old], before[old], atol=1e-4, rtol=0)
     off = (rollouts.logp_engine[new] - after[new]).abs().max()
     assert off < 1e-4 if inflight == "recompute" else off > 1e-3  # old keys and values under new weights
+
+
+@pytest.fixture
+def both(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A function that serves chunks with two in flight: the generation, and how many were, at every step."""
+    made: list[WorkerGeneration] = []
+    flying: list[int] = []
+    poll = engine.poll
+    monkeypatch.setattr(engine, "at_once", 2)
+    monkeypatch.setattr(engine, "close", lambda: None)  # the next test has it
+    monkeypatch.setattr(engine, "poll", lambda: (flying.append(len(engine._chunks)), poll())[1])
+
+    def start(updating: bool = False) -> tuple[WorkerGeneration, list[int]]:
+        engine.version = -1  # so that the generation loads its own version 0
+        made.append(WorkerGeneration([engine], SnapshotStore(2), torch.get_num_threads(), updating=updating))
+        return made[0], flying
+
+    yield start
+    made[0].close()
+
+
+def chunk(model: LoadedModel, longest: int) -> Request:
+    return dataclasses.replace(request(model), max_new_tokens=longest)
+
+
+@of_vllm_alone
+def test_two_chunks_in_flight_are_each_of_their_version(engine: Any, reference: LoadedModel, both: Any) -> None:
+    """Every load is probed (an empty engine), the tokens are those of a chunk alone, and vLLM's log-probs are those of
+    the trainer at the chunk's version."""
+    generation, flying = both()
+    engine.seconds.clear()
+    weights = {0: reference.module.state_dict(), 4: other_weights(reference)}
+    chunks = []
+    for version, state in weights.items():
+        generation.publish(version, state)
+        for longest in (20, 5, 12):  # the second and third are over while the first runs
+            chunks.append((version, longest, generation.submit(chunk(reference, longest), version)))
+    found = [(version, longest, future.result(timeout=300)) for version, longest, future in chunks]
+    assert max(flying) == 2 and not engine._chunks and not engine._samples
+    assert set(engine.seconds) == {"publication", "generation", "scoring"}
+    for version, longest, rollouts in found:
+        assert rollouts.version.unique().tolist() == [version]
+        expected = scored(reference, weights[version], rollouts, 1.0)
+        torch.testing.assert_close(rollouts.logp_engine, expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(rollouts.logp_behaviour, expected, atol=1e-5, rtol=0)
+        if version == engine.version:
+            assert rollouts.responses() == engine.generate(chunk(reference, longest)).responses()
+
+
+@of_vllm_alone
+@pytest.mark.parametrize("inflight", ["recompute", "keep_kv"])
+def test_a_newer_version_is_taken_over_by_both_chunks(
+    engine: Any, reference: LoadedModel, both: Any, monkeypatch: Any, inflight: str
+) -> None:
+    monkeypatch.setattr(engine, "config", dataclasses.replace(engine.config, inflight=inflight))
+    generation, flying = both(updating=True)
+    before, after = reference.module.state_dict(), other_weights(reference)
+    generation.publish(0, before)
+    step, published = engine._step, []
+
+    def fifth() -> None:
+        step()
+        if len(flying) == 5:
+            published.append(generation.publish(4, after))
+
+    monkeypatch.setattr(engine, "_step", fifth)
+    futures = [generation.submit(chunk(reference, longest), None) for longest in (20, 18, 6)]
+    found = [future.result(timeout=300) for future in futures]
+    assert published and max(flying) == 2
+    assert [sorted(rollouts.version.unique().tolist()) for rollouts in found] == [[0, 4], [0, 4], [4]]
+    for rollouts in found:
+        old, new = rollouts.version == 0, rollouts.version == 4
+        torch.testing.assert_close(
+            rollouts.logp_engine[old], scored(reference, before, rollouts, 1.0)[old], atol=1e-4, rtol=0
+        )
+        off = (rollouts.logp_engine - scored(reference, after, rollouts, 1.0))[new].abs().max()
+        assert off < 1e-4 if inflight == "recompute" or not old.any() else off > 1e-3

@@ -40,9 +40,20 @@ def test_the_releases_that_are_accepted(monkeypatch: pytest.MonkeyPatch, version
         (["device=cuda", "rollout.chunks=4"], 128),
         (["device=cuda", "rollout.group_size=64"], vllm_engine.MOST_SEQUENCES),
         (["device=cuda", "rollout.vllm.max_num_seqs=7"], 7),
+        (["device=cuda", "rollout.chunks=4", "driver=overlapped", "staleness=4"], 256),
+        (
+            [
+                "device=cuda",
+                "rollout.chunks=4",
+                "driver=ray",
+                "ray.gpus_per_actor=1",
+                "rollout.vllm.chunks_in_flight=3",
+            ],
+            384,
+        ),
     ],
 )
-def test_vllm_runs_as_many_sequences_as_a_chunk_has(overrides: list[str], sequences: int | None) -> None:
+def test_vllm_runs_as_many_sequences_as_the_chunks_in_flight_have(overrides: list[str], sequences: int | None) -> None:
     (config,) = plan(["rollout=vllm", "tracking=none", "dry_run=true", *overrides]).cells
     assert vllm_engine._sequences_at_once(config) == sequences
 
