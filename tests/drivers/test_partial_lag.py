@@ -88,7 +88,7 @@ def test_a_run_that_is_paused_in_between_ends_with_the_same_weights(run: Any, tm
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("staleness=partial:0",), "a multiple of updates_per_step=4, from 4"),
+        (("staleness=partial:0",), "a multiple of updates_per_step=4, 4 to"),
         (("staleness=partial:8:2",), "between 0 and 1"),
         (("staleness=partial:8:.5:1",), "expected partial:AGE or partial:AGE:SHARE"),
         (("staleness=partial:8", "lag=bounded", "driver=overlapped"), "needs lag=exact"),
