@@ -82,7 +82,7 @@ class Learner:
             policy, config, loss.aggregation, temperature, max_new_tokens, self._advantages, self._ranks, deterministic
         )
         self._parameters = [p for p in policy.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = self._ranks.adamw(
             self._parameters,
             lr=config.lr,
             betas=(config.beta1, config.beta2),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from harness.models.policy import Policy
@@ -18,9 +19,11 @@ class Alone:
 
     rank: of this process; rank 0 drives.
     world: how many there are.
+    adamw: the optimizer's class.
     """
 
     rank, world = 0, 1
+    adamw: type[torch.optim.AdamW] = torch.optim.AdamW
 
     def shard(self, policy: Policy, add: str) -> None:
         """Leaves every rank a slice of each parameter of a policy. add: its gradients, "ordered" or "fast"."""

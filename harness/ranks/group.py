@@ -22,6 +22,7 @@ from harness.models.policy import Policy
 from harness.ranks import launch, meeting, pulse
 from harness.ranks.alone import Alone
 from harness.ranks.sharding import cut
+from harness.ranks.stepping import SlicedAdamW
 
 T = TypeVar("T")
 
@@ -41,6 +42,8 @@ class Group(Alone):
     patience_s: for the others to come.
     Raises RunFailed where they do not meet, Interrupted where a stop is overdue.
     """
+
+    adamw = SlicedAdamW
 
     def __init__(
         self,

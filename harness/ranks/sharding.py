@@ -86,13 +86,13 @@ class Slices:
             raise RunFailed(f"{name} has the shape {stored.get_shape()}; expected {list(target.shape)}")
         with torch.no_grad():
             if isinstance(target, DTensor):
-                first, last = _rows(target)
+                first, last = rows_of(target)
                 target.to_local().copy_(stored[first:last])
             else:
                 target.copy_(self._files[name].get_tensor(name))
 
 
-def _rows(tensor: DTensor) -> tuple[int, int]:
+def rows_of(tensor: DTensor) -> tuple[int, int]:
     """The first row of a tensor that this rank holds, and the one after its last: chunks as torch.chunk makes them."""
     mesh, rows = tensor.device_mesh, tensor.shape[0]
     size = -(-rows // mesh.size())
