@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import inference, outcomes, problems, rows, scores, statistics, style
+from analysis import inference, leaderboard, outcomes, problems, rows, scores, statistics, style
 from analysis.errors import AnalysisError, MissingData
 from analysis.study import Study
 from analysis.tables import SEEDS
@@ -24,7 +24,6 @@ from analysis.tabular import Table
 
 METRIC, OTHER = "sampled_accuracy", "greedy_accuracy"
 PLACE = ["task", "staleness"]
-SHARE = 0.5  # of its best accuracy: a run that ends below has collapsed
 MOST_ORDERED = 8  # methods up to which every order is tried: 8! = 40,320
 DRAWS = 20_000
 
@@ -95,39 +94,30 @@ def differences(study: Study, against: str = "grpo", tested: Sequence[str] = (),
     others = [name for name in scores.decodings(study) if name != METRIC and name in runs]
     lines = []
     for key, group in sorted(sides.items(), key=lambda item: (*item[0][:2], -item[1][METRIC].mean())):
-        said: list[object] = ["–"] * 5
-        if claim := claims.get("/".join(map(str, key))):
-            p = "–" if math.isnan(claim.p) else f"{claim.p:.3g}"
-            said = [claim.difference, _over_problems(study, key, against), p, claim.detectable, claim.words]
+        claim = claims.get("/".join(map(str, key)))
+        over = "–" if claim is None else _over_problems(study, key, against)
+        difference, *said = leaderboard.cells(claim)
         means = [float(group[name].mean()) for name in others]
         area = statistics.estimate(group[METRIC].to_numpy())
-        lines.append([*key[:2], style.look(str(key[2])).label, len(group), area, *means, *said])
+        lines.append([*key[:2], style.look(str(key[2])).label, len(group), area, *means, difference, over, *said])
     label = style.look(against).label
     failed = runs[runs["status"] == "failed"]
     caption = (
         f"{scores.OUTCOMES['area']} of {METRIC} on {scores.reported_split(study)}; beside it, untested, that of "
-        f"{', '.join(others) or 'no other'}. {SEEDS} Differences to {label} pair runs of one seed; over problems: the "
-        "interval over seeds and problems; p: sign-flip test, Holm over "
-        f"{_counted(sum(not math.isnan(claim.p) for claim in claims.values()), planned)}; equivalent: two one-sided "
-        f"t tests at ±{inference.MARGIN:g}, Holm; detectable: the smallest true difference that a t test finds with "
-        f"{inference.POWER:.0%} power. Failed runs, carried forward: {', '.join(failed['run']) or 'none'}."
+        f"{', '.join(others) or 'no other'}. {SEEDS} {leaderboard.inference_words(claims.values(), planned)} "
+        "over problems: the interval over seeds and problems. Failed runs, carried forward: "
+        f"{', '.join(failed['run']) or 'none'}."
     )
     columns = [*PLACE, "algorithm", "n", "area", *others, f"minus {label}", "over problems", "p (Holm)", "detectable"]
     return Table([*columns, "said"], lines, caption)
 
 
-def _counted(made: int, planned: int) -> str:
-    return f"{planned} comparisons, of which {made} were made" if planned > made else f"{made} comparisons"
-
-
 def _over_problems(study: Study, key: tuple[str, int, str], against: str) -> object:
     """The difference with its interval over seeds and problems, where the counts of problems were recorded."""
-    sides = [study.where(task=key[0], staleness=key[1], algorithm=name) for name in (key[2], against)]
-    a, b = (problems.areas(side, METRIC) for side in sides)
-    seeds = a.index.intersection(b.index)
-    if not len(seeds) or a.shape[1] != b.shape[1]:
-        return "–"
-    return statistics.hierarchical(a.loc[seeds].to_numpy() - b.loc[seeds].to_numpy())
+    a, b = (
+        problems.areas(study.where(task=key[0], staleness=key[1], algorithm=name), METRIC) for name in (key[2], against)
+    )
+    return problems.difference(a, b) or "–"
 
 
 def agreement(study: Study) -> Table:
@@ -178,10 +168,10 @@ def collapses(study: Study) -> Table:
     runs = per_seed(study)
     lines = []
     for key, group in runs.groupby([*PLACE, "algorithm"], sort=True):
-        fell, n = int((group["end"] < SHARE * group["best"]).sum()), len(group)
+        fell, n = int((group["end"] < outcomes.SHARE * group["best"]).sum()), len(group)
         held = stats.binomtest(fell, n).proportion_ci(method="exact")
         lines.append([*key[:2], style.look(str(key[2])).label, f"{fell}/{n}", f"[{held.low:.2f}, {held.high:.2f}]",
-                      "yes" if held.low > SHARE else "–"])  # fmt: skip
+                      "yes" if held.low > outcomes.SHARE else "–"])  # fmt: skip
     caption = (
         f"collapsed: seeds whose last evaluation ({METRIC}, {scores.reported_split(study)}) is below half of the run's "
         "best; 95 % interval after Clopper and Pearson. lastingly: its lower end is above .5."

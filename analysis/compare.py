@@ -121,10 +121,9 @@ def _values(side: Study, metric: str) -> pd.DataFrame:
 def _over_problems(sides: list[Study], metric: str) -> dict[str, tuple[Estimate, Estimate, Estimate]]:
     """The area with an interval over seeds and problems, where the counts of problems were recorded."""
     a, b = (problems.areas(side, metric) for side in sides)
-    common_seeds = a.index.intersection(b.index)
-    if not len(common_seeds) or a.shape[1] != b.shape[1]:
+    difference = problems.difference(a, b)
+    if difference is None:
         return {}
-    difference = statistics.hierarchical(a.loc[common_seeds].to_numpy() - b.loc[common_seeds].to_numpy())
     own = statistics.hierarchical(a.to_numpy()), statistics.hierarchical(b.to_numpy())
     return {f"{OVER_PROBLEMS} {a.shape[1]} problems": (own[0], own[1], difference)}
 

@@ -43,8 +43,8 @@ def leaderboard(study: Study, metric: str = "sampled_accuracy", outcome: str = s
         score = statistics.estimate(complete[index].to_numpy())
         beside = [_mean(group.assign(**{outcome: group["run"].map(v)}), outcome, shared) for v in others.values()]
         worst = float(group.groupby("staleness")[outcome].mean().min())
-        cells = [*names, len(group), score, *beside, worst, *_cells(claims.get(index)), collapsed(group)]
-        ranked.append((score.value, cells))
+        line = [*names, len(group), score, *beside, worst, *cells(claims.get(index)), collapsed(group)]
+        ranked.append((score.value, line))
     ranked.sort(key=lambda item: -item[0])
     columns = [*found.columns, "runs", scores.OUTCOMES[outcome], *others, "worst s", "difference to GRPO", "p (Holm)"]
     columns += ["detectable", "against GRPO", "collapsed"]
@@ -62,12 +62,13 @@ def _mean(group: pd.DataFrame, outcome: str, shared: list[int]) -> float:
     return float(_per_seed(group, outcome, shared).mean())
 
 
-def inference_words(claims: Iterable[inference.Claim]) -> str:
-    """What a caption says of the tests in a table with these claims."""
-    family = sum(not math.isnan(claim.p) for claim in claims)
+def inference_words(claims: Iterable[inference.Claim], planned: int = 0) -> str:
+    """What a caption says of the tests in a table with these claims. planned: of a registered family, if more."""
+    made = sum(not math.isnan(claim.p) for claim in claims)
+    family = f"{planned} comparisons, of which {made} were made" if planned > made else f"the {made} comparisons shown"
     return (
-        f"Differences pair runs of one seed; p: sign-flip test, Holm over the {family} comparisons shown; ahead or "
-        f"behind where p < {inference.ALPHA:g}; equivalent: two one-sided t tests at ±{inference.MARGIN:g}, Holm; "
+        f"Differences pair runs of one seed; p: sign-flip test, Holm over {family}; ahead or behind where "
+        f"p < {inference.ALPHA:g}; equivalent: two one-sided t tests at ±{inference.MARGIN:g}, Holm; "
         f"detectable: the smallest true difference that a t test finds with {inference.POWER:.0%} power."
     )
 
@@ -88,7 +89,8 @@ def _claims(groups: list, base: pd.DataFrame, complete: dict, outcome: str, shar
             for i, claim in made.items()}  # fmt: skip
 
 
-def _cells(claim: inference.Claim | None) -> list[object]:
+def cells(claim: inference.Claim | None) -> list[object]:
+    """What a table shows of a claim: difference, p, what could have been detected, words."""
     if claim is None:
         return ["–", "–", "–", "–"]
     p = "–" if math.isnan(claim.p) else f"{claim.p:.3g}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis import scores
+from analysis import scores, statistics
+from analysis.statistics import Estimate
 from analysis.study import Study
 
 
@@ -38,3 +39,14 @@ def areas(study: Study, metric: str = "sampled_accuracy") -> pd.DataFrame:
     table = pd.DataFrame.from_dict(found, orient="index")
     keys = study.used.set_index("run").loc[table.index, ["seed", "repeat"]].assign(span=pd.Series(spans))
     return table.set_axis(pd.MultiIndex.from_frame(keys), axis=0)
+
+
+def difference(a: pd.DataFrame, b: pd.DataFrame) -> Estimate | None:
+    """a − b over the seeds that both have, with its interval over seeds and problems; None where nothing pairs.
+
+    a, b: of `areas`.
+    """
+    seeds = a.index.intersection(b.index)
+    if not len(seeds) or a.shape[1] != b.shape[1]:
+        return None
+    return statistics.hierarchical(a.loc[seeds].to_numpy() - b.loc[seeds].to_numpy())

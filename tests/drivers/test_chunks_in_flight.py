@@ -1,6 +1,7 @@
 """Several chunks under way in one engine: one version at a time, in order, and nothing is lost with an engine."""
 
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -265,7 +266,7 @@ def test_chunks_that_are_done_in_no_order_train_the_weights_of_serial(
     lag = ("staleness=4", "rollout.chunks=4")
     serial = run(*lag)
     if driver == "driver=ray":
-        request.getfixturevalue("cluster").cloudpickle.register_pickle_by_value(__import__(Shuffled.__module__))
+        request.getfixturevalue("cluster").cloudpickle.register_pickle_by_value(sys.modules[Shuffled.__module__])
     monkeypatch.setattr(TorchEngine, "chunks_at_once", classmethod(lambda cls, config: 2))
     engines(Shuffled)
     assert run(*lag, driver).sha256 == serial.sha256

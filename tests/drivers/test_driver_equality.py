@@ -1,6 +1,7 @@
 """One config on three drivers: under an exact lag the very same weights."""
 
 import random
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def test_ray_gives_the_weights_of_serial(
     run: Any, cluster: Any, engines: Any, stores: list[Any], staleness: int, actors: int
 ) -> None:
     lag = (*LAGS[staleness], f"staleness={staleness}", "rollout.chunks=3")
-    cluster.cloudpickle.register_pickle_by_value(__import__(Delayed.__module__))
+    cluster.cloudpickle.register_pickle_by_value(sys.modules[Delayed.__module__])
     serial = run(*lag)
     engines(Delayed)
     assert run(*lag, "driver=ray", f"ray.actors={actors}").sha256 == serial.sha256

@@ -57,7 +57,7 @@ class Failing:
 def test_a_failed_actors_chunk_is_generated_again(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
     lag = ("staleness=4", "rollout.chunks=4")
     serial = run(*lag)
-    cluster.cloudpickle.register_pickle_by_value(__import__(Failing.__module__))
+    cluster.cloudpickle.register_pickle_by_value(sys.modules[Failing.__module__])
     ways = ("killed", "raising", "hanging")
     engines(functools.partial(Failing, folder=str(tmp_path), ways=ways))
     ray = run(*lag, "driver=ray", "ray.actors=2", "ray.chunk_timeout_s=3")
@@ -66,7 +66,7 @@ def test_a_failed_actors_chunk_is_generated_again(run: Any, cluster: Any, engine
 
 
 def test_an_actor_that_always_raises_ends_the_run(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
-    cluster.cloudpickle.register_pickle_by_value(__import__(Failing.__module__))
+    cluster.cloudpickle.register_pickle_by_value(sys.modules[Failing.__module__])
     engines(functools.partial(Failing, folder=str(tmp_path), ways=tuple(f"raising {i}" for i in range(9))))
     ended = run("staleness=4", "driver=ray")
     assert ended.outcome == "failed"

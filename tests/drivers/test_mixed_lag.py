@@ -1,5 +1,6 @@
 """A distribution of ages: every batch has those that were asked for, whoever generates, however often it stops."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def test_overlapped_gives_the_weights_of_serial(run: Any, engines: Any) -> None:
 
 
 def test_ray_gives_the_weights_of_serial(run: Any, engines: Any, cluster: Any) -> None:
-    cluster.cloudpickle.register_pickle_by_value(__import__(Delayed.__module__))
+    cluster.cloudpickle.register_pickle_by_value(sys.modules[Delayed.__module__])
     lag = (*MIXED, "rollout.chunks=3")
     serial = run(*lag)
     engines(Delayed)

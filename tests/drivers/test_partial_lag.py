@@ -1,5 +1,6 @@
 """Partial rollouts: the beginning of a response is older than its end, exactly, on every driver."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_overlapped_gives_the_weights_of_serial(run: Any, engines: Any) -> None:
 
 
 def test_ray_gives_the_weights_of_serial(run: Any, engines: Any, cluster: Any) -> None:
-    cluster.cloudpickle.register_pickle_by_value(__import__(Delayed.__module__))
+    cluster.cloudpickle.register_pickle_by_value(sys.modules[Delayed.__module__])
     lag = (*LAG, "rollout.chunks=3")
     serial = run(*lag)
     engines(Delayed)

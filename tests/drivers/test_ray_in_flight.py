@@ -5,6 +5,7 @@ It may have several chunks, and is lost with all of them.
 
 import functools
 import os
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -69,7 +70,7 @@ def weights(value: float) -> dict[str, torch.Tensor]:
 
 
 def test_an_actor_takes_newer_weights_in_the_middle_of_a_chunk(cluster: Any) -> None:
-    cluster.cloudpickle.register_pickle_by_value(__import__(Halfway.__module__))
+    cluster.cloudpickle.register_pickle_by_value(sys.modules[Halfway.__module__])
     engine = RayEngine(Halfway, RayConfig(), 1, MODEL)
     store = SnapshotStore(2, stored)
     generation = WorkerGeneration([engine], store, updating=True)
@@ -124,7 +125,7 @@ class Dying(Juggler):
 @pytest.fixture
 def by_value(cluster: Any) -> None:
     for module in (__name__, Juggler.__module__):
-        cluster.cloudpickle.register_pickle_by_value(__import__(module))
+        cluster.cloudpickle.register_pickle_by_value(sys.modules[module])
 
 
 def test_an_actors_chunks_all_take_newer_weights_and_one_asked_for_with_them_waits(by_value: None) -> None:

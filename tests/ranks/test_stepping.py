@@ -52,13 +52,6 @@ def test_a_slice_has_the_bits_of_the_whole(cuts: list[int]) -> None:
     assert all(torch.equal(one, other) for one, other in zip(whole, by_windows(start, cuts), strict=True))
 
 
-def test_torch_itself_does_not_promise_it() -> None:
-    """Where it does one day, the buffers can go."""
-    start = torch.randn(64, generator=torch.Generator().manual_seed(99))
-    if torch.equal(by_torch(start, [64])[2], by_torch(start, [22, 22, 20])[2]):
-        pytest.skip("on this processor, with this torch, it does")
-
-
 def test_what_begins_and_ends_with_a_block_needs_no_buffer() -> None:
     assert Window(0, 4096, 4096).is_aligned and Window(BLOCK, 3 * BLOCK, 200 * BLOCK).is_aligned
     assert Window(2 * BLOCK, 130, 130).is_aligned and Window(7, 7, 130).is_aligned
