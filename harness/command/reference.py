@@ -53,10 +53,14 @@ def _section(name: str) -> str:
 
 
 def _groups(choices: dict[str, str]) -> Iterator[str]:
-    """The options of each group, the default in bold."""
+    """The options of each group, the default in bold; no sweeps that tuning wrote, which are each checkout's own."""
     rows = ["| group | options |", "|---|---|"]
     for group, names in sorted(options([]).items()):
-        shown = [f"**{name}**" if choices.get(group) == name else name for name in sorted(set(names))]
+        shown = [
+            f"**{name}**" if choices.get(group) == name else name
+            for name in sorted(set(names))
+            if not name.startswith("tuned/")
+        ]
         rows.append(f"| `{group}` | {', '.join(shown)} |")
     yield "\n".join(rows)
 
