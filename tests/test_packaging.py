@@ -122,3 +122,10 @@ def test_the_citation_names_this_version() -> None:
     held = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert held["version"] == project["version"] and held["license"] == project["license"] and held["authors"]
+
+
+def test_tests_of_a_group_run_in_one_process(request: pytest.FixtureRequest) -> None:
+    """The name of a group stands behind those of its tests, where pytest-xdist looks for it."""
+    in_parallel = hasattr(request.config, "workerinput")
+    grouped = [item for item in request.session.items if item.get_closest_marker("xdist_group")]
+    assert not in_parallel or all("@" in item.nodeid for item in grouped)
