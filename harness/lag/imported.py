@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ VERL_ENDS = {"first": "min_global_steps", "last": "max_global_steps"}
 AREAL_ENDS = {"first": "head_version", "last": "tail_version"}
 WHOLE = re.compile(r"\d{1,12}", re.ASCII)
 LARGEST = 10**9  # step or version, of any run there will be
+MOST = 10**5  # chunks, updates or tasks a step
 
 
 def verl(folder: Path, end: str = "last", steps_per_version: int = 1) -> list[np.ndarray]:
@@ -184,10 +186,11 @@ def _number(file: Path, row: dict[str, Any], name: str) -> int:
 
 def _positive(text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("expected at least 1")
+    if not 1 <= number <= MOST:
+        raise argparse.ArgumentTypeError(f"expected 1 to {MOST}")
     return number
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `… | head` is no error
     sys.exit(main())

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,3 +155,19 @@ def test_what_areal_does_not_say_is_asked_for(
 ) -> None:
     assert imported.main(["areal", str(LOGS / "areal"), "--chunks", "2", *options]) == 2
     assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["0", "1000000000"])
+def test_a_number_of_chunks_that_no_run_has_is_refused(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        imported.main(["verl", str(LOGS / "verl"), "--chunks", count])
+    assert "expected 1 to 100000" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = [sys.executable, "-m", "harness.lag.imported", "verl", str(LOGS / "verl"), "--chunks", "10000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as importing:
+        assert importing.stdout is not None and importing.stderr is not None
+        importing.stdout.read(1)
+        importing.stdout.close()
+        assert importing.stderr.read() == ""
