@@ -22,10 +22,11 @@ from analysis.errors import AnalysisError
 from harness import SETTINGS
 from harness.records.layout import CHECKPOINT, CHECKPOINTS, MANIFEST
 
+REFUSED = 2  # exit code of run.py
 DECIDED = ("fork", "updates", "runs_dir", "dry_run", "stop_at", "mode")  # of every fork
 
 Curve = tuple[np.ndarray, np.ndarray]  # updates and accuracy of a run's evaluations on validation, [n] each
-Launch = Callable[[Sequence[str]], None]  # runs what the words behind run.py say
+Launch = Callable[[Sequence[str]], int]  # runs what the words behind run.py say; its exit code
 
 
 @dataclass(frozen=True)
@@ -174,14 +175,15 @@ def bisect(search: Search, out: Path, more: Sequence[str], launch: Launch) -> It
     """Runs the forks of a switch one after the other until the last update that rescues is known.
 
     A fork that has finished is not run again: the harness skips it. Yields a line about each that has ended.
-    Raises AnalysisError where one was stopped.
+    Raises AnalysisError where one was refused or stopped.
     """
     while (update := due(search, search.ends)) is not None:
         typed = words(search, update, out, more)
-        launch(typed)
+        refused = launch(typed) == REFUSED
         known = outcome(search, update, out, more)
         if known is None:
-            raise AnalysisError(f"{' '.join(typed[:-1])}: has not ended; the same command carries on")
+            why = "was refused, as it says above" if refused else "has not ended; the same command carries on"
+            raise AnalysisError(f"{' '.join(typed[:-1])}: {why}")
         search.ends[update], search.curves[update] = known
         yield f"{search.switch} at update {update}: {'rescued' if search.rescues(update) else 'not rescued'}"
 
@@ -197,8 +199,8 @@ def outcome(search: Search, update: int, out: Path, more: Sequence[str]) -> tupl
     return None
 
 
-def launch(typed: Sequence[str]) -> None:
-    """Runs `run.py` with these words to its end. Asked to stop, it asks the run, which leaves a checkpoint."""
+def launch(typed: Sequence[str]) -> int:
+    """The exit code of `run.py` with these words. Asked to stop, it asks the run, which leaves a checkpoint."""
     run = subprocess.Popen([sys.executable, str(SETTINGS / "run.py"), *typed])
     passed_on: dict[int, Callable[..., None]] = {
         signal.SIGINT: lambda *_: None,  # it has reached the run, too
@@ -206,7 +208,7 @@ def launch(typed: Sequence[str]) -> None:
     }
     before = {number: signal.signal(number, handler) for number, handler in passed_on.items()}
     try:
-        run.wait()
+        return run.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -64,14 +64,15 @@ def test_the_last_rescue_of_a_run_is_found_once(
 
     ended = []
 
-    def here(words: list[str]) -> None:
+    def here(words: list[str]) -> int:
         monkeypatch.setattr(sys, "argv", ["run.py", *words])
         ended.append(run_cell(plan(words).cells[0]))
+        return 0
 
     anew = rescue.launch
-    monkeypatch.setattr(rescue, "launch", lambda words: here(words) if ended else ended.append(anew(words)))
+    monkeypatch.setattr(rescue, "launch", lambda words: here(words) if ended else ended.append(anew(words)) or 0)
     assert cli.main(typed) == 0
-    assert ended == [None, "finished"]
+    assert ended == [0, "finished"]
     table = pd.read_csv("forks/rescue.csv").iloc[0]
     assert (table["rescues until"], table["too late at"], table["runs"], table["updates"]) == (8, 16, 2, 16 + 8)
     curves = pd.read_csv("forks/rescue_curves.csv")
@@ -81,6 +82,10 @@ def test_the_last_rescue_of_a_run_is_found_once(
     assert cli.main([*typed, "--dry-run"]) == 0 and "at most 0 runs" in capsys.readouterr().err
     assert cli.main(typed) == 0
     assert ended[2:] == ["skipped", "skipped"] and pd.read_csv("forks/rescue.csv").iloc[0].equals(table)
+
+    monkeypatch.setattr(rescue, "launch", anew)
+    assert cli.main([*typed[:-1], "learner.lrr=1"]) == 2
+    assert "was refused, as it says above" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_what_cannot_be_rescued_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
