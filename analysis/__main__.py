@@ -114,6 +114,8 @@ def _add_across(across: argparse.ArgumentParser) -> None:
                         help="what is tested against it (default: all others)")  # fmt: skip
     across.add_argument("--planned", type=int, default=0, metavar="N",
                         help="comparisons of the registered family, where more than were made")  # fmt: skip
+    across.add_argument("--planned-places", type=int, default=0, metavar="N",
+                        help="places that were registered, where more than were run")  # fmt: skip
     across.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
 
@@ -254,7 +256,7 @@ def _across(choices: argparse.Namespace) -> None:
     study = _study(choices)
     made = {
         "differences": across.differences(study, choices.against, choices.tested, choices.planned),
-        "agreement": tabular.made("agreement", across.agreement, study),
+        "agreement": tabular.made("agreement", across.agreement, study, choices.planned_places),
         "collapses": across.collapses(study),
     }
     for table in made.values():

@@ -120,10 +120,11 @@ def _over_problems(study: Study, key: tuple[str, int, str], against: str) -> obj
     return problems.difference(a, b) or "–"
 
 
-def agreement(study: Study) -> Table:
+def agreement(study: Study, planned: int = 0) -> Table:
     """Whether sampled and greedy accuracy order the methods of a place alike: Kendall's τ of their mean areas.
 
     The test is over the orders of the methods, exact up to eight of them; Holm over the places.
+    planned: places of the family as registered, where more than were run; the missing ones count as p = 1.
     """
     runs = per_seed(study)
     if OTHER not in runs:
@@ -132,14 +133,15 @@ def agreement(study: Study) -> Table:
     found: dict[Any, tuple[float, float]] = {
         key: kendall(*group.to_numpy().T) for key, group in means.groupby(level=PLACE)
     }
-    corrected = inference.holm(np.array([p for _, p in found.values()]))
+    corrected = inference.holm(np.array([p for _, p in found.values()] + [1.0] * (planned - len(found))))
     lines = [
         [*key, len(means.xs(key, level=PLACE)), tau, f"{p:.3g}", "alike" if p < inference.ALPHA and tau > 0 else
          "opposite" if p < inference.ALPHA else "not told"]
-        for (key, (tau, _)), p in zip(found.items(), corrected, strict=True)
+        for (key, (tau, _)), p in zip(found.items(), corrected, strict=False)
     ]  # fmt: skip
+    family = f"{planned} places, of which {len(found)} were run" if planned > len(found) else "the places shown"
     caption = (
-        f"Kendall's τ between the methods' mean areas of {METRIC} and {OTHER}; p: over all orders, Holm over places."
+        f"Kendall's τ between the methods' mean areas of {METRIC} and {OTHER}; p: over all orders, Holm over {family}."
     )
     return Table([*PLACE, "methods", "τ", "p (Holm)", "ordered"], lines, caption)
 

@@ -107,6 +107,13 @@ def test_greedy_that_orders_the_other_way_has_a_tau_of_minus_one(study: Study) -
     assert carry[-1] == long[-1] == "not told"  # of three or four methods no order is surprising enough
 
 
+def test_registered_places_that_were_not_run_count(study: Study) -> None:
+    assert [row[4] for row in across.agreement(study).rows] == ["0.333", "0.167"]  # 2 / 3! and 2 · 2 / 4!
+    planned = across.agreement(study, planned=4)
+    assert [row[4] for row in planned.rows] == ["1", "0.333"]
+    assert planned.caption.endswith("4 places, of which 2 were run.")
+
+
 @pytest.mark.parametrize("n", [3, 7, 8])
 def test_kendall_is_scipys(n: int) -> None:
     rng = np.random.default_rng(n)
