@@ -7,6 +7,7 @@ version alone, so who serves it, when, and beside what cannot matter.
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -17,6 +18,8 @@ from harness.drivers.weight_store import SnapshotStore
 from harness.drivers.worker import Absences, Worker
 from harness.rollout.interface import Engine, RolloutEngine, StateDict
 from harness.types import Request, Rollouts
+
+JOIN_S = 1.0  # for all workers to end what they are at
 
 
 class Generation(Protocol):
@@ -124,7 +127,6 @@ class WorkerGeneration:
             self.check()
 
     def submit(self, request: Request, version: int | None, *, urgent: bool = False) -> Future[Rollouts]:
-        self.check()
         return self._tickets.put(request, version, urgent=urgent)
 
     def check(self) -> None:
@@ -139,11 +141,16 @@ class WorkerGeneration:
 
     def close(self) -> None:
         self._tickets.close()
+        self._join()  # so that an engine is closed between two steps, if they are short
         for engine in self._engines:
             engine.close()
-        for thread in self._threads:
-            thread.join(timeout=1)
+        self._join()
         self._finally()
+
+    def _join(self) -> None:
+        deadline = time.monotonic() + JOIN_S
+        for thread in self._threads:
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def _emptied(engines: Sequence[Engine]) -> dict[str, float]:

@@ -61,7 +61,7 @@ class RolloutActor:
         self._chunks = chunks_of(self._engine)
         self._asked: deque[tuple[int, int, Request]] = deque()
         self._running: set[int] = set()
-        self._offered: tuple[int, StoredWeights] | None = None
+        self._offered: deque[tuple[int, StoredWeights]] = deque(maxlen=1)
 
     def ready(self) -> str:
         """Answers once the engine is there, with the digest of what it was made from."""
@@ -93,14 +93,14 @@ class RolloutActor:
 
     def offer(self, version: int, weights: StoredWeights) -> None:
         """Newer weights for what is being generated, in a thread beside it (rollout.inflight)."""
-        self._offered = version, weights
+        self._offered.append((version, weights))
 
     def _newer(self) -> tuple[int, StateDict] | None:
         """What was offered, once. One that came too late, for a chunk that is done, is no newer than the next one's."""
-        offered, self._offered = self._offered, None
-        if offered is None or offered[0] <= self._engine.version:
+        if not self._offered:
             return None
-        return offered[0], _fetched(offered[1])
+        version, weights = self._offered.pop()
+        return (version, _fetched(weights)) if version > self._engine.version else None
 
 
 def _fetched(weights: StoredWeights) -> StateDict:
@@ -123,6 +123,7 @@ class RayEngine:
         self.seconds: dict[str, float] = defaultdict(float)  # all that an actor does counts as generation
         self.newer: Callable[[], tuple[int, Any] | None] | None = None  # asked where weights change in flight
         self._weights: StoredWeights | None = None
+        self._running: set[int] = set()
         self._make_engine, self._config, self._threads, self._model = make_engine, config, threads, model
         self._ray = ray_cluster.import_ray()
         self._change = threading.Lock()
@@ -137,6 +138,7 @@ class RayEngine:
         self.version, self._weights = version, weights
 
     def submit(self, number: int, request: Request) -> None:
+        self._running.add(number)
         self._actor.ask.options(concurrency_group=BESIDE).remote(self.version, number, request)
 
     def poll(self) -> dict[int, Rollouts]:
@@ -159,7 +161,14 @@ class RayEngine:
             raise EngineLost(_one_line(error)) from error
         self.seconds["generation"] += time.monotonic() - self._called
         self._call = None
+        self._running -= rollouts.keys()
+        if not self._running:
+            self._forget()
         return rollouts
+
+    def _forget(self) -> None:
+        """Ray keeps a snapshot as long as anybody names it, and an actor without chunks may wait for long."""
+        self.version, self._weights = -1, None
 
     def _offer(self) -> None:
         """Newer weights for the actor's chunks, if there are any: what is asked for from now on is for them."""
@@ -222,6 +231,8 @@ class RayEngine:
             if self._closed:
                 raise RunFailed("the rollout actors were stopped")
             self._ready, self._call = False, None
+            self._running.clear()
+            self._forget()
             self._actor = self._start()
 
 

@@ -55,11 +55,16 @@ class Tickets:
         self.error: BaseException | None = None
 
     def put(self, request: Request, version: int | None, *, urgent: bool) -> Future[Rollouts]:
-        """A new ticket, the last one or (urgent) the first. Raises KeyError for a version that is gone."""
+        """A new ticket, the last one or (urgent) the first.
+
+        Raises what stopped a worker, and KeyError for a version that is gone.
+        """
         if version is not None:
             self._store.acquire(version)
         ticket = Ticket(request, version, pinned=version is not None)
         with self._wake:
+            if self.error is not None:  # nobody may be left to take it
+                raise self.error
             if urgent:
                 self._queue.appendleft(ticket)
             else:

@@ -173,14 +173,17 @@ class VllmEngine(BaseEngine):
         return samples
 
     def _step(self) -> None:
-        """A token for every running sequence, and newer weights for all of them where there are any."""
+        """Newer weights for all running sequences where there are any, then a token for each of them.
+
+        In this order: what ends in the step is scored with the weights that sampled its last token.
+        """
+        in_flight = self.config.inflight != "drain"
+        if in_flight and self.newer is not None and (newer := self.newer()) is not None:
+            self._take_over_in_flight(*newer)
         for output in self._llm.llm_engine.step():
             self._samples[output.request_id].append(output, self.version)
             if output.finished:
                 del self._samples[output.request_id]
-        in_flight = self.config.inflight != "drain"
-        if in_flight and self.newer is not None and (newer := self.newer()) is not None:
-            self._take_over_in_flight(*newer)
 
     def _sampled(self, request: Request, samples: Sequence[Sample]) -> Rollouts:
         """The rollouts of a request whose samples have ended; the next load is probed with the first of them."""

@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 import time
+import weakref
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from juggler import request as chunk
 from short_runs import Run, configured
 
 from harness.drivers.generation import WorkerGeneration
-from harness.drivers.ray_actors import RayEngine, RolloutActor, stored
+from harness.drivers.ray_actors import RayEngine, RolloutActor, StoredWeights, stored
 from harness.drivers.weight_store import SnapshotStore
 from harness.groups import RayConfig
 from harness.rollout.interface import to_rollouts
 from harness.types import Request, Rollouts
+from tests.conftest import until
 
 FREE = ("rollout.chunks=4", "updates=24", "eval.every=24")
 MODEL = "harness/assets/carry"
@@ -95,7 +97,26 @@ def test_an_offer_that_comes_too_late_takes_nothing_back(cluster: Any) -> None:
     actor.offer(4, stored(weights(-0.5)))
     actor.ask(8, 0, request(AT_ONCE))
     assert actor.work(8, stored(weights(1.0)))[0].version.tolist() == [8] * 4
-    assert actor._offered is None
+    assert not actor._offered
+
+
+def test_an_actor_without_chunks_keeps_no_old_snapshot_in_rays_memory(cluster: Any) -> None:
+    cluster.cloudpickle.register_pickle_by_value(sys.modules[Halfway.__module__])
+    alive: weakref.WeakSet[StoredWeights] = weakref.WeakSet()
+
+    def counted(state: dict[str, torch.Tensor]) -> StoredWeights:
+        snapshot = stored(state)
+        alive.add(snapshot)
+        return snapshot
+
+    generation = WorkerGeneration([RayEngine(Halfway, RayConfig(), 1, MODEL)], SnapshotStore(2, counted))
+    try:
+        generation.publish(0, weights(0.5))
+        generation.submit(request(AT_ONCE), 0).result(timeout=120)
+        generation.publish(4, weights(-0.5))
+        until(lambda: len(alive) == 1, "the old snapshot is still there")
+    finally:
+        generation.close()
 
 
 class UntilNewer(Juggler):

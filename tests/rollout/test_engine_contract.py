@@ -229,6 +229,26 @@ def test_weights_change_in_flight_and_each_token_says_under_which(
     assert off < 1e-4 if inflight == "recompute" else off > 1e-3  # old keys and values under new weights
 
 
+@of_vllm_alone
+def test_what_ends_in_a_step_is_scored_with_the_weights_that_sampled_it(
+    engine: Any, reference: LoadedModel, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(engine, "config", dataclasses.replace(engine.config, inflight="recompute"))
+    weights, last, asked = other_weights(reference), 0, []
+
+    def newer() -> tuple[int, Any] | None:
+        asked.append(0)
+        return (4, weights) if len(asked) == last else None
+
+    monkeypatch.setattr(engine, "newer", newer)
+    engine.generate(request(reference))
+    last = len(asked)
+    asked.clear()
+    rollouts = engine.generate(request(reference))
+    assert len(asked) == last and engine.version == 4
+    assert rollouts.version.max() == 4  # who samples the last token is who scores it
+
+
 @pytest.fixture
 def both(engine: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A function that serves chunks with two in flight: the generation, and how many were, at every step."""
