@@ -28,6 +28,8 @@ FIGURES: dict[str, Figure] = {
     "masked_fraction_vs_updates": Figure("Masked or clipped tokens along the run", main.masked_fraction_vs_updates),
     "final_accuracy_vs_staleness": Figure("Final accuracy against staleness", main.final_accuracy_vs_staleness),
     "stabilisers": Figure("Every method beside GRPO", methods.stabilisers),
+    "accuracy_by_base": Figure("Accuracy along the run, by base policy", methods.accuracy_by_base),
+    "difference_by_method": Figure("Paired difference to GRPO, by method", methods.difference_by_method),
     "difference_to_grpo": Figure("Paired difference to GRPO", staleness.difference_to_grpo),
     "cost_of_staleness": Figure("Updates to a target accuracy", staleness.cost_of_staleness),
     "diagnostics_vs_staleness": Figure("How far stale data are off policy", staleness.diagnostics_vs_staleness),

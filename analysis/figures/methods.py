@@ -1,8 +1,12 @@
-"""Every method beside GRPO: a panel each, on the same stale data."""
+"""Methods on the same stale data: each beside GRPO, on each base policy, and their paired differences."""
 
 from __future__ import annotations
 
-from analysis import scores, style
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import inference, scores, statistics, style
 from analysis.errors import MissingData
 from analysis.figures import common, selection
 from analysis.figures.common import Drawing
@@ -10,6 +14,9 @@ from analysis.study import Study
 
 BASELINE = "grpo"
 AT_LEAST = 6  # methods; with fewer, accuracy_vs_updates shows them in one panel
+BASE = "model.path"  # of the policy that a run starts from
+SHAPES = "ovDs^P"  # of points, one a base policy
+TICKS = (-0.5, -0.1, -inference.MARGIN, 0, inference.MARGIN, 0.1, 0.5)
 
 
 def stabilisers(study: Study) -> Drawing:
@@ -38,3 +45,112 @@ def stabilisers(study: Study) -> Drawing:
         f"{common.sampling_words(selection.counts(rows))}"
     )
     return common.finish(figure, rows, caption, missing)
+
+
+def accuracy_by_base(study: Study) -> Drawing:
+    """Accuracy against updates at the largest staleness: a column a base policy, sampled above and greedy below."""
+    part, missing = _stalest(study)
+    bases = part.column(BASE)
+    names = sorted(set(bases))
+    if len(names) < 2:
+        raise MissingData(f"needs runs from several base policies ({BASE})")
+    metrics = _shown(part)
+    figure, axes = common.canvas(
+        2, 0.9 + 1.6 * len(metrics), len(names) * len(metrics), rows=len(metrics), sharex=True, sharey=True
+    )
+    handles, drawn = {}, []
+    for row, metric in enumerate(metrics):
+        for column, name in enumerate(names):
+            ax = axes[row * len(names) + column]
+            own = part.keep(part.runs[bases == name])
+            rows = selection.over_seeds(own, selection.evaluated(own, metric))
+            for algorithm in reversed(style.order(rows["algorithm"])):
+                look = style.look(algorithm)
+                series = rows[rows["algorithm"] == algorithm]
+                handles[algorithm] = common.draw_series(
+                    ax, series, look.colour, "-", width=look.width, marker=look.marker, label=look.label
+                )
+            common.thin_updates(ax)
+            if row == 0:
+                ax.set_title(f"base policy {Path(name).name}", fontsize=8, loc="left")
+            if row < len(metrics) - 1:
+                ax.set_xlabel("")  # the bottom row says it for its column
+            drawn.append(rows.assign(metric=metric, base=name))
+        axes[row * len(names)].set_ylabel(metric.replace("_", " "))
+    table = pd.concat(drawn, ignore_index=True)
+    caption = (
+        f"Accuracy ({scores.reported_split(part)}) on data {_age(part)} updates old, a column a base policy. "
+        f"{common.sampling_words(selection.counts(table))}"
+    )
+    common.accuracy_scale(axes[:1])  # shared
+    ordered = [handles[name] for name in style.order(table["algorithm"])]
+    return common.finish(figure, table, caption, missing, ordered)
+
+
+def difference_by_method(study: Study) -> Drawing:
+    """Paired difference in the ranking outcome to GRPO at the largest staleness, a row a method."""
+    part, missing = _stalest(study)
+    table = pd.concat([_differences(part, metric) for metric in _shown(part)], ignore_index=True)
+    if not (table["kind"] == "centre").any():
+        raise MissingData("needs runs of grpo and of another method with the same seed and staleness")
+    metrics, methods = list(dict.fromkeys(table["metric"])), style.order(table["algorithm"])
+    bases = sorted(set(table["base"].dropna()))
+    figure, axes = common.canvas(2, 0.9 + 0.27 * len(methods), len(metrics), rows=1, sharey=True)
+    for ax, metric in zip(axes, metrics, strict=True):
+        ax.axvspan(-inference.MARGIN, inference.MARGIN, color="#eeeeee", zorder=0)
+        ax.axvline(0, color=style.look(BASELINE).colour, linewidth=1.2)
+        for place, method in enumerate(methods):
+            look, rows = style.look(method), table[(table["metric"] == metric) & (table["algorithm"] == method)]
+            for index, base in enumerate(bases):
+                seeds = rows[(rows["kind"] == "seed") & (rows["base"] == base)]["value"]
+                at = [place + 0.12 * (index - (len(bases) - 1) / 2)] * len(seeds)
+                ax.plot(seeds, at, SHAPES[index % len(SHAPES)], color=look.colour, alpha=0.45, markersize=2.8)
+            centre = rows[rows["kind"] == "centre"]
+            ax.hlines([place] * len(centre), centre["low"], centre["high"], color="black", linewidth=1.1, zorder=3)
+            ax.plot(centre["value"], [place] * len(centre), "|", color="black", markersize=9, zorder=4)
+        ax.set_xscale("symlog", linthresh=inference.MARGIN, linscale=0.7)
+        ax.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        ax.minorticks_off()
+        ax.set_xlabel(metric.replace("_", " "))
+    axes[0].set_yticks(range(len(methods)), [style.look(method).label for method in methods])
+    axes[0].invert_yaxis()
+    shapes = f" A shape a base policy: {', '.join(Path(base).name for base in bases)}." if len(bases) > 1 else ""
+    caption = (
+        f"{scores.OUTCOMES[scores.RANKED_BY].capitalize()} minus {style.look(BASELINE).label}'s, s = {_age(part)}; "
+        f"pairs share seed and prompts. Grey: ±{inference.MARGIN:g}, the margin of equivalence, within which the axis "
+        "is linear; beyond it is logarithmic. "
+        f"{common.sampling_words(table.loc[table['kind'] == 'centre', 'n'])}{shapes}"
+    )
+    return common.finish(figure, table, caption.replace("seeds;", "pairs;"), missing)
+
+
+def _stalest(study: Study) -> tuple[Study, list[str]]:
+    """The runs at the largest staleness, at the reference setting, and words on what is left out."""
+    shown, missing = selection.reference(study)
+    if shown.used["algorithm"].nunique() < 2:
+        raise MissingData("needs runs of several methods")
+    return shown.keep(shown.runs[shown.runs["staleness"] == selection.stalest(shown)]), missing
+
+
+def _age(part: Study) -> int:
+    return int(part.used["staleness"].iloc[0])
+
+
+def _shown(part: Study) -> list[str]:
+    """The accuracy that is asked for, and greedy accuracy beside it where it was recorded."""
+    return list(dict.fromkeys([common.metric(), *scores.recorded(part, ["greedy_accuracy"])]))
+
+
+def _differences(part: Study, metric: str) -> pd.DataFrame:
+    """Rows of kind "seed" (value, base) and "centre" (value, low, high, n) for each method but GRPO."""
+    runs = scores.per_run(part, metric)
+    bases = dict(zip(part.runs["seed"], part.column(BASE), strict=True))
+    baseline = scores.by_seed(runs[runs["algorithm"] == BASELINE], scores.RANKED_BY)
+    rows = []
+    for algorithm, group in runs[runs["algorithm"] != BASELINE].groupby("algorithm"):
+        pairs = statistics.differences(scores.by_seed(group, scores.RANKED_BY), baseline)
+        cell = {"algorithm": algorithm, "metric": metric}
+        seeds = pairs.index.get_level_values("seed")
+        rows += [cell | {"kind": "seed", "base": bases[s], "value": v} for s, v in zip(seeds, pairs, strict=True)]
+        rows += [cell | {"kind": "centre"} | vars(statistics.estimate(pairs.to_numpy()))] if len(pairs) else []
+    return pd.DataFrame(rows, columns=["algorithm", "metric", "kind", "base", "value", "low", "high", "n"])

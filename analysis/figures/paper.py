@@ -137,17 +137,25 @@ def second_moment(study: Study) -> Drawing:
         rows_of[name], lacking = pick(one, selection.windowed(one, name), [GRPO, M2PO], at_least=1)
         missing += lacking
     figure, axes = common.canvas(2, 3.0, 2, sharey=True)
+    own = one.runs["used"] & (one.runs["algorithm"] == M2PO.algorithm)
+    thresholds = sorted(set(one.column("algo.m2_threshold")[own].dropna())) if own.any() else []
     handles: dict = {}
     for ax, (name, rows) in zip(axes, rows_of.items(), strict=True):
-        handles |= _draw(ax, rows)
+        handles |= _draw(ax, rows.assign(low=rows["low"].where(rows["low"] > 0)))  # the axis is logarithmic
         ax.set_title("before the mask" if name == "m2_before" else "after the mask")
-        ax.axhline(0.04, color="#888888", linewidth=0.8, linestyle="--")
+        for tau in thresholds:
+            ax.axhline(tau, color="#888888", linewidth=0.8, linestyle="--")
     common.log_scale(axes[0], pd.concat([rows["value"] for rows in rows_of.values()]))
     axes[0].set_ylabel("M2 over trust-region tokens")
-    axes[1].annotate("τ = 0.04", (0.02, 0.04), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+    for tau in thresholds:
+        axes[1].annotate(f"τ = {tau:g}", (0.02, tau), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
     data = pd.concat([rows.assign(metric=name) for name, rows in rows_of.items()], ignore_index=True)
     return common.finish(
-        figure, data, f"Second moment of the log-ratio (F9a). {_n(data)}", missing, list(handles.values())
+        figure,
+        data,
+        f"Second moment of the log-ratio (F9a); no band where it reaches 0. {_n(data)}",
+        missing,
+        list(handles.values()),
     )
 
 

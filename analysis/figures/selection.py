@@ -86,9 +86,9 @@ def windowed(study: Study, name: str) -> pd.DataFrame:
     return curve[["run", "update", "value"]]
 
 
-def evaluated(study: Study) -> pd.DataFrame:
-    """The accuracy of every run at every evaluation: `run update value`."""
-    curves = scores.accuracy_curves(study, metric())
+def evaluated(study: Study, name: str = "") -> pd.DataFrame:
+    """The accuracy of every run at every evaluation: `run update value`. name: in eval.jsonl; "": the one shown."""
+    curves = scores.accuracy_curves(study, name or metric())
     return curves.rename(columns={"accuracy": "value"})
 
 

@@ -239,6 +239,8 @@ def _ratios(runs: pd.DataFrame) -> pd.DataFrame:
 def difference_to_grpo(study: Study) -> Drawing:
     """Paired difference in the ranking outcome to GRPO of the same seed and staleness."""
     one, missing = selection.reference(study)
+    if one.used["staleness"].nunique() < 2:
+        raise MissingData("needs runs at several staleness values (difference_by_method)")
     runs = scores.per_run(one, common.metric())
     rows, seeds = [], []
     for (algorithm, staleness), group in runs[runs["algorithm"] != "grpo"].groupby(["algorithm", "staleness"]):

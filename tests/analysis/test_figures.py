@@ -18,6 +18,7 @@ NAMES = [
     "accuracy_vs_updates",
     "masked_fraction_vs_updates",
     "final_accuracy_vs_staleness",
+    "difference_by_method",
     "difference_to_grpo",
     "cost_of_staleness",
     "diagnostics_vs_staleness",
@@ -77,13 +78,29 @@ def rich(tmp_path_factory):
 
 
 def test_the_registry_holds_every_promised_name():
-    others = {"stabilisers", "outcome_by_axis", "accuracy_by_setting", "shadow_agreement", "fidelity_vs_staleness"}
+    others = {"stabilisers", "outcome_by_axis", "accuracy_by_setting", "shadow_agreement", "fidelity_vs_staleness",
+              "accuracy_by_base"}  # fmt: skip
     assert set(figures.FIGURES) == {*NAMES, *others}
 
 
 def test_the_stabilisers_need_many_methods(rich):
     ((_, why),) = figures.draw(rich.where(algorithm="grpo", setting=""), ["stabilisers"])
     assert "at least 6 methods" in str(why)
+
+
+def test_several_base_policies_have_a_panel_and_a_shape_each(tmp_path, rich):
+    for name in ("grpo", "m2po"):
+        for seed in range(1, 7):
+            synthetic.write_run(tmp_path / f"{name}{seed}", name, 64, seed, **SHORT, model__path=f"bases/{seed % 2}")
+    found = dict(figures.draw(runs.load([tmp_path]), ["accuracy_by_base", "difference_by_method"]))
+    panels = found["accuracy_by_base"].figure.axes
+    assert [ax.get_title(loc="left") for ax in panels[:2]] == ["base policy 0", "base policy 1"]
+    assert set(found["accuracy_by_base"].data["n"].dropna()) == {1, 3}  # a seed, and those of a base
+    assert "A shape a base policy: 0, 1." in found["difference_by_method"].caption
+    differences = found["difference_by_method"].data
+    assert (differences.groupby("metric")["kind"].value_counts().unstack()[["centre", "seed"]] == [1, 6]).all(axis=None)
+    ((_, why),) = figures.draw(rich, ["accuracy_by_base"])
+    assert why == "needs runs from several base policies (model.path)"
 
 
 def test_figures_of_one_curve_a_method_are_not_drawn_where_they_would_hide_most_runs(rich):
