@@ -95,7 +95,7 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	$(BIN)/python -m analysis figures docs/records/stabilisers.parquet --only stabilisers --out docs/figures/stabilisers
 	$(BIN)/python -m analysis figures docs/records/gradients.parquet --only shadow_agreement,fidelity_vs_staleness --out docs/figures/gradients
 	$(BIN)/python -m analysis figures docs/records/study_rare_256.parquet \
-	    --only accuracy_by_base,difference_by_method,masked_fraction_vs_updates --out docs/figures/rare_256
+	    --only accuracy_by_base,difference_by_method --out docs/figures/rare_256
 	$(BIN)/python -m analysis across docs/records/study_rare_256.parquet --incomplete --planned 12 --planned-places 3 \
 	    --tested m2po,m2po_released,gspo,clip_at_width --out docs/study/rare_256
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study

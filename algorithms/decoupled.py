@@ -21,9 +21,9 @@ class Decoupled(Wrapper):
     Differs from GRPO in the centre of the clip: staleness moves w_b, only this step's updates move r_p.
     base, base_parameters: the method that takes r_p for its ratio, PPO's clip ("grpo") as published.
     epsilon_low, epsilon_high: of PPO's clip on r_p; other bases take theirs from base_parameters.
-    mode: what becomes of w_b: "none" (1: the behaviour policy is ignored, the default of verl and slime), "mask" (0
-    over weight_cap; AReaL), "truncate" (min(w_b, weight_cap): TIS as published) or "band" (0 outside [weight_low,
-    weight_high]: IcePop as published).
+    mode: what becomes of w_b: "none" (1: the behaviour policy is ignored, the default of slime and of verl's
+    synchronous trainer), "mask" (0 over weight_cap; AReaL), "truncate" (min(w_b, weight_cap): TIS as published) or
+    "band" (0 outside [weight_low, weight_high]: IcePop as published).
     level: whether w_b is a token's ratio or the product of a sequence's.
     weight_cap: None means 5 for mask, 2 for truncate.
     weight_low, weight_high: for band.

@@ -97,18 +97,30 @@ def differences(study: Study, against: str = "grpo", tested: Sequence[str] = (),
         claim = claims.get("/".join(map(str, key)))
         over = "–" if claim is None else _over_problems(study, key, against)
         difference, *said = leaderboard.cells(claim)
-        means = [float(group[name].mean()) for name in others]
+        means = [float(group[name].mean()) for name in ["end", *others]]
         area = statistics.estimate(group[METRIC].to_numpy())
         lines.append([*key[:2], style.look(str(key[2])).label, len(group), area, *means, difference, over, *said])
     label = style.look(against).label
     failed = runs[runs["status"] == "failed"]
     caption = (
-        f"{scores.OUTCOMES['area']} of {METRIC} on {scores.reported_split(study)}; beside it, untested, that of "
-        f"{', '.join(others) or 'no other'}. {SEEDS} {leaderboard.inference_words(claims.values(), planned)} "
+        f"{scores.OUTCOMES['area']} of {METRIC} on {scores.reported_split(study)}; beside it, untested, the last "
+        f"evaluation and the area of {', '.join(others) or 'no other'}. {SEEDS} "
+        f"{leaderboard.inference_words(claims.values(), planned)} "
         "over problems: the interval over seeds and problems. Failed runs, carried forward: "
         f"{', '.join(failed['run']) or 'none'}."
     )
-    columns = [*PLACE, "algorithm", "n", "area", *others, f"minus {label}", "over problems", "p (Holm)", "detectable"]
+    columns = [
+        *PLACE,
+        "algorithm",
+        "n",
+        "area",
+        "last",
+        *others,
+        f"minus {label}",
+        "over problems",
+        "p (Holm)",
+        "detectable",
+    ]
     return Table([*columns, "said"], lines, caption)
 
 

@@ -13,6 +13,8 @@ from analysis.rows import IDLE
 from analysis.statistics import Estimate
 from analysis.study import Study
 
+SIDES = {"ahead": "ahead of GRPO", "behind": "behind GRPO"}
+
 
 def answer(study: Study, metric: str = "sampled_accuracy") -> str:
     """One sentence: what the study says about what it varies, with its n and its test.
@@ -40,11 +42,9 @@ def _of_methods(study: Study, metric: str) -> str:
     said: dict[str, list[str]] = {}
     for row, difference in pairs:
         verdict, name = str(row["against GRPO"]), _name(row)
-        if verdict in ("ahead", "behind"):
-            verdict, name = (
-                {"ahead": "ahead of GRPO", "behind": "behind GRPO"}[verdict],
-                f"{name} ({difference.value:+.3f})",
-            )
+        side, *close = verdict.split(", ")
+        if side in SIDES:
+            verdict, name = ", ".join([SIDES[side], *close]), f"{name} ({difference.value:+.3f})"
         said.setdefault(verdict, []).append(name)
     n = sorted({difference.n for _, difference in pairs})
     seeds = f"{n[0]} to {n[-1]}" if len(n) > 1 else n[0]

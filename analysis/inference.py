@@ -144,8 +144,9 @@ def _claim(pairs: np.ndarray, p: float, words: str, family: int) -> Claim:
 def _words(pairs: np.ndarray, p: float, q: float, least: float, family: int, margin: float) -> str:
     """The claim. least: Holm's p if every comparison of the family came out as small as its n allows."""
     n = len(pairs)
-    if p < ALPHA:
-        return "ahead" if np.mean(pairs) > 0 else "behind"
+    if p < ALPHA:  # a difference may be there, and be smaller than the margin
+        side = "ahead" if np.mean(pairs) > 0 else "behind"
+        return f"{side}, equivalent within {margin:g}" if q < ALPHA else side
     if least >= ALPHA:  # where no difference could have been found, none is no evidence of equality either
         return f"n = {n} is too few for {family} comparison{'s' if family > 1 else ''}"
     if q < ALPHA:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from analysis import inference, scores, statistics, style
 from analysis.errors import MissingData
@@ -93,7 +94,9 @@ def difference_by_method(study: Study) -> Drawing:
     table = pd.concat([_differences(part, metric) for metric in _shown(part)], ignore_index=True)
     if not (table["kind"] == "centre").any():
         raise MissingData("needs runs of grpo and of another method with the same seed and staleness")
-    metrics, methods = list(dict.fromkeys(table["metric"])), style.order(table["algorithm"])
+    metrics = list(dict.fromkeys(table["metric"]))
+    means = table[(table["kind"] == "centre") & (table["metric"] == metrics[0])].set_index("algorithm")["value"]
+    methods = list(means.sort_values(ascending=False).index)
     bases = sorted(set(table["base"].dropna()))
     figure, axes = common.canvas(2, 0.9 + 0.27 * len(methods), len(metrics), rows=1, sharey=True)
     for ax, metric in zip(axes, metrics, strict=True):
@@ -113,15 +116,21 @@ def difference_by_method(study: Study) -> Drawing:
         ax.minorticks_off()
         ax.set_xlabel(metric.replace("_", " "))
     axes[0].set_yticks(range(len(methods)), [style.look(method).label for method in methods])
-    axes[0].invert_yaxis()
-    shapes = f" A shape a base policy: {', '.join(Path(base).name for base in bases)}." if len(bases) > 1 else ""
+    axes[0].set_ylim(len(methods) - 0.5, -0.5)
+    handles = [
+        Line2D(
+            [], [], color="#777777", marker=shape, linestyle="", markersize=4, label=f"base policy {Path(base).name}"
+        )
+        for base, shape in zip(bases, SHAPES, strict=False)
+    ]
     caption = (
         f"{scores.OUTCOMES[scores.RANKED_BY].capitalize()} minus {style.look(BASELINE).label}'s, s = {_age(part)}; "
         f"pairs share seed and prompts. Grey: ±{inference.MARGIN:g}, the margin of equivalence, within which the axis "
         "is linear; beyond it is logarithmic. "
-        f"{common.sampling_words(table.loc[table['kind'] == 'centre', 'n'])}{shapes}"
+        f"{common.sampling_words(table.loc[table['kind'] == 'centre', 'n'])}"
     )
-    return common.finish(figure, table, caption.replace("seeds;", "pairs;"), missing)
+    caption = caption.replace("seeds;", "pairs;")
+    return common.finish(figure, table, caption, missing, handles if len(bases) > 1 else ())
 
 
 def _stalest(study: Study) -> tuple[Study, list[str]]:

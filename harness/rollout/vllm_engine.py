@@ -173,12 +173,8 @@ class VllmEngine(BaseEngine):
         return samples
 
     def _step(self) -> None:
-        """Newer weights for all running sequences where there are any, then a token for each of them.
-
-        In this order: what ends in the step is scored with the weights that sampled its last token.
-        """
-        in_flight = self.config.inflight != "drain"
-        if in_flight and self.newer is not None and (newer := self.newer()) is not None:
+        """Newer weights where there are any, then a token for every running sequence: what ends is scored with these."""
+        if self.newer is not None and self.config.inflight != "drain" and (newer := self.newer()) is not None:
             self._take_over_in_flight(*newer)
         for output in self._llm.llm_engine.step():
             self._samples[output.request_id].append(output, self.version)

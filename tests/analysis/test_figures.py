@@ -96,7 +96,8 @@ def test_several_base_policies_have_a_panel_and_a_shape_each(tmp_path, rich):
     panels = found["accuracy_by_base"].figure.axes
     assert [ax.get_title(loc="left") for ax in panels[:2]] == ["base policy 0", "base policy 1"]
     assert set(found["accuracy_by_base"].data["n"].dropna()) == {1, 3}  # a seed, and those of a base
-    assert "A shape a base policy: 0, 1." in found["difference_by_method"].caption
+    (key,) = found["difference_by_method"].figure.legends
+    assert [text.get_text() for text in key.get_texts()] == ["base policy 0", "base policy 1"]
     differences = found["difference_by_method"].data
     assert (differences.groupby("metric")["kind"].value_counts().unstack()[["centre", "seed"]] == [1, 6]).all(axis=None)
     ((_, why),) = figures.draw(rich, ["accuracy_by_base"])

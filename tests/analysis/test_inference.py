@@ -61,13 +61,15 @@ def test_what_is_detectable_is_detected_with_that_power():
 
 def test_words_of_a_winner_a_tie_a_duplicate_and_too_few_seeds():
     noise = RNG.normal(0, 0.01, 12)
-    family = {"winner": noise + 0.2, "loser": noise - 0.2, "tie": noise * 0.2, "noisy": RNG.normal(0, 0.2, 12),
+    family = {"winner": noise + 0.2, "loser": noise - 0.2, "tie": noise * 0.2,
+              "small loss": (noise - noise.mean()) * 0.2 - 0.01, "noisy": RNG.normal(0, 0.2, 12),
               "duplicate": np.zeros(12), "other seeds": np.array([])}  # fmt: skip
     told = {name: claim.words for name, claim in inference.claims(family, frozenset({"duplicate"})).items()}
     assert told == {
         "winner": "ahead",
         "loser": "behind",
         "tie": "equivalent within 0.02",
+        "small loss": "behind, equivalent within 0.02",
         "noisy": "not told apart at n = 12",
         "duplicate": "the same run",
         "other seeds": "no pair of seeds",
