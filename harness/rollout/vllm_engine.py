@@ -173,7 +173,7 @@ class VllmEngine(BaseEngine):
         return samples
 
     def _step(self) -> None:
-        """Newer weights where there are any, then a token for every running sequence: what ends is scored with these."""
+        """Newer weights if there are any, then a token for every running sequence: what ends is scored with these."""
         if self.newer is not None and self.config.inflight != "drain" and (newer := self.newer()) is not None:
             self._take_over_in_flight(*newer)
         for output in self._llm.llm_engine.step():
