@@ -109,19 +109,8 @@ def differences(study: Study, against: str = "grpo", tested: Sequence[str] = (),
         "over problems: the interval over seeds and problems. Failed runs, carried forward: "
         f"{', '.join(failed['run']) or 'none'}."
     )
-    columns = [
-        *PLACE,
-        "algorithm",
-        "n",
-        "area",
-        "last",
-        *others,
-        f"minus {label}",
-        "over problems",
-        "p (Holm)",
-        "detectable",
-    ]
-    return Table([*columns, "said"], lines, caption)
+    columns = [*PLACE, "algorithm", "n", "area", "last", *others, f"minus {label}", "over problems"]
+    return Table([*columns, "p (Holm)", "detectable", "said"], lines, caption)
 
 
 def _over_problems(study: Study, key: tuple[str, int, str], against: str) -> object:
@@ -149,7 +138,7 @@ def agreement(study: Study, planned: int = 0) -> Table:
     lines = [
         [*key, len(means.xs(key, level=PLACE)), tau, f"{p:.3g}", "alike" if p < inference.ALPHA and tau > 0 else
          "opposite" if p < inference.ALPHA else "not told"]
-        for (key, (tau, _)), p in zip(found.items(), corrected, strict=False)
+        for (key, (tau, _)), p in zip(found.items(), corrected, strict=False)  # the missing ones come last
     ]  # fmt: skip
     family = f"{planned} places, of which {len(found)} were run" if planned > len(found) else "the places shown"
     caption = (

@@ -31,14 +31,19 @@ def write(study: Study, path: Path, every: int = 0) -> int:
     """Writes a study as one Parquet file.
 
     path: ends in .parquet. every: keep one update in so many; 0: the smallest k that keeps the file within 5 MB.
-    Returns k. It has no factor in common with the updates per step: otherwise only the first update of every step, the
+    Returns k. It has no factor in common with the updates per step: otherwise only some updates of every step, say the
     least stale one, would be kept. A run's last update always stays.
-    Raises AnalysisError if nothing fits or the file cannot be written.
+    Raises AnalysisError for an `every` that has one, if nothing fits, or if the file cannot be written.
     """
     if path.suffix != ".parquet":
         raise AnalysisError(f"a pack's name ends in .parquet, not {path.name!r}")
     parts = _parts(study)
     per_step = int(study.used["updates_per_step"].max())
+    if every and gcd(every, per_step) > 1:
+        near = next(k for k in range(every, every + per_step) if gcd(k, per_step) == 1)
+        raise AnalysisError(
+            f"--every {every}: never has all of the {per_step} updates of a step; nearest valid: {near}"
+        )
     k = every or 1
     while True:
         size = _write(parts, study, path, k)

@@ -292,6 +292,7 @@ def save(drawing: Drawing, out: Path, name: str) -> list[Path]:
     png, pdf, csv = (out / f"{name}.{kind}" for kind in ("png", "pdf", "csv"))
     drawing.figure.savefig(png, metadata={"Software": None})
     drawing.figure.savefig(pdf, metadata={"Creator": None, "Producer": None, "CreationDate": None})
-    tidy = csv_cells(drawing.data.dropna(axis=1, how="all"))
+    shown = drawing.data.drop(columns="decimals", errors="ignore")  # of an Estimate, how it is printed
+    tidy = csv_cells(shown.dropna(axis=1, how="all"))
     tidy.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
     return [png, pdf, csv]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from analysis import inference, scores, statistics, style
+from analysis import inference, scores, style
 from analysis.errors import MissingData
 from analysis.figures import common, selection
 from analysis.figures.common import Drawing
@@ -51,7 +52,7 @@ def stabilisers(study: Study) -> Drawing:
 def accuracy_by_base(study: Study) -> Drawing:
     """Accuracy against updates at the largest staleness: a column a base policy, sampled above and greedy below."""
     part, missing = _stalest(study)
-    bases = part.column(BASE)
+    bases = _bases(part)
     names = sorted(set(bases))
     if len(names) < 2:
         raise MissingData(f"needs runs from several base policies ({BASE})")
@@ -91,23 +92,23 @@ def accuracy_by_base(study: Study) -> Drawing:
 def difference_by_method(study: Study) -> Drawing:
     """Paired difference in the ranking outcome to GRPO at the largest staleness, a row a method."""
     part, missing = _stalest(study)
-    table = pd.concat([_differences(part, metric) for metric in _shown(part)], ignore_index=True)
-    if not (table["kind"] == "centre").any():
-        raise MissingData("needs runs of grpo and of another method with the same seed and staleness")
-    metrics = list(dict.fromkeys(table["metric"]))
+    metrics, bases = _shown(part), _bases(part)
+    whose = dict(zip(part.runs["seed"], bases, strict=True))
+    table = pd.concat([selection.differences(part, name, BASELINE).assign(metric=name) for name in metrics])
+    table["base"] = table["seed"].map(whose)
     means = table[(table["kind"] == "centre") & (table["metric"] == metrics[0])].set_index("algorithm")["value"]
     methods = list(means.sort_values(ascending=False).index)
-    bases = sorted(set(table["base"].dropna()))
+    shapes = dict(zip(sorted(set(bases)), itertools.cycle(SHAPES)))
     figure, axes = common.canvas(2, 0.9 + 0.27 * len(methods), len(metrics), rows=1, sharey=True)
     for ax, metric in zip(axes, metrics, strict=True):
         ax.axvspan(-inference.MARGIN, inference.MARGIN, color="#eeeeee", zorder=0)
         ax.axvline(0, color=style.look(BASELINE).colour, linewidth=1.2)
         for place, method in enumerate(methods):
             look, rows = style.look(method), table[(table["metric"] == metric) & (table["algorithm"] == method)]
-            for index, base in enumerate(bases):
+            for index, (base, shape) in enumerate(shapes.items()):
                 seeds = rows[(rows["kind"] == "seed") & (rows["base"] == base)]["value"]
-                at = [place + 0.12 * (index - (len(bases) - 1) / 2)] * len(seeds)
-                ax.plot(seeds, at, SHAPES[index % len(SHAPES)], color=look.colour, alpha=0.45, markersize=2.8)
+                at = [place + 0.12 * (index - (len(shapes) - 1) / 2)] * len(seeds)
+                ax.plot(seeds, at, shape, color=look.colour, alpha=0.45, markersize=2.8)
             centre = rows[rows["kind"] == "centre"]
             ax.hlines([place] * len(centre), centre["low"], centre["high"], color="black", linewidth=1.1, zorder=3)
             ax.plot(centre["value"], [place] * len(centre), "|", color="black", markersize=9, zorder=4)
@@ -121,7 +122,7 @@ def difference_by_method(study: Study) -> Drawing:
         Line2D(
             [], [], color="#777777", marker=shape, linestyle="", markersize=4, label=f"base policy {Path(base).name}"
         )
-        for base, shape in zip(bases, SHAPES, strict=False)
+        for base, shape in shapes.items()
     ]
     caption = (
         f"{scores.OUTCOMES[scores.RANKED_BY].capitalize()} minus {style.look(BASELINE).label}'s, s = {_age(part)}; "
@@ -130,7 +131,7 @@ def difference_by_method(study: Study) -> Drawing:
         f"{common.sampling_words(table.loc[table['kind'] == 'centre', 'n'])}"
     )
     caption = caption.replace("seeds;", "pairs;")
-    return common.finish(figure, table, caption, missing, handles if len(bases) > 1 else ())
+    return common.finish(figure, table, caption, missing, handles if len(shapes) > 1 else ())
 
 
 def _stalest(study: Study) -> tuple[Study, list[str]]:
@@ -141,6 +142,11 @@ def _stalest(study: Study) -> tuple[Study, list[str]]:
     return shown.keep(shown.runs[shown.runs["staleness"] == selection.stalest(shown)]), missing
 
 
+def _bases(part: Study) -> pd.Series:
+    """The policy that each run starts from."""
+    return part.column(BASE).map(str)
+
+
 def _age(part: Study) -> int:
     return int(part.used["staleness"].iloc[0])
 
@@ -148,18 +154,3 @@ def _age(part: Study) -> int:
 def _shown(part: Study) -> list[str]:
     """The accuracy that is asked for, and greedy accuracy beside it where it was recorded."""
     return list(dict.fromkeys([common.metric(), *scores.recorded(part, ["greedy_accuracy"])]))
-
-
-def _differences(part: Study, metric: str) -> pd.DataFrame:
-    """Rows of kind "seed" (value, base) and "centre" (value, low, high, n) for each method but GRPO."""
-    runs = scores.per_run(part, metric)
-    bases = dict(zip(part.runs["seed"], part.column(BASE), strict=True))
-    baseline = scores.by_seed(runs[runs["algorithm"] == BASELINE], scores.RANKED_BY)
-    rows = []
-    for algorithm, group in runs[runs["algorithm"] != BASELINE].groupby("algorithm"):
-        pairs = statistics.differences(scores.by_seed(group, scores.RANKED_BY), baseline)
-        cell = {"algorithm": algorithm, "metric": metric}
-        seeds = pairs.index.get_level_values("seed")
-        rows += [cell | {"kind": "seed", "base": bases[s], "value": v} for s, v in zip(seeds, pairs, strict=True)]
-        rows += [cell | {"kind": "centre"} | vars(statistics.estimate(pairs.to_numpy()))] if len(pairs) else []
-    return pd.DataFrame(rows, columns=["algorithm", "metric", "kind", "base", "value", "low", "high", "n"])

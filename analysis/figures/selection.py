@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from analysis import scores, series, statistics, style
@@ -90,6 +92,31 @@ def evaluated(study: Study, name: str = "") -> pd.DataFrame:
     """The accuracy of every run at every evaluation: `run update value`. name: in eval.jsonl; "": the one shown."""
     curves = scores.accuracy_curves(study, name or metric())
     return curves.rename(columns={"accuracy": "value"})
+
+
+def differences(study: Study, name: str, against: str) -> pd.DataFrame:
+    """Paired differences of the ranking outcome to one method at the same staleness.
+
+    name: of the accuracy, in eval.jsonl. against: the algorithm that is subtracted.
+    Returns long rows `algorithm staleness kind`: "seed" with `seed` and value, "centre" with value, low, high and n.
+    Raises MissingData where nothing can be paired.
+    """
+    runs = scores.per_run(study, name)
+    sides: dict[Any, pd.Series] = {
+        key: scores.by_seed(own, scores.RANKED_BY) for key, own in runs.groupby(["algorithm", "staleness"])
+    }
+    parts: list[pd.DataFrame] = []
+    for (algorithm, staleness), side in sides.items():
+        if algorithm == against or (against, staleness) not in sides:
+            continue
+        pairs = statistics.differences(side, sides[against, staleness])
+        seeds = pd.DataFrame({"kind": "seed", "seed": pairs.index.get_level_values("seed"), "value": pairs.to_numpy()})
+        centre = pd.DataFrame([{"kind": "centre"} | vars(statistics.estimate(pairs.to_numpy()))])
+        parts += [part.assign(algorithm=algorithm, staleness=staleness) for part in (seeds, centre)]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if table.empty or not table["n"].any():
+        raise MissingData(f"needs runs of {against} and of another method with the same seed and staleness")
+    return table[["algorithm", "staleness", "kind", "seed", "value", "low", "high", "n"]]
 
 
 def over_seeds(study: Study, curve: pd.DataFrame) -> pd.DataFrame:

@@ -241,20 +241,10 @@ def difference_to_grpo(study: Study) -> Drawing:
     one, missing = selection.reference(study)
     if one.used["staleness"].nunique() < 2:
         raise MissingData("needs runs at several staleness values (difference_by_method)")
-    runs = scores.per_run(one, common.metric())
-    rows, seeds = [], []
-    for (algorithm, staleness), group in runs[runs["algorithm"] != "grpo"].groupby(["algorithm", "staleness"]):
-        base = runs[(runs["algorithm"] == "grpo") & (runs["staleness"] == staleness)]
-        if len(base):
-            pairs = statistics.differences(*(scores.by_seed(side, scores.RANKED_BY) for side in (group, base)))
-            cell = {"algorithm": algorithm, "staleness": staleness}
-            seeds += [cell | {"value": value} for value in pairs]
-            rows.append(cell | vars(statistics.estimate(pairs.to_numpy())))
-    table = pd.DataFrame(rows)
-    if table.empty or not table["n"].any():
-        raise MissingData("needs runs of grpo and of another method with the same seed and staleness")
+    pairs = selection.differences(one, common.metric(), "grpo")
+    table = pairs[pairs["kind"] == "centre"].drop(columns=["kind", "seed"])
     figure, (ax,) = common.canvas(2, 3.1)
-    handles = _lines(ax, table, pd.DataFrame(seeds))
+    handles = _lines(ax, table, pairs[pairs["kind"] == "seed"])
     ax.axhline(0, color=style.look("grpo").colour, linewidth=1.2)
     ax.axhspan(-inference.MARGIN, inference.MARGIN, color="#eeeeee", zorder=0)
     common.staleness_axis(ax, table["staleness"])

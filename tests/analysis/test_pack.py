@@ -46,6 +46,9 @@ def test_every_kth_keeps_the_last_and_k_shares_no_factor_with_a_step(study, tmp_
     kept = one.updates[one.updates["run"] == "grpo/s0/seed1"]["update"].tolist()
     assert kept == [*range(1, 80, 7), 80]
     assert "a pack of every 7th update" in one.notes[-1]
+    with pytest.raises(AnalysisError, match="--every 20: never has all of the 4 updates of a step; nearest valid: 21"):
+        pack.write(study, tmp_path / "none.parquet", every=20)
+    assert not (tmp_path / "none.parquet").exists()
     monkeypatch.setattr(pack, "LIMIT", 200_000)
     k = pack.write(study, tmp_path / "small.parquet")
     assert k > 1 and k % 2 == 1 and (tmp_path / "small.parquet").stat().st_size <= 200_000

@@ -71,8 +71,7 @@ def weights(value: float) -> dict[str, torch.Tensor]:
     return {"weight": torch.tensor(value)}
 
 
-def test_an_actor_takes_newer_weights_in_the_middle_of_a_chunk(cluster: Any) -> None:
-    cluster.cloudpickle.register_pickle_by_value(sys.modules[Halfway.__module__])
+def test_an_actor_takes_newer_weights_in_the_middle_of_a_chunk(by_value: None) -> None:
     engine = RayEngine(Halfway, RayConfig(), 1, MODEL)
     store = SnapshotStore(2, stored)
     generation = WorkerGeneration([engine], store, updating=True)
@@ -100,8 +99,7 @@ def test_an_offer_that_comes_too_late_takes_nothing_back(cluster: Any) -> None:
     assert not actor._offered
 
 
-def test_an_actor_without_chunks_keeps_no_old_snapshot_in_rays_memory(cluster: Any) -> None:
-    cluster.cloudpickle.register_pickle_by_value(sys.modules[Halfway.__module__])
+def test_an_actor_without_chunks_keeps_no_old_snapshot_in_rays_memory(by_value: None) -> None:
     alive: weakref.WeakSet[StoredWeights] = weakref.WeakSet()
 
     def counted(state: dict[str, torch.Tensor]) -> StoredWeights:
@@ -145,6 +143,7 @@ class Dying(Juggler):
 
 @pytest.fixture
 def by_value(cluster: Any) -> None:
+    """Actors are sent the engines of these tests, which their processes could not import."""
     for module in (__name__, Juggler.__module__):
         cluster.cloudpickle.register_pickle_by_value(sys.modules[module])
 
