@@ -1,4 +1,4 @@
-"""python -m analysis figures | table | compare | leaderboard | across | report | tune | fork | width | pack: --help."""
+"""python -m analysis COMMAND: what a set of runs says; --help lists the commands."""
 
 from __future__ import annotations
 
@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_across(command("across", _across, "methods against one of them in several tasks and stalenesses, one family"))
 
+    _add_ages(command("ages", _ages, "distributions of ages beside each other, tested in the order given"))
+
     width = command("width", _width, "the fixed clip that M2PO's mask amounts to, for algo=clip_at_width")
     width.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
@@ -117,6 +119,14 @@ def _add_across(across: argparse.ArgumentParser) -> None:
     across.add_argument("--planned-places", type=int, default=0, metavar="N",
                         help="places that were registered, where more than were run")  # fmt: skip
     across.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
+
+
+def _add_ages(ages: argparse.ArgumentParser) -> None:
+    ages.add_argument("--contrast", nargs=2, action="append", required=True, metavar=("A", "B"),
+                      help="two values of staleness, A − B: uniform:0:128 64; again for the next one")  # fmt: skip
+    ages.add_argument("--scale", nargs=2, action="append", default=[], metavar=("A", "B"),
+                      help="likewise, shown beside them and not tested: 128 0")  # fmt: skip
+    ages.add_argument("--out", type=Path, help="also write the table, and draw it, into this folder")
 
 
 def _add_tune(tune: argparse.ArgumentParser) -> None:
@@ -265,6 +275,22 @@ def _across(choices: argparse.Namespace) -> None:
         figures.prepare(choices.out)
         for name, table in made.items():
             tabular.write(table, choices.out, name)
+
+
+def _ages(choices: argparse.Namespace) -> None:
+    from analysis import ages, figures, tabular, terminal
+    from analysis.figures import common, contrasts
+
+    study = _study(choices)
+    figures.one_task(study)
+    found = ages.contrasts(study, choices.contrast, choices.scale)
+    table = ages.table(study, found)
+    terminal.show(table)
+    if choices.out:
+        figures.prepare(choices.out)
+        tabular.write(table, choices.out, "contrasts")
+        with common.options():
+            common.save(contrasts.draw(study, found), choices.out, "contrasts_by_seed")
 
 
 def _width(choices: argparse.Namespace) -> None:

@@ -39,25 +39,36 @@ def per_seed(study: Study) -> pd.DataFrame:
     """
     parts = []
     for place, runs in study.used.groupby(PLACE, sort=True):
-        own = study.keep(runs)
         for name, group in runs.groupby("algorithm", sort=False):
-            if group["setting"].nunique() > 1 or group["seed"].duplicated().any():
-                settings = ", ".join(sorted(set(group["setting"].astype(str))))
-                raise AnalysisError(
-                    f"{name} on {place[0]} at s = {place[1]}: expected one setting and one run a seed, got {settings}; "
-                    "choose with --where"
-                )
-        part = runs.set_index("run")[[*PLACE, "algorithm", "seed", "status", "final_weights_sha256"]]
-        for metric in scores.recorded(own, scores.decodings(own)):
-            curves = _curves(own, metric)
-            part[metric] = pd.Series({run: outcomes.area(curves.columns.to_numpy(), row.to_numpy())
-                                      for run, row in curves.iterrows()})  # fmt: skip
-            if metric == METRIC:
-                part["end"], part["best"] = curves.iloc[:, -1], curves.max(axis=1)
-        parts.append(part)
+            one_setting(group, f"{name} on {place[0]} at s = {place[1]}")
+        parts.append(reached(study.keep(runs)))
     if not parts or METRIC not in pd.concat(parts):
         raise MissingData(f"needs evaluations with {METRIC}")
-    return pd.concat(parts).reset_index()
+    return pd.concat(parts, ignore_index=True)
+
+
+def one_setting(group: pd.DataFrame, words: str) -> None:
+    """Refuses runs that are several settings, or two runs of a seed.
+
+    group: rows of the run table. words: what they are.
+    """
+    if group["setting"].nunique() > 1 or group["seed"].duplicated().any():
+        settings = ", ".join(sorted(set(group["setting"].astype(str))))
+        raise AnalysisError(f"{words}: expected one setting and one run a seed, got {settings}; choose with --where")
+
+
+def reached(study: Study) -> pd.DataFrame:
+    """The rows of `per_seed`, of runs that are all evaluated at the same updates: those that stopped early are carried
+    forward to the last of them.
+    """
+    part = study.used.set_index("run")[[*PLACE, "algorithm", "seed", "status", "final_weights_sha256"]]
+    for metric in scores.recorded(study, scores.decodings(study)):
+        curves = _curves(study, metric)
+        part[metric] = pd.Series({run: outcomes.area(curves.columns.to_numpy(), row.to_numpy())
+                                  for run, row in curves.iterrows()})  # fmt: skip
+        if metric == METRIC:
+            part["end"], part["best"] = curves.iloc[:, -1], curves.max(axis=1)
+    return part.reset_index()
 
 
 def _curves(study: Study, metric: str) -> pd.DataFrame:

@@ -18,7 +18,6 @@ BASELINE = "grpo"
 AT_LEAST = 6  # methods; with fewer, accuracy_vs_updates shows them in one panel
 BASE = "model.path"  # of the policy that a run starts from
 SHAPES = "ovDs^P"  # of points, one a base policy
-TICKS = (-0.5, -0.1, -inference.MARGIN, 0, inference.MARGIN, 0.1, 0.5)
 
 
 def stabilisers(study: Study) -> Drawing:
@@ -101,8 +100,7 @@ def difference_by_method(study: Study) -> Drawing:
     shapes = dict(zip(sorted(set(bases)), itertools.cycle(SHAPES)))
     figure, axes = common.canvas(2, 0.9 + 0.27 * len(methods), len(metrics), rows=1, sharey=True)
     for ax, metric in zip(axes, metrics, strict=True):
-        ax.axvspan(-inference.MARGIN, inference.MARGIN, color="#eeeeee", zorder=0)
-        ax.axvline(0, color=style.look(BASELINE).colour, linewidth=1.2)
+        common.difference_scale(ax, inference.MARGIN, style.look(BASELINE).colour)
         for place, method in enumerate(methods):
             look, rows = style.look(method), table[(table["metric"] == metric) & (table["algorithm"] == method)]
             for index, (base, shape) in enumerate(shapes.items()):
@@ -112,9 +110,6 @@ def difference_by_method(study: Study) -> Drawing:
             centre = rows[rows["kind"] == "centre"]
             ax.hlines([place] * len(centre), centre["low"], centre["high"], color="black", linewidth=1.1, zorder=3)
             ax.plot(centre["value"], [place] * len(centre), "|", color="black", markersize=9, zorder=4)
-        ax.set_xscale("symlog", linthresh=inference.MARGIN, linscale=0.7)
-        ax.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
-        ax.minorticks_off()
         ax.set_xlabel(metric.replace("_", " "))
     axes[0].set_yticks(range(len(methods)), [style.look(method).label for method in methods])
     axes[0].set_ylim(len(methods) - 0.5, -0.5)

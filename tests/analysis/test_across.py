@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,12 @@ GAIN = {"grpo": 0.0, "m2po": 0.1, "gspo": 0.001}  # of the last evaluation over 
 SEEDS = range(1, 9)
 
 
-def curve(folder: Path, values: list[float]) -> None:
-    """Replaces the evaluations of a run by these accuracies, 4 updates apart; greedy is .9 minus sampled."""
-    rows = [
-        {"update": 4 * i, "split": split, "sampled_accuracy": value, "greedy_accuracy": 0.9 - value}
-        for i, value in enumerate(values)
-        for split in ("validation", "test")
-    ]
-    (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def write(root: Path) -> None:
     """Two tasks; of `carry_long` TOPR ends low, and one of its runs failed half way."""
     for task, name, seed in itertools.product(("carry", "carry_long"), GAIN, SEEDS):
         folder = synthetic.write_run(root / f"{task}-{name}-{seed}", name, 64, seed, task=task, updates=16)
         noise = 0.004 * np.sin(seed + sum(name.encode()))
-        curve(folder, [0.1, 0.2, 0.3, 0.3, 0.4 + GAIN[name] * (task == "carry") + noise])
+        synthetic.curve(folder, [0.1, 0.2, 0.3, 0.3, 0.4 + GAIN[name] * (task == "carry") + noise])
     for seed in SEEDS:
         failed = seed == 3
         folder = synthetic.write_run(
@@ -47,7 +36,7 @@ def write(root: Path) -> None:
             updates=16,
             status="failed" if failed else "finished",
         )
-        curve(folder, [0.1, 0.5, 0.1] if failed else [0.1, 0.5, 0.1, 0.1, 0.1])
+        synthetic.curve(folder, [0.1, 0.5, 0.1] if failed else [0.1, 0.5, 0.1, 0.1, 0.1])
 
 
 @pytest.fixture(scope="module")

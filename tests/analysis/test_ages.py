@@ -1,13 +1,15 @@
 """Runs whose staleness is a distribution: they stand at its mean, and are never averaged with a constant lag."""
 
+import itertools
+import math
 from pathlib import Path
 
 import pytest
 import yaml
-from synthetic import write_run
+from synthetic import curve, write_run
 
 from analysis import __main__ as cli
-from analysis import axes, figures, runs, style
+from analysis import ages, axes, figures, runs, style
 from analysis.figures.common import Drawing
 from analysis.study import Study
 
@@ -23,10 +25,10 @@ def mixed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_mixed(folder: Path, algorithm: str, ages: str, seed: int) -> None:
-    write_run(folder, algorithm, 64, seed, manifest={"staleness": ages, "age": 64.0})
+def write_mixed(folder: Path, algorithm: str, text: str, seed: int, **more: int) -> None:
+    write_run(folder, algorithm, 64, seed, manifest={"staleness": text, "age": 64.0}, **more)
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"staleness": ages}))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"staleness": text}))
 
 
 def test_a_distribution_stands_at_its_mean_as_a_setting_of_its_own(mixed: Path) -> None:
@@ -69,3 +71,72 @@ def test_a_distribution_is_named_where_a_method_has_no_other_setting(
         assert "| ages=uniform:0:128 |" in capsys.readouterr().out
     ((_, drawing),) = figures.draw(runs.load([tmp_path]), only=["accuracy_vs_updates"])
     assert isinstance(drawing, Drawing) and "s = 64 is uniform:0:128" in drawing.caption
+
+
+GAIN = {"64": 0.0, "uniform:0:128": 0.1, "two_point:0:128:.5": 0.15, "0": 0.2, "128": -0.2}  # of the last evaluation
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five distributions, two methods, six seeds; every curve is 0.3, 0.3 and an end of its own."""
+    root = tmp_path_factory.mktemp("registered")
+    for (text, gain), name, seed in itertools.product(GAIN.items(), ("grpo", "m2po"), range(1, 7)):
+        folder = root / f"{name}-{text.replace(':', '_')}-{seed}"
+        if text.isdigit():
+            write_run(folder, name, int(text), seed, updates=16)
+        else:
+            write_mixed(folder, name, text, seed, updates=16)
+        curve(folder, [0.3, 0.3, 0.4 + gain * (2 if name == "m2po" else 1) + noise(text, name, seed)])
+    return root
+
+
+def noise(text: str, name: str, seed: int) -> float:
+    """Of ±.01, and ±.1 on the even spread, where M2PO's opposes GRPO's in part."""
+    return (0.1 if text == "uniform:0:128" else 0.01) * math.sin(7 * seed + len(text) + len(name))
+
+
+def test_contrasts_are_means_over_methods_paired_by_seed(registered: Path) -> None:
+    study = runs.load([registered])
+    (first, scale) = ages.contrasts(study, [("two_point:0:128:.5", "64")], [("128", "0")])
+    expected = {
+        seed: sum(
+            gain + noise("two_point:0:128:.5", name, seed) - noise("64", name, seed)
+            for name, gain in (("grpo", 0.15), ("m2po", 0.3))
+        ) / 2 / 4
+        for seed in range(1, 7)
+    }  # fmt: skip
+    pairs = first.of("sampled_accuracy")
+    assert dict(pairs) == pytest.approx(expected)  # the end is a quarter of the area of three evaluations
+    assert dict(first.of("end")) == pytest.approx({seed: 4 * v for seed, v in expected.items()})
+    assert (first.p, first.said) == (2 / 2**6, "higher") and (math.isnan(scale.p), scale.said) == (True, "")
+
+
+def test_nothing_is_tested_after_the_first_that_is_not_rejected(registered: Path) -> None:
+    study = runs.load([registered])
+    asked = [("64", "128"), ("64", "64"), ("two_point:0:128:.5", "64")]
+    higher, same, untested = ages.contrasts(study, asked)
+    assert (higher.said, higher.p) == ("higher", 2 / 2**6)
+    assert (same.said, same.p) == ("the same within 0.02", 1.0)
+    assert untested.said == "not told apart" or math.isnan(untested.p)
+    rows = ages.table(study, [higher, same, untested]).rows
+    assert [row[-2] for row in rows if row[1] == ages.ALL] == ["0.0312", "1", "not tested"]
+
+
+def test_the_command_shows_writes_and_refuses(registered: Path, tmp_path: Path, capsys) -> None:
+    pack = tmp_path / "ages.parquet"
+    assert cli.main(["pack", str(registered), "--out", str(pack)]) == 0
+    command = ["ages", str(pack), "--contrast", "uniform:0:128", "64", "--scale", "128", "0", "--out", str(tmp_path)]
+    assert cli.main(command) == 0
+    assert "uniform:0:128 − 64" in capsys.readouterr().out
+    assert (tmp_path / "contrasts_by_seed.png").stat().st_size > 5000
+    assert (tmp_path / "contrasts.md").read_text().count("GRPO") == 2
+    assert cli.main(["ages", str(pack), "--contrast", "uniform:0:129", "64"]) == 2
+    assert "no runs at staleness=uniform:0:129; there are 0, 128, 64" in capsys.readouterr().err
+
+
+def test_a_seed_that_lacks_a_run_is_named(registered: Path) -> None:
+    study = runs.load([registered])
+    study = study.keep(study.runs[~study.runs["run"].str.endswith("m2po-64-3")])
+    (found,) = ages.contrasts(study, [("uniform:0:128", "64")])
+    assert list(found.of("sampled_accuracy").index) == [1, 2, 4, 5, 6]
+    assert ages.table(study, [found]).caption.endswith("Seeds that lack a run: uniform:0:128 − 64: 3.")

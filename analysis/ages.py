@@ -1,0 +1,146 @@
+"""Distributions of ages beside each other: contrasts of two, averaged over the methods, tested in the order given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis import across, inference, scores, series, statistics, style
+from analysis.errors import AnalysisError, MissingData
+from analysis.study import Study
+from analysis.tabular import Table
+
+ALL = "mean of methods"
+Sides = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One distribution of ages minus another, paired by seed.
+
+    sides: both, as at `staleness=`. pairs: long rows `metric algorithm seed value`, metric being the area under an
+    accuracy by its name or `end`, algorithm a method or ALL. p: of the sign-flip test of ALL, NaN where none was made.
+    said: what that allows to say, "" where nothing was asked.
+    """
+
+    sides: Sides
+    pairs: pd.DataFrame
+    p: float
+    said: str
+
+    @property
+    def name(self) -> str:
+        """The contrast as text."""
+        return " − ".join(self.sides)
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that have both sides, in the order of the palette."""
+        return [name for name in style.order(self.pairs["algorithm"]) if name != ALL]
+
+    def of(self, metric: str, algorithm: str = ALL) -> pd.Series:
+        """The differences of a method, indexed by seed."""
+        rows = self.pairs[(self.pairs["metric"] == metric) & (self.pairs["algorithm"] == algorithm)]
+        return rows.set_index("seed")["value"]
+
+
+def contrasts(study: Study, asked: Sequence[Sides], scale: Sequence[Sides] = ()) -> list[Contrast]:
+    """Paired differences between distributions of ages; those asked for are tested in their order, each at .05.
+
+    None is tested after the first that is not rejected, so the error of all together is .05. "The same" needs no test:
+    it is said where the 95 % interval lies within the margin.
+
+    study: runs at several values of `staleness`, of one or more methods. asked: pairs of values, A and B for A − B.
+    scale: pairs that are shown beside them and not tested.
+    Raises AnalysisError where a side has no runs, several settings, or two runs of a seed.
+    """
+    values = _per_seed(study)
+    found: list[Contrast] = []
+    open_to_test = True
+    for sides in [*asked, *scale]:
+        pairs = _pairs(values, sides)
+        own = Contrast(sides, pairs, math.nan, "").of(across.METRIC).to_numpy()
+        p = math.nan
+        if len(found) < len(asked) and open_to_test:
+            p = float(inference.sign_flip(own))
+            open_to_test = p < inference.ALPHA
+        found.append(Contrast(sides, pairs, p, _words(own, p) if len(found) < len(asked) else ""))
+    return found
+
+
+def _per_seed(study: Study) -> pd.DataFrame:
+    """What every run reached, in long rows `metric algorithm ages seed value`."""
+    runs = across.reached(study)
+    if across.METRIC not in runs:
+        raise MissingData(f"needs evaluations with {across.METRIC}")
+    used = study.used.to_dict("records")
+    ages = {run["run"]: str(series.settings_of(run).get("ages", run["staleness"])) for run in used}
+    for (name, value), group in study.used.groupby(["algorithm", study.used["run"].map(ages)]):
+        across.one_setting(group, f"{name} at staleness={value}")
+    runs["ages"] = runs["run"].map(ages)
+    metrics = [across.METRIC, "end", *scores.other_decodings(study, across.METRIC)]
+    return runs.melt(["algorithm", "ages", "seed"], metrics, var_name="metric").dropna(subset=["value"])
+
+
+def _pairs(values: pd.DataFrame, sides: Sides) -> pd.DataFrame:
+    there = sorted(values["ages"].unique())
+    for side in sides:
+        if side not in there:
+            raise AnalysisError(f"no runs at staleness={side}; there are {', '.join(there)}")
+    keys = ["metric", "algorithm", "seed"]
+    a, b = (values[values["ages"] == side].set_index(keys)["value"] for side in sides)
+    pairs = statistics.differences(a, b).rename("value").reset_index()
+    methods = pairs["algorithm"].nunique()
+    complete = pairs.groupby(["metric", "seed"])["algorithm"].transform("size") == methods
+    pairs = pairs[complete]  # the seeds that every method has at both sides
+    if across.METRIC not in set(pairs["metric"]):
+        raise AnalysisError(f"staleness={sides[0]} and staleness={sides[1]}: no seed that every method has at both")
+    means = pairs.groupby(["metric", "seed"], sort=False)["value"].mean().reset_index().assign(algorithm=ALL)
+    return pd.concat([pairs, means], ignore_index=True)
+
+
+def _words(pairs: np.ndarray, p: float) -> str:
+    low, high = (float(end) for end in statistics.interval(pairs))
+    same = f"the same within {inference.MARGIN:g}" if max(abs(low), abs(high)) <= inference.MARGIN else ""
+    if p < inference.ALPHA:
+        return ", ".join(filter(None, ["higher" if pairs.mean() > 0 else "lower", same]))
+    return same or "not told apart"
+
+
+def table(study: Study, found: Sequence[Contrast]) -> Table:
+    """Every contrast, of the mean over the methods and of each.
+
+    study: the runs. found: of `contrasts`.
+    """
+    metrics = list(found[0].pairs["metric"].unique())
+    lines = []
+    for contrast in found:
+        for method in [ALL, *contrast.methods] if len(contrast.methods) > 1 else [ALL]:
+            own = [contrast.of(name, method).to_numpy() for name in metrics]
+            deviation = float(np.std(own[0], ddof=1)) if len(own[0]) > 1 else math.nan
+            label = ALL if method == ALL else style.look(method).label
+            said = [_p(contrast), contrast.said] if method == ALL and contrast.said else ["–", "–"]
+            lines.append([contrast.name, label, len(own[0]), *map(statistics.estimate, own),
+                          inference.detectable(deviation, len(own[0])), *said])  # fmt: skip
+    failed = study.used.loc[study.used["status"] == "failed", "run"]
+    seeds = set(study.used["seed"])
+    absent = {c.name: sorted(seeds - set(c.of(across.METRIC).index)) for c in found}
+    lacking = [f"{name}: {', '.join(map(str, left))}" for name, left in absent.items() if left]
+    shown = ["area" if name == across.METRIC else "last" if name == "end" else f"area, {name}" for name in metrics]
+    caption = (
+        f"Paired differences by seed on {scores.reported_split(study)}, with 95 % t intervals: area under the curve of "
+        f"{across.METRIC}, its last evaluation, and the other accuracies. p: exact sign-flip test of the area, each "
+        "contrast at .05 in the order shown and none after the first that is not rejected. detectable: the smallest "
+        "true difference in area that a t test finds with 90 % power. the same: the interval lies within "
+        f"±{inference.MARGIN:g}. Failed runs, carried forward: {', '.join(failed) or 'none'}."
+        f"{' Seeds that lack a run: ' + '; '.join(lacking) + '.' if lacking else ''}"
+    )
+    return Table(["contrast", "method", "n", *shown, "detectable", "p", "said"], lines, caption)
+
+
+def _p(contrast: Contrast) -> str:
+    return "not tested" if math.isnan(contrast.p) else f"{contrast.p:.3g}"
