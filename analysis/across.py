@@ -58,8 +58,9 @@ def one_setting(group: pd.DataFrame, words: str) -> None:
 
 
 def reached(study: Study) -> pd.DataFrame:
-    """The rows of `per_seed`, of runs that are all evaluated at the same updates: those that stopped early are carried
-    forward to the last of them.
+    """What every run reached; one that stopped early is carried forward to the last update that any was evaluated at.
+
+    study: runs that are evaluated at the same updates. Returns the columns of `per_seed`.
     """
     part = study.used.set_index("run")[[*PLACE, "algorithm", "seed", "status", "final_weights_sha256"]]
     for metric in scores.recorded(study, scores.decodings(study)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -59,16 +59,13 @@ def contrasts(study: Study, asked: Sequence[Sides], scale: Sequence[Sides] = ())
     Raises AnalysisError where a side has no runs, several settings, or two runs of a seed.
     """
     values = _per_seed(study)
-    found: list[Contrast] = []
+    found = [Contrast(sides, _pairs(values, sides), math.nan, "") for sides in [*asked, *scale]]
     open_to_test = True
-    for sides in [*asked, *scale]:
-        pairs = _pairs(values, sides)
-        own = Contrast(sides, pairs, math.nan, "").of(across.METRIC).to_numpy()
-        p = math.nan
-        if len(found) < len(asked) and open_to_test:
-            p = float(inference.sign_flip(own))
-            open_to_test = p < inference.ALPHA
-        found.append(Contrast(sides, pairs, p, _words(own, p) if len(found) < len(asked) else ""))
+    for index, contrast in enumerate(found[: len(asked)]):
+        own = contrast.of(across.METRIC).to_numpy()
+        p = float(inference.sign_flip(own)) if open_to_test else math.nan
+        open_to_test = p < inference.ALPHA  # False from the first that was not rejected on
+        found[index] = replace(contrast, p=p, said=_words(own, p))
     return found
 
 
