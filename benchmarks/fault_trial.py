@@ -209,5 +209,6 @@ def _tracebacks(log: Path) -> list[Problem]:
     said = log.read_text(errors="replace") if log.exists() else ""
     if "Traceback" not in said and "Error executing job" not in said:
         return []
-    errors = [text for text in said.splitlines() if "Error" in text]
+    lines = said.splitlines()
+    errors = [text for text in lines if "Error" in text] or lines  # an exit or Ctrl-C is none
     return [Problem("traceback", " | ".join(errors[-3:])[:300])]

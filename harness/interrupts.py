@@ -72,21 +72,13 @@ def graceful() -> Iterator[None]:
 
     A hangup that is ignored stays so, and SIGUSR1 and SIGUSR2.
     """
-    with handlers_kept():
-        if threading.current_thread() is threading.main_thread():
-            for number in ASKING:
-                if number not in UNLESS_IGNORED or signal.getsignal(number) != signal.SIG_IGN:
-                    signal.signal(number, _note)
-        yield
-
-
-@contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Puts the signal handlers back after a block that may replace them (Ray's start does)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in ASKING}
+    for number in ASKING:
+        if number not in UNLESS_IGNORED or before[number] != signal.SIG_IGN:
+            signal.signal(number, _note)
     try:
         yield
     finally:

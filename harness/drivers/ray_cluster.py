@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from harness import interrupts
 from harness.errors import UserError
 from harness.groups import RayConfig
 
@@ -80,7 +79,7 @@ def connect(
     if ray.is_initialized():
         return lambda: None
     quiet = {"log_to_driver": False, "configure_logging": False}
-    with interrupts.handlers_kept():  # ray.init puts its own SIGTERM handler over ours
+    with _sigterm_left_alone(ray):
         address = address_of(config)
         if address is not None:
             ray.init(address=address, runtime_env={"py_modules": code_to_send(packages)}, **quiet)
@@ -123,6 +122,17 @@ def private_cluster() -> Iterator[None]:
             del os.environ[name]
 
 
+@contextmanager
+def _sigterm_left_alone(ray: ModuleType) -> Iterator[None]:
+    """While Ray starts, the handler that is there stays: Ray's own would end the process in the middle of it."""
+    utils = ray._private.utils
+    theirs, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = theirs
+
+
 def _read_token(ray: ModuleType) -> None:
     """Ray reads the environment when it is imported, and remembers."""
     ray._raylet.Config.initialize("")
@@ -130,6 +140,6 @@ def _read_token(ray: ModuleType) -> None:
 
 
 def _shutdown(ray: ModuleType) -> None:
-    with interrupts.handlers_kept(), contextlib.redirect_stderr(None):
+    with contextlib.redirect_stderr(None):
         ray.shutdown()
     _read_token(ray)  # forgets that of a local cluster

@@ -23,9 +23,9 @@ from harness.records.state import status_of
 
 
 class Failing:
-    """An engine that fails once in each of `ways`, in the middle of the run, whoever serves."""
+    """An engine that fails once in each of `ways`, from the version named on, whoever serves."""
 
-    def __init__(self, engine: Any, folder: str, ways: tuple[str, ...]) -> None:
+    def __init__(self, engine: Any, folder: str, ways: dict[str, int]) -> None:
         self._engine, self._folder, self._ways = engine, folder, ways
         self.seconds = engine.seconds
 
@@ -38,7 +38,7 @@ class Failing:
 
     def generate(self, request: Any) -> Any:
         rollouts = self._engine.generate(request)
-        for way in self._ways if self.version > 0 else ():
+        for way in [way for way, version in self._ways.items() if self.version >= version]:
             try:
                 os.close(os.open(os.path.join(self._folder, way), os.O_CREAT | os.O_EXCL))
             except FileExistsError:
@@ -58,16 +58,16 @@ def test_a_failed_actors_chunk_is_generated_again(run: Any, cluster: Any, engine
     lag = ("staleness=4", "rollout.chunks=4")
     serial = run(*lag)
     cluster.cloudpickle.register_pickle_by_value(sys.modules[Failing.__module__])
-    ways = ("killed", "raising", "hanging")
+    ways = {"killed": 1, "raising": 2, "hanging": 3}  # never all three on one chunk: that would end the run
     engines(functools.partial(Failing, folder=str(tmp_path), ways=ways))
-    ray = run(*lag, "driver=ray", "ray.actors=2", "ray.chunk_timeout_s=3")
+    ray = run(*lag, "driver=ray", "ray.actors=2", "ray.chunk_timeout_s=6")
     assert all((tmp_path / way).exists() for way in ways)
     assert ray.sha256 == serial.sha256
 
 
 def test_an_actor_that_always_raises_ends_the_run(run: Any, cluster: Any, engines: Any, tmp_path: Path) -> None:
     cluster.cloudpickle.register_pickle_by_value(sys.modules[Failing.__module__])
-    engines(functools.partial(Failing, folder=str(tmp_path), ways=tuple(f"raising {i}" for i in range(9))))
+    engines(functools.partial(Failing, folder=str(tmp_path), ways={f"raising {i}": 1 for i in range(9)}))
     ended = run("staleness=4", "driver=ray")
     assert ended.outcome == "failed"
     assert "3 times on one chunk" in ended.manifest["error"]
@@ -75,7 +75,7 @@ def test_an_actor_that_always_raises_ends_the_run(run: Any, cluster: Any, engine
 
 
 def test_an_error_of_a_worker_ends_the_run_with_its_traceback(run: Any, engines: Any, tmp_path: Path) -> None:
-    engines(functools.partial(Failing, folder=str(tmp_path), ways=("raising",)))
+    engines(functools.partial(Failing, folder=str(tmp_path), ways={"raising": 1}))
     ended = run("staleness=4", "driver=overlapped")
     assert ended.outcome == "failed"
     assert ended.manifest["error"] == "RuntimeError: the engine broke"
@@ -111,13 +111,37 @@ def test_ctrl_c_stops_everything_within_five_seconds_with_a_checkpoint(driver: t
     assert took < 5, f"{took:.1f} s"
 
 
+def test_a_stop_while_ray_starts_ends_the_run_at_its_first_safe_point(tmp_path: Path) -> None:
+    """Ray's own handler of SIGTERM would end it there, with a traceback."""
+    overrides = ("driver=ray", "updates=4000", "eval.every=4000", "checkpoint_every=4000")
+    config = configured(tmp_path, *overrides)
+    command = [sys.executable, str(PROJECT / "run.py"), *SHORT, f"runs_dir={tmp_path}", *overrides]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})  # fmt: skip
+    deadline = time.monotonic() + 150
+    while not any("gcs_server" in started for started in _processes("ppid", process.pid)):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert "stopped by SIGTERM" in said
+    assert "Traceback" not in said
+    assert status_of(config.folder) == "interrupted"
+    assert not _left_behind(process.pid)
+
+
+def _processes(kin: str, number: int) -> list[str]:
+    """What runs of a parent (ppid) or of a session (sid)."""
+    listed = subprocess.run(["ps", "-eww", "-o", f"{kin}=,stat=,args="], capture_output=True, text=True, check=True)
+    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    return [args for found, state, args in rows if int(found) == number and not state.startswith("Z")]
+
+
 def _left_behind(session: int) -> list[str]:
     """Processes of a session that outlived its leader, Ray's helpers included, after a moment of grace."""
     for _ in range(30):
-        listed = subprocess.run(["ps", "-eo", "sid=,stat=,args="], capture_output=True, text=True, check=True)
-        rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
-        alive = [args for sid, state, args in rows if int(sid) == session and not state.startswith("Z")]
-        if not alive:
+        if not (alive := _processes("sid", session)):
             return []
         time.sleep(0.1)
     return alive
