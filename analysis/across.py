@@ -136,7 +136,8 @@ def _over_problems(study: Study, key: tuple[str, int, str], against: str) -> obj
 def agreement(study: Study, planned: int = 0) -> Table:
     """Whether sampled and greedy accuracy order the methods of a place alike: Kendall's τ of their mean areas.
 
-    The test is over the orders of the methods, exact up to eight of them; Holm over the places.
+    The test is over the orders of the methods, exact up to eight of them; Holm over the places. A place with two
+    methods has two orders, which nothing can tell apart: it is left out.
     planned: places of the family as registered, where more than were run; the missing ones count as p = 1.
     """
     runs = per_seed(study)
@@ -144,8 +145,10 @@ def agreement(study: Study, planned: int = 0) -> Table:
         raise MissingData(f"needs {OTHER}")
     means = runs.groupby([*PLACE, "algorithm"])[[METRIC, OTHER]].mean()
     found: dict[Any, tuple[float, float]] = {
-        key: kendall(*group.to_numpy().T) for key, group in means.groupby(level=PLACE)
+        key: kendall(*group.to_numpy().T) for key, group in means.groupby(level=PLACE) if len(group) > 2
     }
+    if not found:
+        raise MissingData("needs three methods in a place")
     corrected = inference.holm(np.array([p for _, p in found.values()] + [1.0] * (planned - len(found))))
     lines = [
         [*key, len(means.xs(key, level=PLACE)), tau, f"{p:.3g}", "alike" if p < inference.ALPHA and tau > 0 else

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from analysis import __main__, across, runs
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, MissingData
 from analysis.study import Study
 from tests.analysis import synthetic
 
@@ -101,6 +101,14 @@ def test_registered_places_that_were_not_run_count(study: Study) -> None:
     planned = across.agreement(study, planned=4)
     assert [row[4] for row in planned.rows] == ["1", "0.333"]
     assert planned.caption.endswith("4 places, of which 2 were run.")
+
+
+def test_a_place_with_two_methods_orders_nothing(study: Study) -> None:
+    two = study.keep(study.used[(study.used["task"] == "carry_long") | study.used["algorithm"].isin(["grpo", "m2po"])])
+    (long,) = across.agreement(two).rows
+    assert long[0] == "carry_long"
+    with pytest.raises(MissingData, match="three methods"):
+        across.agreement(two.where(task="carry"))
 
 
 @pytest.mark.parametrize("n", [3, 7, 8])
