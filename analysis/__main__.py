@@ -269,10 +269,11 @@ def _across(choices: argparse.Namespace) -> None:
         "agreement": tabular.made("agreement", across.agreement, study, choices.planned_places),
         "collapses": across.collapses(study),
     }
+    if choices.out:
+        figures.prepare(choices.out)
     for table in made.values():
         terminal.show(table)
     if choices.out:
-        figures.prepare(choices.out)
         for name, table in made.items():
             tabular.write(table, choices.out, name)
 
@@ -285,9 +286,10 @@ def _ages(choices: argparse.Namespace) -> None:
     figures.one_task(study)
     found = ages.contrasts(study, choices.contrast, choices.scale)
     table = ages.table(study, found)
-    terminal.show(table)
     if choices.out:
         figures.prepare(choices.out)
+    terminal.show(table)
+    if choices.out:
         tabular.write(table, choices.out, "contrasts")
         with common.options():
             common.save(contrasts.draw(study, found), choices.out, "contrasts_by_seed")

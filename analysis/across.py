@@ -34,7 +34,8 @@ def per_seed(study: Study) -> pd.DataFrame:
     A run that was evaluated less often than others of its place (it failed) is carried forward at its last value.
 
     study: of one or more places. Returns a row a run: task, staleness, algorithm, seed, status, the area under each
-    accuracy under its name, `end` and `best` (of its last and its best evaluation, sampled), final_weights_sha256.
+    accuracy under its name, `end` and `best` (of its last and its best evaluation, sampled), `short` (evaluated less
+    far than others of its place), final_weights_sha256.
     Raises AnalysisError where a method has two settings in a place, or two runs of a seed.
     """
     parts = []
@@ -53,7 +54,7 @@ def one_setting(group: pd.DataFrame, words: str) -> None:
     group: rows of the run table. words: what they are.
     """
     if group["setting"].nunique() > 1 or group["seed"].duplicated().any():
-        settings = ", ".join(sorted(set(group["setting"].astype(str))))
+        settings = " and ".join(sorted({str(name) or "the reference" for name in group["setting"]}))
         raise AnalysisError(f"{words}: expected one setting and one run a seed, got {settings}; choose with --where")
 
 
@@ -61,10 +62,15 @@ def reached(study: Study) -> pd.DataFrame:
     """What every run reached; one that stopped early is carried forward to the last update that any was evaluated at.
 
     study: runs that are evaluated at the same updates. Returns the columns of `per_seed`.
+    Raises AnalysisError for a run that lacks an evaluation before its last, or has finished before others.
     """
     part = study.used.set_index("run")[[*PLACE, "algorithm", "seed", "status", "final_weights_sha256"]]
     for metric in scores.recorded(study, scores.decodings(study)):
         curves = _curves(study, metric)
+        if metric == METRIC:
+            part["short"] = curves.iloc[:, -1].reindex(part.index).isna()
+            _check(curves, part)
+        curves = curves.ffill(axis=1)
         part[metric] = pd.Series({run: outcomes.area(curves.columns.to_numpy(), row.to_numpy())
                                   for run, row in curves.iterrows()})  # fmt: skip
         if metric == METRIC:
@@ -73,11 +79,29 @@ def reached(study: Study) -> pd.DataFrame:
 
 
 def _curves(study: Study, metric: str) -> pd.DataFrame:
-    """Accuracy with a row a run and a column an evaluated update of the place, carried forward."""
+    """Accuracy with a row a run and a column an evaluated update of the place, NaN where it was not evaluated."""
     rows = scores.accuracy_curves(study, metric)
-    return (
-        rows.assign(run=rows["run"].astype(str)).pivot(index="run", columns="update", values="accuracy").ffill(axis=1)
-    )
+    return rows.assign(run=rows["run"].astype(str)).pivot(index="run", columns="update", values="accuracy")
+
+
+def _check(curves: pd.DataFrame, runs: pd.DataFrame) -> None:
+    """Refuses what must not be filled in: a gap, and a shorter run that was meant to be no longer."""
+    gaps = curves.isna() & curves.bfill(axis=1).notna()
+    if gaps.to_numpy().any():
+        run = gaps.any(axis=1).idxmax()
+        raise AnalysisError(f"{run}: no evaluation at update {gaps.loc[run].idxmax()}, which others of its place have")
+    for run in runs.index[runs["short"] & (runs["status"] == "finished")]:
+        until = curves.loc[run].last_valid_index() if run in curves.index else "none"
+        raise AnalysisError(
+            f"{run} has finished, its last evaluation at update {until}; others of its place have one at "
+            f"{curves.columns[-1]}: leave one kind out with --where"
+        )
+
+
+def carried_forward(runs: pd.DataFrame) -> str:
+    """Which runs count with their last value, for a caption. runs: with `run`, `short` and `status`."""
+    names = [f"{row['run']} ({row['status']})" for row in runs[runs["short"]].to_dict("records")]
+    return f"Carried forward at their last value: {', '.join(names) or 'none'}."
 
 
 def differences(study: Study, against: str = "grpo", tested: Sequence[str] = (), planned: int = 0) -> Table:
@@ -113,13 +137,11 @@ def differences(study: Study, against: str = "grpo", tested: Sequence[str] = (),
         area = statistics.estimate(group[METRIC].to_numpy())
         lines.append([*key[:2], style.look(str(key[2])).label, len(group), area, *means, difference, over, *said])
     label = style.look(against).label
-    failed = runs[runs["status"] == "failed"]
     caption = (
         f"{scores.OUTCOMES['area']} of {METRIC} on {scores.reported_split(study)}; beside it, untested, the last "
         f"evaluation and the area of {', '.join(others) or 'no other'}. {SEEDS} "
         f"{leaderboard.inference_words(claims.values(), planned)} "
-        "over problems: the interval over seeds and problems. Failed runs, carried forward: "
-        f"{', '.join(failed['run']) or 'none'}."
+        f"over problems: the interval over seeds and problems. {carried_forward(runs)}"
     )
     columns = [*PLACE, "algorithm", "n", "area", "last", *others, f"minus {label}", "over problems"]
     return Table([*columns, "p (Holm)", "detectable", "said"], lines, caption)

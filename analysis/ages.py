@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from analysis import across, inference, scores, series, statistics, style
 from analysis.errors import AnalysisError, MissingData
 from analysis.study import Study
 from analysis.tabular import Table
+from harness.lag.ages import canonical
 
 ALL = "mean of methods"
 Sides = tuple[str, str]
@@ -56,26 +59,55 @@ def contrasts(study: Study, asked: Sequence[Sides], scale: Sequence[Sides] = ())
 
     study: runs at several values of `staleness`, of one or more methods. asked: pairs of values, A and B for A − B.
     scale: pairs that are shown beside them and not tested.
-    Raises AnalysisError where a side has no runs, several settings, or two runs of a seed.
+    Raises AnalysisError where a side has no runs, a method has runs at one side only or several settings or two runs of
+    a seed, and for a contrast that is none or is asked for twice.
     """
-    values = _per_seed(study)
+    asked, scale = ([(_recorded(a), _recorded(b)) for a, b in pairs] for pairs in (asked, scale))
+    for number, sides in enumerate(asked):
+        if sides[0] == sides[1] or {*sides} in [{*other} for other in asked[:number]]:
+            raise AnalysisError(f"the contrast {sides[0]} {sides[1]}: expected two ages that differ, each pair once")
+    values = _per_seed(_of(study, {*itertools.chain(*asked, *scale)}))
     found = [Contrast(sides, _pairs(values, sides), math.nan, "") for sides in [*asked, *scale]]
     open_to_test = True
     for index, contrast in enumerate(found[: len(asked)]):
         own = contrast.of(across.METRIC).to_numpy()
+        open_to_test = open_to_test and inference.smallest_p(len(own)) < inference.ALPHA
         p = float(inference.sign_flip(own)) if open_to_test else math.nan
         open_to_test = p < inference.ALPHA  # False from the first that was not rejected on
         found[index] = replace(contrast, p=p, said=_words(own, p))
     return found
 
 
+def _of(study: Study, sides: Collection[str]) -> Study:
+    """The runs at these values of `staleness`, each of which there must be."""
+    ages = study.used["run"].map(_ages(study))
+    for side in sides:
+        if side not in set(ages):
+            raise AnalysisError(f"no runs at staleness={side}; there are {', '.join(sorted(set(ages)))}")
+    return study.keep(study.used[ages.isin(sides)])
+
+
+def _ages(study: Study) -> dict[str, str]:
+    """The value of `staleness` of every run that is used."""
+    rows = study.used.to_dict("records")
+    return {run["run"]: str(series.settings_of(run).get("ages", run["staleness"])) for run in rows}
+
+
+def _recorded(side: str) -> str:
+    """A value of `staleness`, however it is spelt, as runs record it."""
+    try:
+        return side if side.isdigit() else str(canonical(side))
+    except ValueError as error:
+        raise AnalysisError(str(error)) from error
+
+
 def _per_seed(study: Study) -> pd.DataFrame:
     """What every run reached, in long rows `metric algorithm ages seed value`."""
+    _check_alike(study.used.to_dict("records"))
     runs = across.reached(study)
     if across.METRIC not in runs:
         raise MissingData(f"needs evaluations with {across.METRIC}")
-    used = study.used.to_dict("records")
-    ages = {run["run"]: str(series.settings_of(run).get("ages", run["staleness"])) for run in used}
+    ages = _ages(study)
     for (name, value), group in study.used.groupby(["algorithm", study.used["run"].map(ages)]):
         across.one_setting(group, f"{name} at staleness={value}")
     runs["ages"] = runs["run"].map(ages)
@@ -83,11 +115,28 @@ def _per_seed(study: Study) -> pd.DataFrame:
     return runs.melt(["algorithm", "ages", "seed"], metrics, var_name="metric").dropna(subset=["value"])
 
 
+def _check_alike(used: Sequence[Mapping[Any, Any]]) -> None:
+    """Refuses a method whose runs of one seed differ in more than their ages. used: rows of the run table."""
+    first: dict[tuple[str, int], dict[str, Any]] = {}
+    for run in used:
+        settings = series.settings_of(run) | {"updates": run["updates"]}
+        before = first.setdefault((run["algorithm"], run["seed"]), settings)
+        keys = {*settings, *before} - {"ages"}
+        other = sorted(key for key in keys if settings.get(key) != before.get(key))
+        if other:
+            raise AnalysisError(
+                f"{run['run']}: differs from another run of {run['algorithm']} in {', '.join(other)}, not in its ages "
+                "alone; choose with --where"
+            )
+
+
 def _pairs(values: pd.DataFrame, sides: Sides) -> pd.DataFrame:
-    there = sorted(values["ages"].unique())
     for side in sides:
-        if side not in there:
-            raise AnalysisError(f"no runs at staleness={side}; there are {', '.join(there)}")
+        lacking = sorted(set(values["algorithm"]) - set(values.loc[values["ages"] == side, "algorithm"]))
+        if lacking:
+            raise AnalysisError(
+                f"no runs of {', '.join(lacking)} at staleness={side}; leave out with --where algorithm=…"
+            )
     keys = ["metric", "algorithm", "seed"]
     a, b = (values[values["ages"] == side].set_index(keys)["value"] for side in sides)
     pairs = statistics.differences(a, b).rename("value").reset_index()
@@ -101,6 +150,8 @@ def _pairs(values: pd.DataFrame, sides: Sides) -> pd.DataFrame:
 
 
 def _words(pairs: np.ndarray, p: float) -> str:
+    if inference.smallest_p(len(pairs)) >= inference.ALPHA:
+        return f"n = {len(pairs)} is too few for a test"
     low, high = (float(end) for end in statistics.interval(pairs))
     same = f"the same within {inference.MARGIN:g}" if max(abs(low), abs(high)) <= inference.MARGIN else ""
     if p < inference.ALPHA:
@@ -113,17 +164,19 @@ def table(study: Study, found: Sequence[Contrast]) -> Table:
 
     study: the runs. found: of `contrasts`.
     """
+    study = _of(study, {*itertools.chain.from_iterable(contrast.sides for contrast in found)})
     metrics = list(found[0].pairs["metric"].unique())
     lines = []
     for contrast in found:
-        for method in [ALL, *contrast.methods] if len(contrast.methods) > 1 else [ALL]:
+        single = len(contrast.methods) == 1
+        for method in [ALL] if single else [ALL, *contrast.methods]:
             own = [contrast.of(name, method).to_numpy() for name in metrics]
             deviation = float(np.std(own[0], ddof=1)) if len(own[0]) > 1 else math.nan
-            label = ALL if method == ALL else style.look(method).label
+            label = ALL if method == ALL and not single else style.look(contrast.methods[0] if single else method).label
             said = [_p(contrast), contrast.said] if method == ALL and contrast.said else ["–", "–"]
             lines.append([contrast.name, label, len(own[0]), *map(statistics.estimate, own),
                           inference.detectable(deviation, len(own[0])), *said])  # fmt: skip
-    failed = study.used.loc[study.used["status"] == "failed", "run"]
+    left_out = [name for name in scores.other_decodings(study, across.METRIC) if name not in metrics]
     seeds = set(study.used["seed"])
     absent = {c.name: sorted(seeds - set(c.of(across.METRIC).index)) for c in found}
     lacking = [f"{name}: {', '.join(map(str, left))}" for name, left in absent.items() if left]
@@ -133,7 +186,8 @@ def table(study: Study, found: Sequence[Contrast]) -> Table:
         f"{across.METRIC}, its last evaluation, and the other accuracies. p: exact sign-flip test of the area, each "
         "contrast at .05 in the order shown and none after the first that is not rejected. detectable: the smallest "
         "true difference in area that a t test finds with 90 % power. the same: the interval lies within "
-        f"±{inference.MARGIN:g}. Failed runs, carried forward: {', '.join(failed) or 'none'}."
+        f"±{inference.MARGIN:g}. {across.carried_forward(across.reached(study))}"
+        f"{' Not recorded by every method: ' + ', '.join(left_out) + '.' if left_out else ''}"
         f"{' Seeds that lack a run: ' + '; '.join(lacking) + '.' if lacking else ''}"
     )
     return Table(["contrast", "method", "n", *shown, "detectable", "p", "said"], lines, caption)

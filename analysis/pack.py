@@ -24,6 +24,8 @@ from analysis.study import IDENTITY, Study
 LIMIT = 5_000_000  # bytes
 _MOST = 2001  # thin no further than this
 _ANSWERED = 1_000_000  # problems × evaluations whose counts of right answers a pack keeps: about 0.3 MB
+_HEADER = b"lagrange"
+_NEEDED = {"kind", "run", "algorithm", "task", "staleness", "seed", "repeat", "config", "status", "update"}
 _DERIVED = ["used", "setting", "reference"]  # found anew on reading
 
 
@@ -65,11 +67,15 @@ def read(path: Path) -> Study:
     """
     try:
         table = pq.read_table(path)
-        header = json.loads((table.schema.metadata or {})[b"lagrange"])
+        header = json.loads((table.schema.metadata or {}).get(_HEADER, b"{}"))
     except FileNotFoundError:
         raise AnalysisError(f"no run found: {path} does not exist") from None
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise AnalysisError(f"{path} is not a pack ({first_line(error)})") from error
+    lacking = _NEEDED - set(table.column_names)
+    if "every" not in header or lacking:
+        why = f"no column {', '.join(sorted(lacking))}" if lacking else "no header"
+        raise AnalysisError(f"{path} is not a pack ({why}); `python -m analysis pack` makes one")
     kinds = {kind: _of_kind(table, kind) for kind in ("run", "update", "evaluation", "bins", "words")}
     texts = kinds["run"].select_dtypes(["object", "string"]).columns
     kinds["run"][texts] = kinds["run"][texts].map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
@@ -78,7 +84,7 @@ def read(path: Path) -> Study:
         runs[column] = runs[column].fillna(0).astype("int64")
     notes = list(header["notes"])
     if header["every"] > 1:
-        notes.append(f"{path.name}: a pack of every {header['every']}th update; its means are over those")
+        notes.append(f"{path.name}: a pack of one update in {header['every']}; its means are over those")
     reduced = {kind: kinds[kind] for kind in ("bins", "words") if len(kinds[kind])}
     return Study(runs, _whole(kinds["update"]), _whole(kinds["evaluation"]), tuple(notes), reduced)
 
@@ -129,7 +135,7 @@ def _write(parts: dict[str, pd.DataFrame], study: Study, path: Path, k: int) -> 
         tables.append(table.add_column(0, "kind", pa.array([kind] * len(table))))
     whole = pa.concat_tables(tables, promote_options="permissive")
     header = {"every": k, "notes": list(study.notes)}
-    whole = whole.replace_schema_metadata({b"lagrange": json.dumps(header).encode()})
+    whole = whole.replace_schema_metadata({_HEADER: json.dumps(header).encode()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -29,7 +29,7 @@ def accuracy_curves(study: Study, metric: str = "sampled_accuracy", purpose: str
     purpose: "select" reads the validation split. "report" reads the test split; without one, the mean over the
     benchmarks; without those, validation itself (see `reported_split`).
     Returns one row a run and evaluated update: `run update accuracy`, sorted.
-    Raises MissingData without evaluations, AnalysisError for an unknown metric.
+    Raises MissingData without evaluations, AnalysisError for an unknown metric and for an accuracy that is none.
     """
     rows = study.evaluations
     if "split" not in rows.columns:
@@ -38,6 +38,9 @@ def accuracy_curves(study: Study, metric: str = "sampled_accuracy", purpose: str
         raise unknown("evaluation metric", metric, evaluation_metrics(study))
     splits = _splits(study, purpose)
     rows = rows[rows["split"].isin(splits) & rows[metric].notna()]
+    if "accuracy" in metric or metric.startswith("pass_at"):
+        for row in rows[~rows[metric].between(0, 1)].to_dict("records"):
+            raise AnalysisError(f"{row['run']}: {metric} is {row[metric]:g} at update {row['update']}; expected 0 to 1")
     curves = rows.groupby(["run", "update"], observed=True)[metric].agg(["mean", "size"]).reset_index()
     curves = curves[curves["size"] == curves["size"].max()]  # an average over fewer benchmarks is another one
     curves = curves.drop(columns="size").rename(columns={"mean": "accuracy"})

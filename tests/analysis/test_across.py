@@ -65,7 +65,7 @@ def test_differences_are_one_family_over_the_places(study: Study) -> None:
     assert ahead["minus GRPO"].value == pytest.approx(0.1 * 2 / 16, abs=0.002)  # the last of four trapezoids
     assert found["carry_long", 64, "M2PO"]["said"] == "equivalent within 0.02"
     assert found["carry", 64, "GRPO"]["said"] == "–"
-    assert "Failed runs, carried forward: topr-3" in across.differences(study).caption
+    assert "Carried forward at their last value: topr-3 (failed)." in across.differences(study).caption
 
 
 def test_a_registered_family_keeps_its_size(study: Study) -> None:

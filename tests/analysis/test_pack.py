@@ -45,7 +45,7 @@ def test_every_kth_keeps_the_last_and_k_shares_no_factor_with_a_step(study, tmp_
     one = runs.load([tmp_path / "p.parquet"])
     kept = one.updates[one.updates["run"] == "grpo/s0/seed1"]["update"].tolist()
     assert kept == [*range(1, 80, 7), 80]
-    assert "a pack of every 7th update" in one.notes[-1]
+    assert "a pack of one update in 7" in one.notes[-1]
     with pytest.raises(AnalysisError, match="--every 20: never has all of the 4 updates of a step; nearest valid: 21"):
         pack.write(study, tmp_path / "none.parquet", every=20)
     assert not (tmp_path / "none.parquet").exists()
