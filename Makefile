@@ -99,7 +99,7 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	$(BIN)/python -m analysis across docs/records/study_rare_256.parquet --incomplete --planned 12 --planned-places 3 \
 	    --tested m2po,m2po_released,gspo,clip_at_width --out docs/study/rare_256
 	$(BIN)/python -m analysis ages docs/records/ages.parquet --incomplete --contrast two_point:0:128:0.5 64 \
-	    --contrast uniform:0:128 64 --contrast by_length:uniform:0:128 uniform:0:128 --scale 128 0 --out docs/study/ages_64
+	    --contrast uniform:0:128 64 --contrast by_length:uniform:0:128 uniform:0:128 --scale 128 0 --scale 64 0 --out docs/study/ages_64
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study
 	$(BIN)/python -m analysis figures docs/records/protocols.parquet docs/records/study.parquet \
 	    --only staleness_protocols,accuracy_by_protocol --out docs/figures/protocols

@@ -48,7 +48,7 @@ LOOKS = {
     "m2_penalty": Look("M2 penalty", "#F5A582", "H"),
     "engine_mismatch": Look("engine mismatch", "#7F3C8D", "1"),
     "reinforce": Look("REINFORCE (w = 1)", "#4D4D4D", "x"),
-    "naive_proximal": Look("naive proximal", "#B15928", "+"),
+    "naive_proximal": Look("naive proximal", "#C71585", "+"),
     "reject": Look("rejection", "#CAB2D6", "3"),
     "vespo": Look("VESPO", "#1F78B4", "4"),
     "gmpo": Look("GMPO", "#33A02C", "|"),

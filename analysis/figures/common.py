@@ -238,15 +238,16 @@ def margin_bar(ax: Axes, margin: float, label: str = "") -> None:
             ha="right", va="center", color="#555555")  # fmt: skip
 
 
-def difference_scale(ax: Axes, margin: float, colour: str = "#888888") -> None:
+def difference_scale(ax: Axes, margin: float, values: pd.Series, colour: str = "#888888") -> None:
     """An x axis of differences in accuracy: linear within a margin, which is shaded, and logarithmic beyond it.
 
-    margin: of equivalence. colour: of the line at 0.
+    margin: of equivalence. values: what will be drawn. colour: of the line at 0.
     """
     ax.axvspan(-margin, margin, color="#eeeeee", zorder=0)
     ax.axvline(0, color=colour, linewidth=1.2)
     ax.set_xscale("symlog", linthresh=margin, linscale=0.7)
-    ticks = (-0.5, -0.1, -margin, 0, margin, 0.1, 0.5)
+    beyond = (0.1, 0.5) if values.abs().max() > 0.15 else (0.05, 0.1)
+    ticks = sorted({0, margin, -margin, *beyond, *(-tick for tick in beyond)})
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
 

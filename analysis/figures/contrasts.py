@@ -24,7 +24,7 @@ def draw(study: Study, found: Sequence[Contrast]) -> Drawing:
     figure, axes = common.canvas(2, 0.9 + 0.36 * len(found), len(metrics), rows=1, sharey=True)
     handles = {}
     for ax, metric in zip(axes, metrics, strict=True):
-        common.difference_scale(ax, inference.MARGIN)
+        common.difference_scale(ax, inference.MARGIN, table["value"])
         shown = table[table["metric"] == metric]
         for place, contrast in enumerate(found):
             rows = shown[shown["contrast"] == contrast.name]

@@ -100,7 +100,7 @@ def difference_by_method(study: Study) -> Drawing:
     shapes = dict(zip(sorted(set(bases)), itertools.cycle(SHAPES)))
     figure, axes = common.canvas(2, 0.9 + 0.27 * len(methods), len(metrics), rows=1, sharey=True)
     for ax, metric in zip(axes, metrics, strict=True):
-        common.difference_scale(ax, inference.MARGIN, style.look(BASELINE).colour)
+        common.difference_scale(ax, inference.MARGIN, table["value"], style.look(BASELINE).colour)
         for place, method in enumerate(methods):
             look, rows = style.look(method), table[(table["metric"] == metric) & (table["algorithm"] == method)]
             for index, (base, shape) in enumerate(shapes.items()):
