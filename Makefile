@@ -94,10 +94,10 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	$(BIN)/python -m analysis figures docs/records/demo.parquet --only accuracy_vs_updates --out docs/figures/demo
 	$(BIN)/python -m analysis figures docs/records/stabilisers.parquet --only stabilisers --out docs/figures/stabilisers
 	$(BIN)/python -m analysis figures docs/records/gradients.parquet --only shadow_agreement,fidelity_vs_staleness --out docs/figures/gradients
-	$(BIN)/python -m analysis figures docs/records/study_rare_256.parquet \
-	    --only accuracy_by_base,difference_by_method --out docs/figures/rare_256
-	$(BIN)/python -m analysis across docs/records/study_rare_256.parquet --incomplete --planned 12 --planned-places 3 \
-	    --tested m2po,m2po_released,gspo,clip_at_width --out docs/study/rare_256
+	for age in 64 256; do $(BIN)/python -m analysis figures docs/records/study_rare_$$age.parquet \
+	    --only accuracy_by_base,difference_by_method --out docs/figures/rare_$$age || exit 1; done
+	$(BIN)/python -m analysis across $(addprefix docs/records/study_rare_,64.parquet 256.parquet fresher.parquet) --incomplete \
+	    --planned 12 --planned-places 3 --tested m2po,m2po_released,gspo,clip_at_width --out docs/study/rare
 	$(BIN)/python -m analysis ages docs/records/ages.parquet --incomplete --contrast two_point:0:128:0.5 64 \
 	    --contrast uniform:0:128 64 --contrast by_length:uniform:0:128 uniform:0:128 --scale 128 0 --scale 64 0 --out docs/study/ages_64
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study
