@@ -88,7 +88,7 @@ def _check(curves: pd.DataFrame, runs: pd.DataFrame) -> None:
     """Refuses what must not be filled in: a gap, and a shorter run that was meant to be no longer."""
     gaps = curves.isna() & curves.bfill(axis=1).notna()
     if gaps.to_numpy().any():
-        run = gaps.any(axis=1).idxmax()
+        run = str(gaps.any(axis=1).idxmax())
         raise AnalysisError(f"{run}: no evaluation at update {gaps.loc[run].idxmax()}, which others of its place have")
     for run in runs.index[runs["short"] & (runs["status"] == "finished")]:
         until = curves.loc[run].last_valid_index() if run in curves.index else "none"

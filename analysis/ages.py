@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +16,9 @@ from analysis import across, inference, scores, series, statistics, style
 from analysis.errors import AnalysisError, MissingData
 from analysis.study import Study
 from analysis.tabular import Table
-from harness.lag.ages import canonical
 
 ALL = "mean of methods"
+_NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
 Sides = tuple[str, str]
 
 
@@ -62,7 +63,8 @@ def contrasts(study: Study, asked: Sequence[Sides], scale: Sequence[Sides] = ())
     Raises AnalysisError where a side has no runs, a method has runs at one side only or several settings or two runs of
     a seed, and for a contrast that is none or is asked for twice.
     """
-    asked, scale = ([(_recorded(a), _recorded(b)) for a, b in pairs] for pairs in (asked, scale))
+    recorded = {_spelt(text): text for text in _ages(study).values()}
+    asked, scale = ([(_recorded(a, recorded), _recorded(b, recorded)) for a, b in pairs] for pairs in (asked, scale))
     for number, sides in enumerate(asked):
         if sides[0] == sides[1] or {*sides} in [{*other} for other in asked[:number]]:
             raise AnalysisError(f"the contrast {sides[0]} {sides[1]}: expected two ages that differ, each pair once")
@@ -78,13 +80,15 @@ def contrasts(study: Study, asked: Sequence[Sides], scale: Sequence[Sides] = ())
     return found
 
 
+def _recorded(side: str, recorded: Mapping[Any, str]) -> str:
+    if (key := _spelt(side)) not in recorded:
+        raise AnalysisError(f"no runs at staleness={side}; there are {', '.join(sorted(recorded.values()))}")
+    return recorded[key]
+
+
 def _of(study: Study, sides: Collection[str]) -> Study:
-    """The runs at these values of `staleness`, each of which there must be."""
-    ages = study.used["run"].map(_ages(study))
-    for side in sides:
-        if side not in set(ages):
-            raise AnalysisError(f"no runs at staleness={side}; there are {', '.join(sorted(set(ages)))}")
-    return study.keep(study.used[ages.isin(sides)])
+    """The runs at these values of `staleness`."""
+    return study.keep(study.used[study.used["run"].map(_ages(study)).isin(sides)])
 
 
 def _ages(study: Study) -> dict[str, str]:
@@ -93,12 +97,12 @@ def _ages(study: Study) -> dict[str, str]:
     return {run["run"]: str(series.settings_of(run).get("ages", run["staleness"])) for run in rows}
 
 
-def _recorded(side: str) -> str:
-    """A value of `staleness`, however it is spelt, as runs record it."""
-    try:
-        return side if side.isdigit() else str(canonical(side))
-    except ValueError as error:
-        raise AnalysisError(str(error)) from error
+def _spelt(text: str) -> tuple[str | float, ...]:
+    """A value of `staleness`, however it is spelt: `.5` is 0.5, and `by_length:0:128` has the ages of `uniform`."""
+    words = text.split(":")
+    if words[:2] == ["by_length", "uniform"]:
+        words.pop(1)
+    return tuple(float(word) if _NUMBER.fullmatch(word) else word for word in words)
 
 
 def _per_seed(study: Study) -> pd.DataFrame:

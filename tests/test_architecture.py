@@ -43,7 +43,7 @@ BELOW = set(MAY_IMPORT) - {"warmstart", "tracking"}
 MAY_IMPORT |= {room: (BELOW | RUN) - {room} for room in RUN}
 MAY_IMPORT["command"] = BELOW | RUN | {"tracking"}
 MAY_IMPORT["run"] = {"command", "errors", "paths", "progress", "analysis"}
-MAY_IMPORT["analysis"] = {"records.layout", "records.limits", "lag.ages"}
+MAY_IMPORT["analysis"] = {"records.layout", "records.limits"}
 NEVER = {"analysis": {"torch", "transformers", "harness.config"}}
 ENTRIES = {"status", "sync", "twin", "grade", "follow", "ui"}  # `python -m harness.…`: at most 15 lines each
 

@@ -151,7 +151,7 @@ def test_ages_may_be_spelt_as_for_run_py(registered: Path) -> None:
     (typed,) = ages.contrasts(study, [("two_point:0:128:.5", "64")])
     (recorded,) = ages.contrasts(study, [("two_point:0:128:0.5", "64")])
     assert typed.name == recorded.name and typed.pairs.equals(recorded.pairs)
-    with pytest.raises(AnalysisError, match="staleness=unifrm:0:128: expected a number of updates, or a distribution"):
+    with pytest.raises(AnalysisError, match="no runs at staleness=unifrm:0:128; there are 0, 128, 64"):
         ages.contrasts(study, [("unifrm:0:128", "64")])
 
 

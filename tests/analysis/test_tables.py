@@ -69,7 +69,7 @@ def test_a_winner_is_ahead_and_a_duplicate_under_another_name_is_no_comparison(t
 
 def _curve(folder, values, drop=()):
     """Replaces the evaluations of a run by these accuracies, 4 updates apart; greedy is .3 lower."""
-    rows = [{"update": 4 * i, "split": split, "sampled_accuracy": value, "greedy_accuracy": value - 0.3}
+    rows = [{"update": 4 * i, "split": split, "sampled_accuracy": value, "greedy_accuracy": max(0.0, value - 0.3)}
             for i, value in enumerate(values) if i not in drop for split in ("validation", "test")]  # fmt: skip
     (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
