@@ -58,9 +58,9 @@ def test_a_failed_actors_chunk_is_generated_again(run: Any, cluster: Any, engine
     lag = ("staleness=4", "rollout.chunks=4")
     serial = run(*lag)
     cluster.cloudpickle.register_pickle_by_value(sys.modules[Failing.__module__])
-    ways = {"killed": 1, "raising": 2, "hanging": 3}  # never all three on one chunk: that would end the run
+    ways = {"killed": 1, "raising": 4, "hanging": 8}  # never on one chunk: three would end the run
     engines(functools.partial(Failing, folder=str(tmp_path), ways=ways))
-    ray = run(*lag, "driver=ray", "ray.actors=2", "ray.chunk_timeout_s=6")
+    ray = run(*lag, "driver=ray", "ray.actors=2", "ray.chunk_timeout_s=15")  # a busy machine is no failure
     assert all((tmp_path / way).exists() for way in ways)
     assert ray.sha256 == serial.sha256
 
