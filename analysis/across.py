@@ -85,12 +85,14 @@ def _curves(study: Study, metric: str) -> pd.DataFrame:
 
 
 def _check(curves: pd.DataFrame, runs: pd.DataFrame) -> None:
-    """Refuses what must not be filled in: a gap, and a shorter run that was meant to be no longer."""
+    """Refuses what must not be filled in: a gap, and what is missing of a run that has finished."""
     gaps = curves.isna() & curves.bfill(axis=1).notna()
     if gaps.to_numpy().any():
         run = str(gaps.any(axis=1).idxmax())
         raise AnalysisError(f"{run}: no evaluation at update {gaps.loc[run].idxmax()}, which others of its place have")
-    for run in runs.index[runs["short"] & (runs["status"] == "finished")]:
+    ended = runs.index[runs["short"] & (runs["status"] == "finished")]
+    if len(ended):
+        run = ended[0]
         until = curves.loc[run].last_valid_index() if run in curves.index else "none"
         raise AnalysisError(
             f"{run} has finished, its last evaluation at update {until}; others of its place have one at "

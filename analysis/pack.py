@@ -73,7 +73,7 @@ def read(path: Path) -> Study:
     except (OSError, ValueError) as error:
         raise AnalysisError(f"{path} is not a pack ({first_line(error)})") from error
     lacking = _NEEDED - set(table.column_names)
-    if "every" not in header or lacking:
+    if not isinstance(header, dict) or not {"every", "notes"} <= header.keys() or lacking:
         why = f"no column {', '.join(sorted(lacking))}" if lacking else "no header"
         raise AnalysisError(f"{path} is not a pack ({why}); `python -m analysis pack` makes one")
     kinds = {kind: _of_kind(table, kind) for kind in ("run", "update", "evaluation", "bins", "words")}

@@ -39,7 +39,9 @@ def accuracy_curves(study: Study, metric: str = "sampled_accuracy", purpose: str
     splits = _splits(study, purpose)
     rows = rows[rows["split"].isin(splits) & rows[metric].notna()]
     if "accuracy" in metric or metric.startswith("pass_at"):
-        for row in rows[~rows[metric].between(0, 1)].to_dict("records"):
+        wrong = rows[~rows[metric].between(0, 1)]
+        if len(wrong):
+            row = wrong.iloc[0]
             raise AnalysisError(f"{row['run']}: {metric} is {row[metric]:g} at update {row['update']}; expected 0 to 1")
     curves = rows.groupby(["run", "update"], observed=True)[metric].agg(["mean", "size"]).reset_index()
     curves = curves[curves["size"] == curves["size"].max()]  # an average over fewer benchmarks is another one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import synthetic
 
@@ -19,6 +20,19 @@ def test_tables_from_a_pack_are_those_from_the_folders(study, study_folder, tmp_
     one = {"algorithm": "grpo", "staleness": 64}
     by_problem = problems.areas(again.where(**one))
     assert len(by_problem) and by_problem.equals(problems.areas(study.where(**one)))
+
+
+@pytest.mark.parametrize("header", [None, b"null", b"[]", b"{}", b'{"every": 1}', b"no JSON"])
+def test_a_table_that_is_no_pack_is_refused_in_one_line(study, tmp_path, header):
+    path = tmp_path / "study.parquet"
+    pack.write(study, path)
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata(header and {b"lagrange": header}), path)
+    with pytest.raises(AnalysisError, match=r"study\.parquet is not a pack \([^\n]*\)[^\n]*$"):
+        runs.load([path])
+    pq.write_table(table.drop_columns(["seed"]), path)
+    with pytest.raises(AnalysisError, match="no column seed"):
+        runs.load([path])
 
 
 def test_counts_of_problems_are_left_out_where_they_are_many(study, tmp_path, monkeypatch):
