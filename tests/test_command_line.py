@@ -31,7 +31,7 @@ from harness.command.watch import varied
 from harness.config import schema
 from harness.errors import UserError
 from harness.progress import VARIED
-from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, without_clock
+from tests.conftest import ROOT, SMALL, manifest, only_run, read_rows, until, without_clock
 
 # arguments → what the one line must contain
 REFUSED = [
@@ -376,17 +376,14 @@ def test_another_runs_dir_gives_the_same_bits(finished, command):
     assert without_clock(read_rows(first / "metrics.jsonl")) == without_clock(read_rows(other.parent / "metrics.jsonl"))
 
 
-def test_an_interrupted_run_carries_on_to_the_same_bits(finished, tmp_path):
-    folder, arguments, _ = finished
+def test_an_interrupted_run_carries_on_to_the_same_bits(command, tmp_path_factory, tmp_path):
+    folder = tmp_path_factory.mktemp("whole")
+    arguments = [*SMALL, "staleness=4", "updates=200", "eval.every=40"]  # long beside the time a signal takes
+    command(*arguments, cwd=folder)
     typed = [sys.executable, str(ROOT / "run.py"), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(typed, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    rows = None
-    for _ in range(600):
-        rows = list(tmp_path.glob("runs/**/metrics.jsonl"))
-        if rows and rows[0].read_text().count("\n") >= 4:
-            break
-        time.sleep(0.1)
+    until(lambda: any(rows.read_text().count("\n") >= 4 for rows in tmp_path.glob("runs/**/metrics.jsonl")))
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1 and "the same command carries on" in said

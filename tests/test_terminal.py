@@ -17,20 +17,23 @@ from harness.command.watch import View, labels
 from tests.conftest import ROOT, SMALL, only_run
 from tests.terminal import look
 
+# The display looks once a second, and 48 updates can be over before it has.
+SECONDS_LONG = (*SMALL, "updates=400", "eval.every=200", "checkpoint_every=200")
+
 
 @pytest.mark.parametrize("columns", [60, 80, 140])
 def test_a_run_is_alive_on_a_terminal(columns, tmp_path):
-    seen = look(["staleness=8", *SMALL, "updates=48", "eval.every=24"], tmp_path, columns)
+    seen = look(["staleness=8", *SECONDS_LONG], tmp_path, columns)
     assert seen.code == 0, "\n".join(seen.lines)
     text = "\n".join(seen.lines)
     assert any("reading the configuration" in line for line in seen.screens[0] + seen.screens[1])
-    assert "m2po s=8 seed=1, 48 updates: task carry" in " ".join(text.split())
-    rows = {line for screen in seen.screens for line in screen if re.match(r"m2po s=8 seed=1 .*\d/48", line)}
+    assert "m2po s=8 seed=1, 400 updates: task carry" in " ".join(text.split())
+    rows = {line for screen in seen.screens for line in screen if re.match(r"m2po s=8 seed=1 .*\d/400", line)}
     assert rows and any("left" in row for row in rows)
     if columns >= 80:
         assert all("accuracy" in row and "masked" in row for row in rows)
     assert not any("…" in row or "..." in row for row in rows)  # nothing is cut
-    assert not re.search(r"\d/48 ", text), "the display goes when the run ends"
+    assert not re.search(r"\d/400 ", text), "the display goes when the run ends"
     flat = re.sub(r"\s+", "", text)
     assert f"finished:{only_run(tmp_path).relative_to(tmp_path)}" in flat
     assert "found:accuracyonvalidationwentfrom" in flat and "next:" in text
@@ -38,12 +41,11 @@ def test_a_run_is_alive_on_a_terminal(columns, tmp_path):
 
 
 def test_a_sweep_has_a_line_for_each_running_cell_and_one_for_all(tmp_path):
-    typed = ["-m", "algo=grpo,m2po", "staleness=4", *SMALL, "updates=24", "hydra/launcher=joblib",
-             "hydra.launcher.n_jobs=2"]  # fmt: skip
+    typed = ["-m", "algo=grpo,m2po", "staleness=4", *SECONDS_LONG, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     seen = look(typed, tmp_path, 80)
     text = " ".join("\n".join(seen.lines).split())
     assert seen.code == 0, text
-    assert "2 runs of 24 updates, 2 at a time: task carry" in text and "into runs/sweeps/algo-" in text
+    assert "2 runs of 400 updates, 2 at a time: task carry" in text and "into runs/sweeps/algo-" in text
     both = [s for s in seen.screens if sum(bool(re.match(r"(grpo|m2po) s=4 seed=1 ", line)) for line in s) == 2]
     assert both, "two cells, two lines"
     assert any(re.match(r"2 runs: 2 running · \d+ % · .*(left|so far)", line) for s in both for line in s)
@@ -64,10 +66,10 @@ def test_a_line_a_minute_says_how_far_a_run_is(tmp_path):
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import run; from harness.command import watch;"
         "watch.SECONDS_BETWEEN_LOOKS = .05; watch.watching.__wrapped__.__defaults__ = (.3,); sys.exit(run.command())"
     )
-    typed = [sys.executable, "-c", code, "staleness=4", *SMALL, "updates=40"]
+    typed = [sys.executable, "-c", code, "staleness=4", *SECONDS_LONG]
     done = subprocess.run(typed, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^m2po s=4 seed=1 · \d+/40 · accuracy \S+ · masked \S+ · 0:\d\d left$", done.stderr, re.MULTILINE)
+    assert re.search(r"(?m)^m2po s=4 seed=1 · \d+/400 · accuracy \S+ · masked \S+ · 0:\d\d left$", done.stderr)
 
 
 # The time left ---------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from test_report import few_figures, hostile_study, page  # noqa: F401
 
@@ -92,12 +94,12 @@ def test_a_curve_can_be_hovered(tab):
     tab.locator("#plot").scroll_into_view_if_needed()
     place = tab.locator("#plot .nsewdrag").first.bounding_box()
     label = tab.locator("#plot .hoverlayer .hovertext")
-    for share in (0.3, 0.5, 0.7, 0.9):
-        for height in (0.15, 0.3, 0.45, 0.6, 0.75):
-            tab.mouse.move(place["x"] + share * place["width"], place["y"] + height * place["height"])
-            tab.wait_for_timeout(30)
-            if label.count():
-                return
+    spots = itertools.product((0.3, 0.5, 0.7, 0.9), (0.15, 0.3, 0.45, 0.6, 0.75))
+    for pause_ms, (share, height) in itertools.product((30, 300), spots):
+        tab.mouse.move(place["x"] + share * place["width"], place["y"] + height * place["height"])
+        tab.wait_for_timeout(pause_ms)
+        if label.count():
+            return
     pytest.fail("no hover label anywhere")
 
 
@@ -164,7 +166,7 @@ def test_the_legend_covers_no_curve_after_a_resize(browser, address):
     opened.wait_for_selector("html[data-ready=yes]", state="attached")
     for width in (1280, 600):
         opened.set_viewport_size({"width": width, "height": 900})
-        opened.wait_for_timeout(400)
+        opened.wait_for_timeout(1000)
         legend, drawing = (opened.locator(f"#plot {what}").first.bounding_box() for what in (".legend", ".nsewdrag"))
         assert legend["y"] + legend["height"] <= drawing["y"] + 2
     opened.close()

@@ -76,7 +76,7 @@ def test_cells_stop_with_a_checkpoint_when_their_launcher_alone_is_ended(
 
 
 def test_a_killed_process_costs_its_own_cell_only_which_is_started_again(tmp_path: Path, start: Start) -> None:
-    launcher = start(*SWEEP, "seed=1,2,3", *SMALL, "updates=64", "eval.every=64")
+    launcher = start(*SWEEP, "seed=1,2,3", *SMALL, "updates=240", "eval.every=240")
     until(lambda: with_checkpoint(tmp_path))
     killed = with_checkpoint(tmp_path)[0]
     os.kill(owner(killed), signal.SIGKILL)

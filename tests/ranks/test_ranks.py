@@ -53,7 +53,7 @@ def test_the_number_of_ranks_moves_no_bit(case: Case, run: Run, tmp_path: Path) 
 
 
 def test_a_killed_run_is_resumed_by_another_number_of_ranks(run: Run, tmp_path: Path) -> None:
-    overrides = ("algo=m2po", "algo.m2_threshold=1e-5", "updates=24", MANY, "driver=overlapped")
+    overrides = ("algo=m2po", "algo.m2_threshold=1e-5", "updates=48", MANY, "driver=overlapped")
     whole = run(*overrides, "repeat=1")
     killed = started(tmp_path, *overrides, "ranks=2")
     followers = followers_of(killed.pid, after=lambda: rows_of(tmp_path, overrides) >= 6)
