@@ -29,6 +29,7 @@ from harness.command.compose import (
 from harness.command.help import help_text, version
 from harness.command.output import open_closed_streams
 from harness.command.plan import Plan, plan
+from harness.command.points import file_of
 from harness.command.together import followers_released, follows
 from harness.errors import UserError, first_line, printable, without_secrets
 from harness.paths import bases
@@ -65,11 +66,14 @@ def drive(arguments: list[str]) -> int:
         bases()
         if "--version" in arguments:
             return show(version())
+        listed = file_of(arguments)
         if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):
+            if listed:
+                raise UserError(f"{listed} lists many runs, none of which is shown; dry_run=true tells what they do")
             check_shown(arguments)
             return show_only()
         if HELP & set(arguments):
-            return show(help_text(arguments))
+            return show(help_text([word for word in arguments if not (listed and word.startswith("sweep="))]))
         planned = plan(arguments)
         status("")
         return estimate(planned) if planned.only_estimated else run(planned)

@@ -261,6 +261,12 @@ def test_help_names_every_group_its_options_and_what_each_key_means(command):
     assert "m2_threshold: 0.04" in command("--cfg", "job").stdout
 
 
+def test_a_sweep_that_lists_its_runs_has_help_and_no_configuration_of_its_own(command):
+    assert command("sweep=tune/carry", "--help").stdout == command("--help").stdout
+    refused = command("sweep=tune/carry", "--cfg", "job")
+    assert refused.returncode == 2 and "lists many runs" in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
 def test_help_tells_of_one_group_or_key_and_of_what_is_chosen():
     learner = help_text(["--help", "learner"])
     assert "learner: adamw" in learner and "learner.truncated=grade" in learner and "(grade | zero | mask)" in learner
