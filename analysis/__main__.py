@@ -95,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_across(command("across", _across, "methods against one of them in several tasks and stalenesses, one family"))
 
+    _add_interaction(
+        command("interaction", _interaction, "whether a method's gain over another depends on the task or staleness")
+    )
+
     _add_ages(command("ages", _ages, "distributions of ages beside each other, tested in the order given"))
 
     width = command("width", _width, "the fixed clip that M2PO's mask amounts to, for algo=clip_at_width")
@@ -119,6 +123,14 @@ def _add_across(across: argparse.ArgumentParser) -> None:
     across.add_argument("--planned-places", type=int, default=0, metavar="N",
                         help="places that were registered, where more than were run")  # fmt: skip
     across.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
+
+
+def _add_interaction(interaction: argparse.ArgumentParser) -> None:
+    interaction.add_argument("--method", required=True, metavar="ALGORITHM", help="whose gain")
+    interaction.add_argument("--against", default="grpo", metavar="ALGORITHM", help="over whom (default: grpo)")
+    interaction.add_argument("--places", nargs=2, required=True, metavar="TASK:STALENESS",
+                             help="the first minus the second")  # fmt: skip
+    interaction.add_argument("--out", type=Path, help="also write Markdown, LaTeX and CSV into this folder")
 
 
 def _add_ages(ages: argparse.ArgumentParser) -> None:
@@ -276,6 +288,16 @@ def _across(choices: argparse.Namespace) -> None:
     if choices.out:
         for name, table in made.items():
             tabular.write(table, choices.out, name)
+
+
+def _interaction(choices: argparse.Namespace) -> None:
+    from analysis import figures, interaction, tabular, terminal
+
+    table = interaction.table(_study(choices), choices.method, choices.places, choices.against)
+    terminal.show(table)
+    if choices.out:
+        figures.prepare(choices.out)
+        tabular.write(table, choices.out, "interaction")
 
 
 def _ages(choices: argparse.Namespace) -> None:

@@ -76,7 +76,7 @@ def contrasts(study: Study, asked: Sequence[Sides], scale: Sequence[Sides] = ())
         open_to_test = open_to_test and inference.smallest_p(len(own)) < inference.ALPHA
         p = float(inference.sign_flip(own)) if open_to_test else math.nan
         open_to_test = p < inference.ALPHA  # False from the first that was not rejected on
-        found[index] = replace(contrast, p=p, said=_words(own, p))
+        found[index] = replace(contrast, p=p, said=inference.alone(own, p))
     return found
 
 
@@ -151,16 +151,6 @@ def _pairs(values: pd.DataFrame, sides: Sides) -> pd.DataFrame:
         raise AnalysisError(f"staleness={sides[0]} and staleness={sides[1]}: no seed that every method has at both")
     means = pairs.groupby(["metric", "seed"], sort=False)["value"].mean().reset_index().assign(algorithm=ALL)
     return pd.concat([pairs, means], ignore_index=True)
-
-
-def _words(pairs: np.ndarray, p: float) -> str:
-    if inference.smallest_p(len(pairs)) >= inference.ALPHA:
-        return f"n = {len(pairs)} is too few for a test"
-    low, high = (float(end) for end in statistics.interval(pairs))
-    same = f"the same within {inference.MARGIN:g}" if max(abs(low), abs(high)) <= inference.MARGIN else ""
-    if p < inference.ALPHA:
-        return ", ".join(filter(None, ["higher" if pairs.mean() > 0 else "lower", same]))
-    return same or "not told apart"
 
 
 def table(study: Study, found: Sequence[Contrast]) -> Table:

@@ -97,6 +97,22 @@ def detectable(deviation: float, n: int, family: int = 1, power: float = POWER) 
     return deviation * float(optimize.brentq(lacking, 0, 2 * (critical + 10) / math.sqrt(n) + 10))
 
 
+def alone(pairs: np.ndarray, p: float) -> str:
+    """What may be said of one difference that no other was looked at beside.
+
+    "The same" needs no test: the 95 % interval lies within the margin.
+
+    pairs: [n], paired differences. p: of their test.
+    """
+    if smallest_p(len(pairs)) >= ALPHA:
+        return f"n = {len(pairs)} is too few for a test"
+    low, high = (float(end) for end in statistics.interval(pairs))
+    same = f"the same within {MARGIN:g}" if max(abs(low), abs(high)) <= MARGIN else ""
+    if p < ALPHA:
+        return ", ".join(filter(None, ["higher" if pairs.mean() > 0 else "lower", same]))
+    return same or "not told apart"
+
+
 @dataclass(frozen=True)
 class Claim:
     """What may be said of one paired comparison within its family.
