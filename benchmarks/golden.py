@@ -26,6 +26,7 @@ import torch
 
 from algorithms import names
 from harness import PROJECT
+from harness.records.manifest import processor
 
 FILE = PROJECT / "tests" / "golden_hashes.json"
 COMMON = ("updates=40", "eval.every=40", "tracking=none")
@@ -44,10 +45,7 @@ def cases() -> list[str]:
 
 def machine() -> str:
     """Processor model and torch version: what the bits of a run depend on beside the code."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    model = " ".join(found.get(key, "?") for key in ("model name", "cpu family", "model"))
-    return f"{model} · torch {torch.__version__}"
+    return f"{processor()} · torch {torch.__version__}"
 
 
 def stored() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.command.cell import run_cell
-from harness.command.dependencies import cpu, described
+from harness.command.dependencies import described
 from harness.command.launch import summary
 from harness.command.plan import plan
 from harness.errors import UserError
@@ -173,4 +173,3 @@ def test_changes_in_words() -> None:
     assert described(before, before | {"harness": "b", "method algorithms.tis": "b"}) == ["the code of algorithms.tis"]
     assert described(before, before | {"harness": "b"}) == ["the code of algorithms and harness"]
     assert described(before, before | {"cpu": "y", "torch": "2.1"}) == ["cpu x → y", "torch 2.0 → 2.1"]
-    assert cpu()

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from algorithms import AGGREGATIONS
 from analysis.inference import ALPHA, smallest_p
+from benchmarks.golden import machine
 from harness.command.arguments import as_meant
 from harness.command.banner import SEEDS, learned, next_steps
 from harness.command.cell import label_of
@@ -329,6 +330,8 @@ def test_a_run_leaves_the_promised_records(finished):
     run = only_run(folder)
     assert str(run.relative_to(folder)) in done.stdout
     assert manifest(run)["status"] == "finished" and len(manifest(run)["final_weights_sha256"]) == 64
+    assert manifest(run)["machine"].startswith(manifest(run)["depends_on"]["cpu"] + ", ")
+    assert manifest(run)["depends_on"]["cpu"] in machine()  # by which golden hashes are kept
     rows = read_rows(run / "metrics.jsonl")
     names = (
         "update version reward surrogate staleness_min staleness_mean staleness_max masked_fraction clip_fraction "

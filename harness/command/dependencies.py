@@ -7,7 +7,6 @@ a finished cell is compared without loading torch.
 from __future__ import annotations
 
 import hashlib
-import platform
 import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -19,7 +18,7 @@ from harness.errors import UserError
 from harness.paths import bases
 from harness.records.files import file_sha256, read_json
 from harness.records.layout import MANIFEST
-from harness.records.manifest import versions
+from harness.records.manifest import processor, versions
 from harness.records.parent import contents
 from harness.records.sources import source_sha256
 from harness.records.state import status_of
@@ -39,7 +38,7 @@ def dependencies(config: Config) -> dict[str, str]:
     config: of the run.
     Returns name → hash, commit or version; what cannot be known beforehand (a hub that has not been asked) is left out.
     """
-    return dict(_code(config)) | dict(_inputs(config)) | {"cpu": cpu()} | versions()
+    return dict(_code(config)) | dict(_inputs(config)) | {"cpu": processor()} | versions()
 
 
 def changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -213,12 +212,3 @@ def _hub_commit(kind: str, name: str, revision: str | None = None) -> str | None
 
     ref = Path(constants.HF_HUB_CACHE, f"{kind}--{name.replace('/', '--')}", "refs", revision or "main")
     return ref.read_text().strip() if ref.is_file() else None
-
-
-@lru_cache
-def cpu() -> str:
-    """The model of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

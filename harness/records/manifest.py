@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from harness import PROJECT
@@ -43,6 +44,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def processor() -> str:
+    """The processor's name, family and model: a virtual machine's "AMD EPYC" alone may be any of them."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    named = [found[key] for key in ("model name", "cpu family", "model") if key in found]
+    return " ".join(named) or platform.processor() or platform.machine()
 
 
 def code_state() -> dict[str, str]:
@@ -89,7 +100,7 @@ def new_manifest(config: Config, git: dict[str, str]) -> dict[str, Any]:
         "threads": config.torch_threads,
         "versions": versions(),
         "git": git,
-        "machine": f"{platform.machine()} {platform.system()}",
+        "machine": f"{processor()}, {platform.machine()} {platform.system()}",
         "command": [without_secrets(word) for word in sys.argv[1:]],
         "started": time.time(),
         "finished": None,
