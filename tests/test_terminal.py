@@ -153,6 +153,17 @@ def test_what_has_not_begun_takes_as_long_as_what_runs(tmp_path):
     assert pace.together_s([], [], [new], 1) is None
 
 
+def test_what_is_paused_at_a_rung_tells_its_pace(tmp_path, monkeypatch):
+    config = cell(tmp_path, "staleness=0")
+    left = simulate(config, 200)
+    paused, new = pace.Pace(config), pace.Pace(config)
+    paused.look()
+    then = time.monotonic() + 600  # it stands still: that is no progress
+    monkeypatch.setattr(time, "monotonic", lambda: then)
+    whole = paused.update_s() * config.updates
+    assert pace.together_s([], [], [paused, new], 1) == pytest.approx(left + whole, rel=0.2)
+
+
 @pytest.mark.parametrize(("seconds", "shown"), [(0.2, "0:01"), (59.6, "1:00"), (3599.5, "1:00:00"), (7322, "2:02:02")])
 def test_clock(seconds, shown):
     assert pace.clock(seconds) == shown

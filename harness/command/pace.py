@@ -56,19 +56,24 @@ class Pace:
         return self.row.get("update", 0)
 
     def left_s(self) -> float | None:
-        """Seconds to the end of the cell; None as long as nothing is known of its pace."""
+        """Seconds to the end of the cell, while it runs; None as long as nothing is known of its pace."""
+        seconds = self._left_when_seen_s()
+        return None if seconds is None else max(0.0, seconds - (time.monotonic() - self.seen))
+
+    def update_s(self) -> float | None:
+        """Seconds of an update, generation and evaluations included, on average over this attempt and what is left."""
+        left = self._left_when_seen_s()
+        return None if left is None else (_elapsed(self.row) + left) / (self.config.updates - self.begun)
+
+    def _left_when_seen_s(self) -> float | None:
+        """Seconds to the end of the cell from its last row."""
         if self.start is None or not (self.batch_s or self.update > self.start[0]):
             return None
         train_s, batch_s = self._seconds(self.start)
         work = (self.config.updates - self.update) * train_s
         generation = (self.config.batches - self._generated(self.update)) * batch_s
         evaluations = evaluations_from(self.config, self.update) * self.evaluation_s
-        return max(0.0, work + generation + evaluations - (time.monotonic() - self.seen))
-
-    def update_s(self) -> float | None:
-        """Seconds of an update, generation and evaluations included, on average over this attempt and what is left."""
-        left = self.left_s()
-        return None if left is None else (_elapsed(self.row) + left) / (self.config.updates - self.begun)
+        return work + generation + evaluations
 
     def _begin(self) -> None:
         """Where the pace is counted from, and what an evaluation and a batch take."""
@@ -130,11 +135,11 @@ def _evaluated(config: Config) -> int:
 def together_s(running: list[Pace], finished: list[Pace], waiting: list[Pace], at_once: int) -> float | None:
     """Seconds to the end of a command; None as long as nothing is known.
 
-    running, finished: its cells that have begun. waiting: those that have not, or are to be carried on; they take as
-    long as the others, update for update.
+    running, finished: its cells that run, and that have ended. waiting: those that have not begun, or are to be carried
+    on (those paused at a rung, too); they take as long as all that have begun, update for update.
     at_once: how many run at a time.
     """
-    known = [seconds for pace in (*running, *finished) if (seconds := pace.update_s()) is not None]
+    known = [seconds for pace in (*running, *finished, *waiting) if (seconds := pace.update_s()) is not None]
     if not known:
         return None
     an_update = sum(known) / len(known)
