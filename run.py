@@ -66,7 +66,7 @@ def drive(arguments: list[str]) -> int:
         bases()
         if "--version" in arguments:
             return show(version())
-        listed = file_of(arguments)
+        listed = file_of([word for word in arguments if "=" in word])  # --cfg job, --help learner: no overrides
         if {argument.split("=")[0] for argument in arguments} & set(SHOW_ONLY):
             if listed:
                 raise UserError(f"{listed} lists many runs, none of which is shown; dry_run=true tells what they do")
