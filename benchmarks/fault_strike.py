@@ -118,10 +118,12 @@ def kill_inside_an_evaluation(strike: Strike) -> bool:
 
 def terminate(strike: Strike) -> bool:
     begun = strike.folder / MANIFEST
-    delay = strike.dice.uniform(0, 0.5)
+    rows = strike.dice.randint(0, strike.config.updates // 2)
+    delay = strike.dice.uniform(0, 0.02)
 
     def running() -> bool:
-        if not begun.is_file():
+        path = strike.folder / "metrics.jsonl"
+        if not begun.is_file() or (rows and (not path.is_file() or path.read_bytes().count(b"\n") < rows)):
             return False
         time.sleep(delay)
         return True

@@ -134,7 +134,8 @@ def held() -> dict[str, set[str]]:
             files.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
     tasks = set(os.listdir("/proc/self/task"))
     for task in tasks:
-        children |= set(Path(f"/proc/self/task/{task}/children").read_text().split())
+        with suppress(OSError):  # a thread that has just ended
+            children |= set(Path(f"/proc/self/task/{task}/children").read_text().split())
     return {
         "open files": files,
         "Python's threads": {f"{thread.name} {thread.ident}" for thread in threading.enumerate()},

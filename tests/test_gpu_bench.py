@@ -73,10 +73,10 @@ def test_a_gpu_that_is_not_there_is_one_line(
 
 def test_a_section_that_hangs_is_ended_with_what_it_started(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its child holds the pipe: waiting for the end of the output would take as long as the child."""
-    monkeypatch.setattr(gpu, "LONGEST_S", 1)
+    monkeypatch.setattr(gpu, "LONGEST_S", 5)
     monkeypatch.setattr(gpu, "command_of", lambda *_: ["/bin/sh", "-c", "echo begun; sleep 60 & wait"])
     started = time.monotonic()
-    assert gpu.output("ceiling", "cpu", model) == "begun\n\nNot finished after 1 s."
+    assert gpu.output("ceiling", "cpu", model) == "begun\n\nNot finished after 5 s."
     assert time.monotonic() - started < 30
 
 

@@ -166,9 +166,12 @@ def test_the_legend_covers_no_curve_after_a_resize(browser, address):
     opened.wait_for_selector("html[data-ready=yes]", state="attached")
     for width in (1280, 600):
         opened.set_viewport_size({"width": width, "height": 900})
-        opened.wait_for_timeout(1000)
-        legend, drawing = (opened.locator(f"#plot {what}").first.bounding_box() for what in (".legend", ".nsewdrag"))
-        assert legend["y"] + legend["height"] <= drawing["y"] + 2
+        opened.wait_for_timeout(400)  # it is drawn again
+        opened.wait_for_function("""() => {
+            const [legend, drawing] = ["legend", "nsewdrag"].map(
+                (name) => document.querySelector(`#plot .${name}`).getBoundingClientRect());
+            return legend.bottom <= drawing.top + 2;
+        }""")
     opened.close()
 
 

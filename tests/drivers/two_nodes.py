@@ -32,7 +32,7 @@ def serve(folder: str) -> None:
     head = {"num_cpus": 2, "num_gpus": 2, "include_dashboard": True, **free, **here}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     second = cluster.add_node(num_cpus=1, temp_dir=folder, **here)
-    cluster.wait_for_nodes()
+    cluster.wait_for_nodes(timeout=300)
     print(cluster.address, cluster.webui_url, flush=True)
     for _ in sys.stdin:
         cluster.remove_node(second, allow_graceful=False)

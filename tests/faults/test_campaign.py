@@ -42,12 +42,12 @@ def run(*arguments: str, seconds: float) -> None:
 
 def test_sixty_faults_lose_nothing() -> None:
     """Every kind of fault; ten times as many in `make faults`."""
-    run("benchmarks.faults", "--faults", "60", "--seed", "7", seconds=480)
+    run("benchmarks.faults", "--faults", "60", "--seed", "7", seconds=1800)
 
 
 def test_killed_runs_resume_to_the_same_bits() -> None:
     """Every pair of driver, staleness and moment; every method on every driver in `make faults`."""
-    run("benchmarks.resume", seconds=480)
+    run("benchmarks.resume", seconds=1800)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc): faults at file calls are not tried")

@@ -69,7 +69,7 @@ def test_cells_stop_with_a_checkpoint_when_their_launcher_alone_is_ended(
     until(lambda: len({run.name for run in with_checkpoint(tmp_path)}) == 2)
     launcher.send_signal(number)
     launcher.wait(60)
-    until(lambda: not members(launcher.pid), limit_s=20)
+    until(lambda: not members(launcher.pid))
     assert [m["status"] for m in manifests(tmp_path).values()] == ["interrupted"] * 2
     if number == signal.SIGTERM:
         assert launcher.stdout is not None and "2 interrupted, 1 waiting" in launcher.stdout.read()
@@ -107,15 +107,15 @@ def test_a_hangup_leaves_a_checkpoint_unless_it_is_ignored(tmp_path: Path, start
     assert again.returncode == 0, errors
 
 
-@pytest.mark.parametrize("after_s", [0.3, 1.5, 4.0])
+@pytest.mark.parametrize("after_s", [0.5, 1.5, 4.0])
 def test_ctrl_c_before_a_run_has_begun_says_nothing(tmp_path: Path, start: Start, after_s: float) -> None:
-    run = start(*LONG)
+    run = start(*LONG, "quiet=true")
     time.sleep(after_s)
-    begun = bool(manifests(tmp_path))
     run.send_signal(signal.SIGINT)
-    out, errors = run.communicate(timeout=60)
+    out, errors = run.communicate(timeout=LIMIT_S)
     assert run.returncode != 0
-    assert len((out + errors).splitlines()) <= (3 if begun else 1), errors
+    begun = bool(manifests(tmp_path))  # on a fast machine
+    assert len((out + errors).splitlines()) <= (3 if begun else 1), out + errors
     assert "Traceback" not in errors
 
 

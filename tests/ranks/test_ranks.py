@@ -93,8 +93,10 @@ def followers_of(pid: int, after: Callable[[], bool]) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status")
-    return status.is_file() and "zombie" not in status.read_text()
+    try:
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def eventually(true: Callable[[], bool], seconds: float = 240) -> None:
@@ -132,7 +134,7 @@ def test_a_frozen_rank_is_killed_and_named_and_the_run_carries_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(Recorder, "update", freezing)
-        patched.setattr(pulse, "SILENT_S", 5.0)
+        patched.setattr(pulse, "SILENT_S", 15.0)
         dead = run(*overrides, "ranks=3")
     assert dead.outcome == "interrupted" and "the death of rank 2 (exit -9)" in capfd.readouterr().err
     assert all(started[-1].exit_code(rank) is not None for rank in (1, 2)), "the living are dismissed"
@@ -145,7 +147,7 @@ def test_a_silent_rank_is_killed_or_waited_for_no_more(
     ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A rank of another machine closes no connection: rank 0 would wait for it."""
-    for name, seconds in {"BEAT_S": 0.05, "SILENT_S": 0.5, "FREE_S": 0.1}.items():
+    for name, seconds in {"BEAT_S": 0.05, "SILENT_S": 4.0, "FREE_S": 0.1}.items():
         monkeypatch.setattr(pulse, name, seconds)
     killed, ended = list[int](), list[int]()
     monkeypatch.setattr(pulse.os, "_exit", ended.append)
@@ -157,7 +159,7 @@ def test_a_silent_rank_is_killed_or_waited_for_no_more(
         return ours
 
     watch = pulse.Watch(dist.FileStore(str(tmp_path / "store"), 3), 3, kill)
-    eventually(lambda: killed and (ours or ended), seconds=30)
+    eventually(lambda: killed and (ours or ended), seconds=60)
     watch.stop()
     assert killed == [2] and ended == ([] if ours else [1])
     assert "rank 2 has given no sign of life" in capfd.readouterr().err

@@ -60,7 +60,8 @@ def test_the_first_columns_are_accuracy_algorithm_staleness_swept_keys_updates(p
     page.wait_for_selector(f"text={LONG}")
     if closes := page.query_selector_all("[data-component-id='mlflow.assistant.chat_panel.close']"):
         closes[0].click()
-        page.wait_for_timeout(500)
+        page.wait_for_function("""() => [...document.querySelectorAll(".ag-header-cell")]
+            .filter((cell) => cell.innerText.trim() && cell.getBoundingClientRect().x + 60 < 1400).length >= 7""")
     headers = page.query_selector_all(".ag-header-cell")
     seen = sorted((cell.bounding_box()["x"], cell.inner_text()) for cell in headers if cell.inner_text().strip())
     names = [name for _, name in seen if name != "Created"]

@@ -21,7 +21,8 @@ def stop(number, frame):
         row(int(os.environ["LAST"]))
     sys.exit(1)
 signal.signal(signal.SIGTERM, stop)
-(folder / "words").write_text(" ".join(sys.argv[1:]))
+(folder / "writing").write_text(" ".join(sys.argv[1:]))
+(folder / "writing").rename(folder / "words")
 while os.environ["LAST"] != "-1":
     time.sleep(0.05)
 """
