@@ -98,6 +98,10 @@ figures: .venv/.base  ## every figure of the docs again, from the committed reco
 	    --only accuracy_by_base,difference_by_method --out docs/figures/rare_$$age || exit 1; done
 	$(BIN)/python -m analysis across $(addprefix docs/records/study_rare_,64.parquet 256.parquet fresher.parquet) --incomplete \
 	    --planned 12 --planned-places 3 --tested m2po,m2po_released,gspo,clip_at_width --out docs/study/rare
+	$(BIN)/python -m analysis figures docs/records/study_noisy.parquet --where task=carry_noisy --only accuracy_by_base \
+	    --out docs/figures/carry_noisy_64
+	$(BIN)/python -m analysis interaction docs/records/study_noisy.parquet --method topr --places carry_noisy:64 carry:64 \
+	    --out docs/study/noisy
 	$(BIN)/python -m analysis ages docs/records/ages.parquet --incomplete --contrast two_point:0:128:0.5 64 \
 	    --contrast uniform:0:128 64 --contrast by_length:uniform:0:128 uniform:0:128 --scale 128 0 --scale 64 0 --out docs/study/ages_64
 	$(BIN)/python -m analysis figures $(STUDY) --out docs/figures/study
