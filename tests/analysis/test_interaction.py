@@ -62,6 +62,23 @@ def test_only_seeds_that_all_four_have(root: Path) -> None:
     few = runs.load([root]).where(seed=1)
     table = interaction.table(few, "topr", PLACES)
     assert table.rows[2][2] == 1 and table.rows[2][-1] == "n = 1 is too few for a test"
+    assert "Seeds left out" not in table.caption
+
+
+def test_seeds_that_a_side_lacks_are_named(study: Study) -> None:
+    lacks = (study.used["task"] == "carry") & (study.used["algorithm"] == "topr") & study.used["seed"].isin([2, 5])
+    table = interaction.table(study.keep(study.used[~lacks]), "topr", PLACES)
+    assert table.rows[2][2] == 6 and table.caption.endswith("Seeds left out, which not all four have: 2, 5.")
+
+
+def test_what_differs_beside_the_place_is_said(study: Study, tmp_path: Path) -> None:
+    assert "the places differ in nothing." in interaction.table(study, "topr", PLACES).caption
+    for task, name in ENDS:
+        more = {"task__reward_noise": 0.05} if task == "carry_noisy" else {"learner__lr": 1e-4}
+        run = synthetic.write_run(tmp_path / f"{task}-{name}", name, 64, 1, task=task, updates=16, **more)
+        synthetic.curve(run, [0.1, 0.2])
+    told = interaction.table(runs.load([tmp_path]), "topr", PLACES).caption
+    assert "the places differ in learner.lr, task.reward_noise." in told
 
 
 @pytest.mark.parametrize(("method", "places", "said"), [
