@@ -47,6 +47,14 @@ def test_a_page_of_ours_fetches_nothing_from_elsewhere(site: Path) -> None:
     assert [page for page in site.rglob("*.html") if fetched.search(page.read_text())] == []
 
 
+def test_no_list_or_table_is_shown_as_its_source(site: Path) -> None:
+    """What continues an item of a list stands four spaces in, and a list has an empty line before it."""
+    source = re.compile(r"^(?:<p>)?(?:- \S|\| |\|-)", re.MULTILINE)
+    code = re.compile(r"<(pre|script|style)\b.*?</\1>", re.DOTALL)
+    pages = {page: code.sub("", page.read_text()) for page in site.rglob("*.html") if page != site / "study/index.html"}
+    assert {page.name: found[0] for page, text in pages.items() if (found := source.search(text))} == {}
+
+
 def test_a_link_that_leads_nowhere_ends_the_build(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="needs the docs extra (make setup-dev)")
     (tmp_path / "docs").mkdir()
