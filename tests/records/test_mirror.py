@@ -22,7 +22,7 @@ from harness.tracking import entries, sync
 from harness.tracking.mirror import Mirror
 from harness.tracking.notes import is_complete
 from harness.tracking.store import default_uri, store_uri
-from tests.conftest import SMALL, manifest, only_run
+from tests.conftest import LIMIT_S, SMALL, manifest, only_run
 from tests.records.folders import add_evaluation, add_rows, make_run, make_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -282,7 +282,7 @@ def sync_live(runs: Path, uri: str, cells: list[Path], held_open_s: float) -> tu
     time.sleep(held_open_s)
     process.stdin.close()
     started = time.monotonic()
-    code = process.wait(60)
+    code = process.wait(LIMIT_S)
     return code, process.stderr.read(), time.monotonic() - started
 
 
