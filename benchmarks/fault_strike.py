@@ -119,7 +119,7 @@ def kill_inside_an_evaluation(strike: Strike) -> bool:
 def terminate(strike: Strike) -> bool:
     begun = strike.folder / MANIFEST
     rows = strike.dice.randint(0, strike.config.updates // 2)
-    delay = strike.dice.uniform(0, 0.02)
+    delay = strike.dice.uniform(0, 0.1)
 
     def running() -> bool:
         path = strike.folder / "metrics.jsonl"

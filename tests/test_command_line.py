@@ -174,13 +174,13 @@ def test_a_parameter_that_its_yaml_does_not_list_is_one_all_the_same(front, tmp_
     assert cell.task["reward_noise"] == 0.1 and cell.algo["epsilon_low"] == 0.4
 
 
-def test_a_thousand_cells_are_planned_in_a_moment_each_and_as_if_each_were_alone():
+def test_a_thousand_cells_are_planned_in_20_ms_each_and_as_if_each_were_alone():
     words = ["staleness=range(0,100,4)", "seed=range(0,20)", "algo=m2po,grpo", "learner.lr=1e-5", "tracking=none"]
     plan(["tracking=none"])  # imports
     started = time.process_time()
     cells = plan(["-m", *words]).cells
     assert len(cells) == 1000
-    assert (time.process_time() - started) / len(cells) < 0.1  # 0.01 s where this was written
+    assert (time.process_time() - started) / len(cells) < 0.020
     alone = plan(["staleness=96", "seed=19", "algo=grpo", "learner.lr=1e-5", "tracking=none"]).cells[0]
     assert cells[-1] == alone and cells[-1].sha256() == alone.sha256()
 
@@ -192,7 +192,7 @@ def test_a_mistake_in_a_keys_name_costs_a_second_at_most(tmp_path):
         after = os.times()
         # CPU time: a machine that is busy with other work takes longer.
         used = after.children_user - before.children_user + after.children_system - before.children_system
-        assert used < 6.0, word  # 0.8 s where this was written, several times that with torch
+        assert used < 2.0, word  # 0.8 s where this was written
 
 
 @pytest.mark.parametrize("old", RENAMED)

@@ -15,7 +15,7 @@ from short_runs import PROJECT, SHORT, configured
 
 from harness import interrupts
 from harness.command.plan import plan
-from harness.drivers import ray_cluster, ray_room
+from harness.drivers import ray_cluster
 from harness.errors import UserError
 from harness.records.checkpoint import newest_good
 from harness.records.recorder import Recorder
@@ -87,19 +87,21 @@ def test_an_error_of_a_worker_ends_the_run_with_its_traceback(run: Any, engines:
     [("driver=overlapped", "lag=bounded", "staleness=11"), ("driver=ray", "staleness=8")],
     ids=["overlapped", "ray"],
 )
-def test_ctrl_c_stops_everything_within_seconds_with_a_checkpoint(driver: tuple[str, ...], tmp_path: Path) -> None:
+def test_ctrl_c_stops_everything_within_five_seconds_with_a_checkpoint(driver: tuple[str, ...], tmp_path: Path) -> None:
     overrides = (*driver, "updates=4000", "eval.every=4000", "checkpoint_every=4000")
     config = configured(tmp_path, *overrides)
     command = [sys.executable, str(PROJECT / "run.py"), *SHORT, f"runs_dir={tmp_path}", *overrides]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True,
                                env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})  # fmt: skip
     metrics = config.folder / "metrics.jsonl"
-    deadline = time.monotonic() + 150
+    began = time.monotonic()
+    deadline = began + 150
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     stopped = time.monotonic()
+    start_up = stopped - began
     process.communicate(timeout=60)
     took = time.monotonic() - stopped
     assert status_of(config.folder) == "interrupted"
@@ -108,7 +110,7 @@ def test_ctrl_c_stops_everything_within_seconds_with_a_checkpoint(driver: tuple[
     assert not complaints
     assert saved.counters["version"] > 0
     assert not _left_behind(process.pid)
-    assert took < 30, f"{took:.1f} s"  # 2 and 3 s on a busy machine
+    assert took < max(5, start_up / 2), f"{took:.1f} s"  # a machine on which all takes longer is no slower to stop
 
 
 def test_a_stop_while_ray_starts_ends_the_run_at_its_first_safe_point(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_an_address_that_does_not_answer_is_refused_in_time(tmp_path: Path) -> N
             started = time.monotonic()
             with pytest.raises(UserError, match=r"ray\.address=.*; |expected HOST:PORT"):
                 plan(["driver=ray", f"ray.address={address}", f"runs_dir={tmp_path}", "tracking=none"])
-            assert time.monotonic() - started < 2 * (ray_room.CONNECT_S + ray_room.ANSWER_S)
+            assert time.monotonic() - started < 35
 
 
 def test_ray_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_a_submitted_job_is_the_run_that_it_is_here(two_nodes: TwoNodes, run: Ru
     assert read_json(manifest)["final_weights_sha256"] == run(*given).sha256
 
 
-def test_a_killed_node_costs_some_time_and_no_bit(two_nodes: TwoNodes, run: Run, tmp_path: Path) -> None:
+def test_a_killed_node_costs_less_than_a_minute_and_no_bit(two_nodes: TwoNodes, run: Run, tmp_path: Path) -> None:
     given = ("staleness=8", "rollout.chunks=4", "updates=240", "eval.every=240")
     serial = run(*given)
     overrides = (*given, "driver=ray", "ray.actors=3", "ray.address=auto")
@@ -143,7 +143,7 @@ def test_a_killed_node_costs_some_time_and_no_bit(two_nodes: TwoNodes, run: Run,
     killed, before = time.monotonic(), updates()
     assert before < 200
     until(lambda: updates() >= before + 24, "it stands still")  # beyond what was there already
-    assert time.monotonic() - killed < 180  # Ray takes some 15 s to find out
+    assert time.monotonic() - killed < 60
     _, said = process.communicate(timeout=LIMIT_S)
     (manifest,) = (tmp_path / "ray").glob(f"carry/*/{MANIFEST}")
     assert status_of(manifest.parent) == "finished", said

@@ -69,7 +69,7 @@ def test_cells_stop_with_a_checkpoint_when_their_launcher_alone_is_ended(
     until(lambda: len({run.name for run in with_checkpoint(tmp_path)}) == 2)
     launcher.send_signal(number)
     launcher.wait(60)
-    until(lambda: not members(launcher.pid))
+    until(lambda: not members(launcher.pid), limit_s=20)
     assert [m["status"] for m in manifests(tmp_path).values()] == ["interrupted"] * 2
     if number == signal.SIGTERM:
         assert launcher.stdout is not None and "2 interrupted, 1 waiting" in launcher.stdout.read()
