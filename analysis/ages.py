@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis import across, inference, scores, series, statistics, style
@@ -76,7 +75,7 @@ def contrasts(study: Study, asked: Sequence[Sides], scale: Sequence[Sides] = ())
         open_to_test = open_to_test and inference.smallest_p(len(own)) < inference.ALPHA
         p = float(inference.sign_flip(own)) if open_to_test else math.nan
         open_to_test = p < inference.ALPHA  # False from the first that was not rejected on
-        found[index] = replace(contrast, p=p, said=inference.alone(own, p))
+        found[index] = replace(contrast, p=p, said=inference.words_alone(own, p))
     return found
 
 
@@ -121,12 +120,10 @@ def _per_seed(study: Study) -> pd.DataFrame:
 
 def _check_alike(used: Sequence[Mapping[Any, Any]]) -> None:
     """Refuses a method whose runs of one seed differ in more than their ages. used: rows of the run table."""
-    first: dict[tuple[str, int], dict[str, Any]] = {}
+    first: dict[tuple[str, int], Mapping[Any, Any]] = {}
     for run in used:
-        settings = series.settings_of(run) | {"updates": run["updates"]}
-        before = first.setdefault((run["algorithm"], run["seed"]), settings)
-        keys = {*settings, *before} - {"ages"}
-        other = sorted(key for key in keys if settings.get(key) != before.get(key))
+        before = first.setdefault((run["algorithm"], run["seed"]), run)
+        other = sorted(series.differing([before, run]) - {"ages"})
         if other:
             raise AnalysisError(
                 f"{run['run']}: differs from another run of {run['algorithm']} in {', '.join(other)}, not in its ages "
@@ -165,11 +162,10 @@ def table(study: Study, found: Sequence[Contrast]) -> Table:
         single = len(contrast.methods) == 1
         for method in [ALL] if single else [ALL, *contrast.methods]:
             own = [contrast.of(name, method).to_numpy() for name in metrics]
-            deviation = float(np.std(own[0], ddof=1)) if len(own[0]) > 1 else math.nan
             label = ALL if method == ALL and not single else style.look(contrast.methods[0] if single else method).label
             said = [_p(contrast), contrast.said] if method == ALL and contrast.said else ["–", "–"]
             lines.append([contrast.name, label, len(own[0]), *map(statistics.estimate, own),
-                          inference.detectable(deviation, len(own[0])), *said])  # fmt: skip
+                          inference.detectable_in(own[0]), *said])  # fmt: skip
     left_out = [name for name in scores.other_decodings(study, across.METRIC) if name not in metrics]
     seeds = set(study.used["seed"])
     absent = {c.name: sorted(seeds - set(c.of(across.METRIC).index)) for c in found}

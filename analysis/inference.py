@@ -97,8 +97,16 @@ def detectable(deviation: float, n: int, family: int = 1, power: float = POWER) 
     return deviation * float(optimize.brentq(lacking, 0, 2 * (critical + 10) / math.sqrt(n) + 10))
 
 
-def alone(pairs: np.ndarray, p: float) -> str:
-    """What may be said of one difference that no other was looked at beside.
+def detectable_in(pairs: np.ndarray, family: int = 1) -> float:
+    """`detectable` for the noise that paired differences show.
+
+    pairs: [n]. family: comparisons made.
+    """
+    return detectable(float(np.std(pairs, ddof=1)) if len(pairs) > 1 else math.nan, len(pairs), family)
+
+
+def words_alone(pairs: np.ndarray, p: float) -> str:
+    """What may be said of one difference that is tested at .05 by itself.
 
     "The same" needs no test: the 95 % interval lies within the margin.
 
@@ -153,8 +161,7 @@ def claims(
 
 
 def _claim(pairs: np.ndarray, p: float, words: str, family: int) -> Claim:
-    deviation = float(np.std(pairs, ddof=1)) if len(pairs) > 1 else math.nan
-    return Claim(statistics.estimate(pairs), p, detectable(deviation, len(pairs), max(family, 1)), words)
+    return Claim(statistics.estimate(pairs), p, detectable_in(pairs, max(family, 1)), words)
 
 
 def _words(pairs: np.ndarray, p: float, q: float, least: float, family: int, margin: float) -> str:

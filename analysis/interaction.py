@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,8 +56,7 @@ def _told(values: Sequence[np.ndarray]) -> list[object]:
     """p, detectable difference and words. values: [seeds] of the method and the other, here and then there."""
     change = (values[0] - values[1]) - (values[2] - values[3])
     p = float(inference.sign_flip(change))
-    deviation = float(change.std(ddof=1)) if len(change) > 1 else math.nan
-    return [f"{p:.3g}", inference.detectable(deviation, len(change)), inference.alone(change, p)]
+    return [f"{p:.3g}", inference.detectable_in(change), inference.words_alone(change, p)]
 
 
 def _differing(study: Study, methods: Sequence[str], places: Sequence[str]) -> str:
@@ -66,9 +64,7 @@ def _differing(study: Study, methods: Sequence[str], places: Sequence[str]) -> s
     used = study.used[study.used["algorithm"].isin(methods) & _places(study.used).isin(places)]
     keys: set[str] = set()
     for _, group in used.groupby(["algorithm", "seed"]):
-        settings = [series.settings_of(run) | {"model": run["model"], "updates": run["updates"]}
-                    for run in group.to_dict("records")]  # fmt: skip
-        keys |= {key for key in set().union(*settings) if len({str(one.get(key)) for one in settings}) > 1}
+        keys |= series.differing(group.to_dict("records"))
     return ", ".join(sorted(keys)) or "nothing"
 
 

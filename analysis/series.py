@@ -8,7 +8,7 @@ figures use when they show only one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -52,6 +52,15 @@ def settings_of(run: Mapping[Any, Any]) -> dict[str, Any]:
     if not exact:  # where generation runs free the driver decides the realised staleness
         kept["driver"] = config.get("driver", "serial")
     return kept
+
+
+def differing(runs: Sequence[Mapping[Any, Any]]) -> set[str]:
+    """The keys of the configuration, the base model and the length among them, in which runs are unlike.
+
+    runs: rows of the run table.
+    """
+    settings = [settings_of(run) | {"model": run["model"], "updates": run["updates"]} for run in runs]
+    return {key for key in set().union(*settings) if len({str(one.get(key)) for one in settings}) > 1}
 
 
 def _is_name(key: str) -> bool:
